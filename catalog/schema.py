@@ -1,0 +1,440 @@
+"""What a catalog entry must say: one pydantic model per kind of entry.
+
+Every entry carries its sources and the day on which somebody last checked them. Numbers with a
+unit are strings in the files (``80 GiB``) and SI floats in memory. Unknown fields are refused.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+
+from catalog.units import UNITS, parse_quantity, parse_tokens
+
+
+def _quantity(kind: str) -> Any:
+    def read(value: object) -> object:
+        # A float is a value that has been read before; files must write the unit.
+        return value if isinstance(value, float) else parse_quantity(value, kind)
+
+    units = ", ".join(unit for unit in UNITS[kind] if unit)
+    return Annotated[
+        float,
+        BeforeValidator(read),
+        WithJsonSchema({"type": "string", "description": f"a number with its unit: {units}"}),
+    ]
+
+
+def _tokens(value: object) -> object:
+    return parse_tokens(value)
+
+
+def _text(value: object) -> object:
+    # YAML reads a bare 8.0 as a number; versions and capabilities are text.
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Bytes = _quantity("bytes")
+BytesPerSecond = _quantity("bytes/s")
+FlopsPerSecond = _quantity("FLOP/s")
+Watts = _quantity("watts")
+UsdPerHour = _quantity("USD/h")
+Tokens = Annotated[
+    int, BeforeValidator(_tokens), WithJsonSchema({"type": ["string", "integer"], "description": "tokens: 128K, 131072"})
+]
+Text = Annotated[str, BeforeValidator(_text)]
+Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._+-]*$")]
+Fraction = Annotated[float, Field(ge=0.0)]
+
+Provenance = Literal["found", "secondary", "derived", "recalled"]
+"""found: read in a primary source. secondary: read in somebody's quotation of it. derived: arithmetic
+on found values. recalled: from memory, not verified; its interval is widened and it says so."""
+
+Task = Literal["mixed", "qa", "retrieval", "multiturn", "reasoning"]
+Dimension = Literal["layer", "head", "token", "hidden", "attention", "weights", "offload"]
+
+
+class Fact(BaseModel):
+    """Base of everything in the catalog: immutable, and strict about unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Fact):
+    """Where a fact comes from, and for which fields of the entry it speaks (empty: all of them)."""
+
+    ref: str
+    provenance: Provenance = "found"
+    fields: tuple[str, ...] = ()
+    note: str | None = None
+
+
+class Entry(Fact):
+    """What all catalog entries have: an id, sources, and the day they were checked."""
+
+    id: Id
+    name: str
+    aliases: tuple[str, ...] = ()
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    checked: dt.date
+    notes: str | None = None
+
+
+# --------------------------------------------------------------------------- hardware
+
+
+class Link(Fact):
+    """A link of one GPU, per direction: what the standard promises and what copies reach."""
+
+    kind: str
+    nominal: BytesPerSecond
+    effective: BytesPerSecond
+
+    @model_validator(mode="after")
+    def _no_faster_than_nominal(self) -> Link:
+        if self.effective > self.nominal:
+            raise ValueError("effective bandwidth exceeds nominal; a link is never faster than its standard")
+        return self
+
+
+class DenseFlops(Fact):
+    """Dense peak throughput per precision, without structured sparsity. Absent: not supported in hardware."""
+
+    bf16: FlopsPerSecond
+    fp16: FlopsPerSecond | None = None
+    tf32: FlopsPerSecond | None = None
+    fp32: FlopsPerSecond | None = None
+    int8: FlopsPerSecond | None = None
+    fp8: FlopsPerSecond | None = None
+    fp4: FlopsPerSecond | None = None
+
+
+class Hardware(Entry):
+    """One GPU model."""
+
+    vendor: Literal["nvidia", "amd"]
+    generation: str
+    compute_capability: Text
+    form_factor: str
+    hbm: Bytes
+    hbm_bandwidth: BytesPerSecond
+    flops: DenseFlops
+    gpu_link: Link | None
+    pcie: Link
+    tdp: Watts
+
+
+class Nvme(Fact):
+    """Local NVMe of a node, all drives together."""
+
+    capacity: Bytes
+    read: BytesPerSecond
+    write: BytesPerSecond
+
+
+class Nic(Fact):
+    """Network of a node for GPU traffic, all ports together, per direction."""
+
+    kind: str
+    bandwidth: BytesPerSecond
+
+
+class Node(Entry):
+    """One server: its GPUs, host memory, disks and links."""
+
+    hardware: Id
+    gpus: Annotated[int, Field(ge=1)]
+    gpu_topology: Literal["nvswitch", "nvlink-pairs", "nvlink-mesh", "xgmi-mesh", "pcie", "none"]
+    gpus_per_pcie_uplink: Annotated[int, Field(ge=1)]
+    host_memory: Bytes
+    nvme: Nvme | None = None
+    nic: Nic | None = None
+    default_for: tuple[Id, ...] = ()
+    """Hardware ids for which this node is assumed when a cluster names only GPUs."""
+
+
+class Price(Entry):
+    """One dated offer: dollars per GPU and hour."""
+
+    provider: str
+    hardware: Id
+    node: Id | None = None
+    gpus: Annotated[int, Field(ge=1)]
+    """GPUs in the smallest unit of this offer."""
+    usd_per_gpu_hour: UsdPerHour
+    kind: Literal["on-demand", "reserved", "spot"]
+    observed: dt.date
+    region: str | None = None
+
+
+# --------------------------------------------------------------------------- models
+
+
+class Model(Entry):
+    """One checkpoint: its Hugging Face ``config.json``, verbatim, and what the file doesn't say."""
+
+    hf_id: str
+    context_tokens: Tokens
+    """The window that the model was trained or officially extended for."""
+    config: dict[str, Any]
+
+
+# --------------------------------------------------------------------------- techniques
+
+
+class Linear(Fact):
+    """``min(1, slope + const_tokens / n)`` of the uncompressed amount at n tokens."""
+
+    slope: Fraction
+    const_tokens: Fraction = 0.0
+    provenance: Provenance = "found"
+    note: str | None = None
+
+
+class PrefillEffect(Fact):
+    """Factors on the prefill FLOPs of the linear layers and of attention."""
+
+    linear: Fraction = 1.0
+    attention: Fraction = 1.0
+    note: str | None = None
+
+
+class TimeOverhead(Fact):
+    """Measured extra time of a technique, beyond its bytes and FLOPs: a factor on the time of the phase."""
+
+    decode: Annotated[float, Field(gt=0)] | None = None
+    prefill: Annotated[float, Field(gt=0)] | None = None
+    provenance: Provenance
+    source: str
+    note: str | None = None
+
+
+class Loss(Fact):
+    """Relative quality loss in percent: mean and standard deviation. Negative means better."""
+
+    mean_pct: float
+    std_pct: Annotated[float, Field(ge=0)]
+
+
+class Prior(Loss):
+    """The prior of a technique at one strength; per task where the evidence differs by task."""
+
+    by_task: dict[Literal["qa", "retrieval", "multiturn", "reasoning"], Loss] = {}
+    confidence: Literal["exact", "high", "medium", "low"]
+    how: str
+
+
+class Evidence(Fact):
+    """One published figure behind a prior."""
+
+    benchmark: str
+    model: str | None = None
+    context: Text | None = None
+    workload: str | None = None
+    baseline: float | None = None
+    compressed: float | None = None
+    rel_loss_pct: float | None = None
+    source: str
+    provenance: Provenance
+    used_in_prior: bool = True
+    note: str | None = None
+
+
+class Point(Fact):
+    """One strength of a technique: a point of its curve."""
+
+    id: Id
+    """Short name of this point, unique in the catalog, as used by ``--techniques``."""
+    strength: float | None
+    shortlisted: bool = False
+    storage: Linear = Linear(slope=1.0)
+    reads: Linear = Linear(slope=1.0)
+    prefill: PrefillEffect = PrefillEffect()
+    weight_bytes: Fraction = 1.0
+    weight_compute: Literal["bf16", "fp8", "int8", "fp4"] = "bf16"
+    """Precision in which the linear layers are multiplied (weight-only formats multiply in bf16)."""
+    overhead: TimeOverhead | None = None
+    prior: Prior | None
+    """None: no source, no prior; such a point can be priced but not planned."""
+    evidence: tuple[Evidence, ...] = ()
+    needle: str | None = None
+    notes: str | None = None
+
+
+class EngineSupport(Fact):
+    """Who runs a technique, how it is switched on, and on which GPUs."""
+
+    engine: Id
+    status: Literal["ships", "fork", "experimental"]
+    setting: str | None = None
+    points: tuple[Id, ...] = ()
+    """Points to which this applies; empty: all points of the technique."""
+    compute_capabilities: tuple[Text, ...] = ()
+    """Empty: every GPU on which the engine runs."""
+    provenance: Provenance = "found"
+    source: str | None = None
+    note: str | None = None
+
+
+class Paper(Fact):
+    """The publication that introduced a technique."""
+
+    title: str
+    year: int | None = None
+    arxiv: Text | None = None
+    provenance: Provenance = "found"
+
+
+class Technique(Entry):
+    """One compression technique, with the curve of its strengths."""
+
+    dimension: Dimension
+    tier: Literal["ships", "fork", "research", "native"]
+    paper: Paper | None = None
+    training: str
+    requires_native_model: bool = False
+    """A property of the checkpoint: it can't be switched on for a model that lacks it."""
+    evicts_tokens: bool = False
+    evicts_while_decoding: bool = False
+    query_aware: bool = False
+    per_head_budgets: bool = False
+    prefix_cache_safe: bool = True
+    strength_means: str | None = None
+    """What the number in ``strength`` is: ``tokens kept``, ``share of heads kept``, ``bits``."""
+    models_shown: str | None = None
+    points: Annotated[tuple[Point, ...], Field(min_length=1)]
+    engines: tuple[EngineSupport, ...] = ()
+    incompatible_with: tuple[str, ...] = ()
+    stackable_with: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
+
+
+class Selector(Fact):
+    """Which techniques, models or deployments a compatibility rule speaks of; all fields given must hold."""
+
+    dimension: Dimension | None = None
+    techniques: tuple[Id, ...] = ()
+    points: tuple[Id, ...] = ()
+    evicts_tokens: bool | None = None
+    query_aware: bool | None = None
+    per_head_budgets: bool | None = None
+    attention: tuple[Literal["mha", "gqa", "mqa", "mla", "sliding", "chunked", "linear", "sparse"], ...] = ()
+    models: tuple[Id, ...] = ()
+    engines: tuple[Id, ...] = ()
+    hardware_generations: tuple[str, ...] = ()
+    feature: (
+        Literal[
+            "prefix_reuse",
+            "multiple_rounds",
+            "chunked_prefill",
+            "tensor_parallel",
+            "paged_kv",
+            "fused_attention",
+            "offload",
+            "disaggregated",
+        ]
+        | None
+    ) = None
+
+
+class Rule(Entry):
+    """One compatibility rule between techniques, or a technique and its surroundings."""
+
+    a: Selector
+    b: Selector
+    verdict: Literal["exclusive", "caution", "ok", "note", "bundle"]
+    why: str
+    surcharge: Loss | None = None
+    """Extra loss when a and b are stacked."""
+
+
+# --------------------------------------------------------------------------- engines
+
+
+class KvFormat(Fact):
+    """How an engine stores K and V: bits, scales, and which GPUs and attention kinds it takes."""
+
+    option: str
+    """The value of the engine's own setting, e.g. ``int8_per_token_head``."""
+    technique_point: Id
+    """The catalog point (dimension hidden) that this format realises."""
+    k_bits: Annotated[float, Field(gt=0)]
+    v_bits: Annotated[float, Field(gt=0)]
+    scale_bytes_per_head: Fraction = 0.0
+    """Scales and zero points, K and V together, per token and KV head."""
+    group_elements: int | None = None
+    """Block scaling: one scale byte per this many elements."""
+    unquantised_edge_layers: int = 0
+    """Layers kept in bf16 at each end of a dense model."""
+    compute_capabilities: tuple[Text, ...]
+    attention: tuple[str, ...]
+    backend: dict[str, str] = {}
+    """Compute capability -> attention backend that the engine chooses."""
+    note: str | None = None
+
+
+class WeightFormat(Fact):
+    """A weight precision that an engine loads, and on which GPUs."""
+
+    technique_point: Id
+    setting: str | None = None
+    compute_capabilities: tuple[Text, ...]
+    note: str | None = None
+
+
+class Parallelism(Fact):
+    """Which ways of splitting a model an engine has."""
+
+    tensor: bool = True
+    pipeline: bool = False
+    decode_context: bool = False
+    prefill_context: bool = False
+    expert: bool = False
+    attention_data: bool = False
+    note: str | None = None
+
+
+class Offload(Fact):
+    """A tier below HBM into which an engine moves KV between rounds."""
+
+    tier: Literal["ddr", "nvme"]
+    setting: str
+    inclusive: bool
+    """True: the copy stays in the tier for the whole session, also while the cache is in HBM."""
+    note: str | None = None
+
+
+class Engine(Entry):
+    """One serving engine at one version."""
+
+    version: Text
+    compute_capabilities: tuple[Text, ...]
+    kv_block_tokens: Annotated[int, Field(ge=1)]
+    hbm_utilisation: Annotated[float, Field(gt=0, le=1)]
+    """Share of HBM that the engine takes by default."""
+    parallelism: Parallelism
+    chunked_prefill: bool
+    long_prefill_throttle: str | None = None
+    disaggregated: str | None = None
+    offload: tuple[Offload, ...] = ()
+    attention: dict[str, tuple[Text, ...]]
+    """Attention kind -> compute capabilities on which the engine runs it."""
+    kv_formats: tuple[KvFormat, ...]
+    weight_formats: tuple[WeightFormat, ...]
+
+
+KINDS: dict[str, type[Entry]] = {
+    "hardware": Hardware,
+    "nodes": Node,
+    "models": Model,
+    "techniques": Technique,
+    "rules": Rule,
+    "engines": Engine,
+    "prices": Price,
+}
+"""Kind of entry, which is also its folder -> its schema."""
+
+Reader = Callable[[str], Entry]
