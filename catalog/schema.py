@@ -16,9 +16,8 @@ from catalog.units import UNITS, parse_quantity, parse_tokens
 
 
 def _quantity(kind: str) -> Any:
-    def read(value: object) -> object:
-        # A float is a value that has been read before; files must write the unit.
-        return value if isinstance(value, float) else parse_quantity(value, kind)
+    def read(value: object) -> float:
+        return parse_quantity(value, kind)
 
     units = ", ".join(unit for unit in UNITS[kind] if unit)
     return Annotated[
@@ -92,6 +91,8 @@ class Link(Fact):
     kind: str
     nominal: BytesPerSecond
     effective: BytesPerSecond
+    effective_both: BytesPerSecond | None = None
+    """Both directions at once, added up, where the host caps the sum."""
 
     @model_validator(mode="after")
     def _no_faster_than_nominal(self) -> Link:

@@ -1,0 +1,128 @@
+"""Read catalog YAML strictly and report every problem with file, field and fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from catalog.errors import nearest
+from catalog.schema import KINDS, Entry
+
+_MAX_BYTES = 4 << 20
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _StrictLoader(_Loader):  # type: ignore[misc]
+    """Safe YAML in which a repeated key is an error instead of a silent choice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, list | dict):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def parse_yaml(text: str, *, trusted: bool = False) -> Any:
+    """Parse YAML without anchors and without repeated keys.
+
+    Raises
+    ------
+    ValueError
+        Where the text isn't YAML, with line and column.
+    """
+    try:
+        if not trusted:
+            for event in yaml.parse(text, Loader=_Loader):
+                if isinstance(event, yaml.events.AliasEvent):
+                    raise ValueError(f"line {event.start_mark.line + 1}: aliases (*name) aren't supported; write it out")
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a subclass of SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ValueError(f"{where}{error.problem or 'not YAML'}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML: {error}") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read_entries(
+    kind: str, root: Path, *, trusted: bool, problems: list[str]
+) -> Iterator[tuple[Path, dict[str, Any], Entry]]:
+    """Yield the entries of one kind below a catalog directory; append what is wrong to ``problems``."""
+    from catalog.load import entry_files
+
+    seen: dict[str, Path] = {}
+    for path in entry_files(kind, root):
+        raw = _read_mapping(path, trusted, problems)
+        if raw is None:
+            continue
+        try:
+            entry = KINDS[kind].model_validate(raw)
+        except ValidationError as error:
+            problems.extend(f"{path}: {problem}" for problem in describe(error, KINDS[kind]))
+            continue
+        if entry.id != path.stem:
+            problems.append(f"{path}: id: {entry.id!r} differs from the file's name; rename the file to {entry.id}.yaml")
+        elif entry.id in seen:
+            problems.append(f"{path}: id: {entry.id!r} is already in {seen[entry.id]}; remove one of the two")
+        else:
+            seen[entry.id] = path
+            yield path, raw, entry
+
+
+def _read_mapping(path: Path, trusted: bool, problems: list[str]) -> dict[str, Any] | None:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            problems.append(f"{path}: larger than {_MAX_BYTES >> 20} MiB; a catalog entry is a small file")
+            return None
+        raw = parse_yaml(path.read_text(encoding="utf-8"), trusted=trusted)
+    except UnicodeDecodeError:
+        problems.append(f"{path}: isn't UTF-8 text; save it as UTF-8")
+    except OSError as error:
+        problems.append(f"{path}: can't be read: {error.strerror}")
+    except ValueError as error:
+        problems.append(f"{path}: {error}")
+    else:
+        if isinstance(raw, dict):
+            return raw
+        problems.append(f"{path}: holds no entry; write 'field: value' lines (see plan catalog schema)")
+    return None
+
+
+def describe(error: ValidationError, schema: type[BaseModel]) -> list[str]:
+    """Turn pydantic's errors into ``field: what; how to fix`` lines, one per problem."""
+    lines = []
+    for item in error.errors(include_url=False):
+        field = ".".join(str(part) for part in item["loc"]) or "the entry"
+        if item["type"] == "extra_forbidden":
+            near = nearest(str(item["loc"][-1]), _field_names(schema))
+            what = "unknown field; " + (f"did you mean {near[0]}?" if near else "remove it")
+        elif item["type"] == "missing":
+            what = "missing; add it"
+        else:
+            what = item["msg"].removeprefix("Value error, ")
+            if not item["type"].startswith("value_error"):
+                what += f"; got {str(item['input'])[:60]!r}"
+        lines.append(f"{field}: {what}")
+    return lines
+
+
+def _field_names(schema: type[BaseModel]) -> set[str]:
+    names: set[str] = set()
+    for name, info in schema.model_fields.items():
+        names.add(name)
+        for inner in (info.annotation, *getattr(info.annotation, "__args__", ())):
+            if isinstance(inner, type) and issubclass(inner, BaseModel) and inner is not schema:
+                names |= _field_names(inner)
+    return names
