@@ -1,0 +1,47 @@
+"""How far real hardware and engines stay behind the peak.
+
+`PEAK` is the view of the source paper: every factor is 1, all of HBM and of the GPUs' time may be
+used, nothing but weights and KV takes memory, and every length is the context. A measured view has
+the same fields with fitted values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """Factors between the roofline and what is predicted.
+
+    Every factor is a share of the peak in (0, 1]: a prediction is never faster than the roofline.
+    """
+
+    name: str
+    linear_flops: float = 1.0
+    """Share of peak FLOP/s that the linear layers reach."""
+    attention_flops: float = 1.0
+    """Share of peak FLOP/s that attention reaches."""
+    hbm_bandwidth: float = 1.0
+    """Share of peak HBM bandwidth."""
+    hbm_utilisation: float = 1.0
+    """Share of HBM that may be filled."""
+    gpu_utilisation: float = 1.0
+    """Planned share of the GPUs' time (rho)."""
+    overlap: bool = True
+    """True: compute and memory traffic of a step overlap perfectly. False: linear layers and attention
+    run one after the other, each bounded by the slower of its compute and its bytes."""
+    growth: bool = False
+    """True: the session grows by each question and answer. False: every length is the context."""
+    shared_uplinks: bool = False
+    """True: GPUs behind one PCIe uplink share it. False: one link per GPU, as in the paper."""
+
+    def __post_init__(self) -> None:
+        for field in ("linear_flops", "attention_flops", "hbm_bandwidth", "hbm_utilisation", "gpu_utilisation"):
+            value = getattr(self, field)
+            if not 0.0 < value <= 1.0:
+                raise ValueError(f"{field} must be in (0, 1]; got {value}")
+
+
+PEAK = Efficiency("peak")
+"""Theoretical peak: reproduces arXiv 2405.08944."""

@@ -1,0 +1,189 @@
+"""The answer: the decision, its metrics, its constraints with slack, and where it all comes from.
+
+`Decision` is also what a user writes by hand for ``plan evaluate``; what it leaves out has the
+defaults below. The JSON of a document is the project's contract (``planner/schema/plan.json``).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+DIMENSIONS = ("layer", "head", "token", "hidden", "attention")
+"""The compression dimensions of a decision, in the order of every document."""
+
+UNCOMPRESSED = {
+    "layer": "layer_none",
+    "head": "head_none",
+    "token": "token_none",
+    "hidden": "kv_bf16",
+    "attention": "attn_dense",
+}
+"""Catalog point that means 'no technique' in each dimension."""
+
+Count = Annotated[int, Field(ge=1, le=10**9)]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Choice(_Document):
+    """A technique and its strength; ``none`` is no technique."""
+
+    technique: str = "none"
+    strength: float | None = None
+
+
+class Compression(_Document):
+    """One choice per dimension of the KV cache, and one for attention's reads and prefill."""
+
+    layer: Choice = Choice()
+    head: Choice = Choice()
+    token: Choice = Choice()
+    hidden: Choice = Choice()
+    attention: Choice = Choice()
+
+
+class Parallel(_Document):
+    """How a model is split. ``tp`` None: over all GPUs of a node."""
+
+    tp: Count | None = None
+    pp: Count = 1
+    dcp: Count = 1
+    pcp: Count = 1
+    ep: Count = 1
+    replicas: Count = 1
+
+
+class Batch(_Document):
+    """What a replica works on at a time. None: as many sessions as fit; the prompt in one piece."""
+
+    decode_sequences: Count = 1
+    resident_sessions: Count | None = None
+    prefill_chunk_tokens: Count | None = None
+    prefill_throttled: bool = False
+    """Long prefills yield to short ones (vLLM: long-prefill-token-threshold below the batched tokens)."""
+
+
+class OffloadChoice(_Document):
+    """Where the cache is between two rounds: in HBM (none), in a lower tier (swap), nowhere (recompute)."""
+
+    policy: Literal["none", "swap", "recompute"] = "none"
+    tier: Literal["ddr", "nvme"] | None = None
+
+
+class Pool(_Document):
+    """One pool of a disaggregated deployment."""
+
+    parallel: Parallel = Parallel()
+    batch: Batch = Batch()
+
+
+class Pools(_Document):
+    """Prefill and decode pools of a disaggregated deployment."""
+
+    prefill: Pool
+    decode: Pool
+
+
+class Decision(_Document):
+    """One deployment: everything that the planner may choose.
+
+    What is left out means bf16 weights, no compression, tensor parallelism over all GPUs of a node,
+    one decoding sequence, unchunked prefill and no offload.
+    """
+
+    engine: str = "any"
+    weights: str = "bf16"
+    compression: Compression = Compression()
+    parallel: Parallel = Parallel()
+    batch: Batch = Batch()
+    serving: Literal["aggregated", "disaggregated"] = "aggregated"
+    pools: Pools | None = None
+    offload: OffloadChoice = OffloadChoice()
+
+
+class HbmBytes(_Document):
+    """The parts of HBM on the fullest GPU [bytes]."""
+
+    weights: float
+    kv: float
+    workspace: float
+    overhead: float
+    limit: float
+
+
+class Metrics(_Document):
+    """What a decision gives. Per cluster unless the name says otherwise; SI units."""
+
+    concurrency: int
+    users: float
+    sessions_per_hour: float
+    interactions_per_hour: float
+    prefill_s: float
+    decode_s: float
+    step_s: float
+    tpot_s: float
+    tpot_mean_s: float | None
+    ttft_cold_s: float
+    ttft_warm_s: float | None
+    switch_s: float
+    kv_bytes_per_session: float
+    kv_ratio: float
+    hbm_bytes_per_gpu: HbmBytes
+    ddr_bytes: float
+    nvme_bytes: float
+    quality_loss_mean: float
+    quality_loss_at_confidence: float
+    usd_per_hour: float | None
+    usd_per_interaction: float | None
+    usd_per_million_output_tokens: float | None
+    cost_ratio_vs_4k: float | None
+    gpus_used: int
+    gpus_idle: int
+
+
+class Constraint(_Document):
+    """One limit: what it allows, what the decision takes, and how much is left."""
+
+    name: str
+    limit: float
+    value: float
+    slack: float
+    binding: bool
+
+
+class SourceNote(_Document):
+    """Where a fact that shaped the answer comes from."""
+
+    entry: str
+    ref: str
+    provenance: str
+
+
+class Provenance(_Document):
+    """What produced the document."""
+
+    solver: str | None = None
+    catalog_hash: str
+    efficiency: str
+    bounded_by: str | None
+    """The bound that throughput meets first: gpu, hbm, ddr, nvme, pcie, link or serial."""
+    assumptions: tuple[str, ...] = ()
+    sources: tuple[SourceNote, ...] = ()
+
+
+class Document(_Document):
+    """A priced decision, as ``--format json`` prints it."""
+
+    schema_version: int = SCHEMA_VERSION
+    status: Literal["optimal", "feasible", "infeasible", "evaluated"]
+    request: dict[str, Any]
+    decision: Decision
+    metrics: Metrics
+    constraints: tuple[Constraint, ...]
+    provenance: Provenance
