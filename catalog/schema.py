@@ -225,6 +225,9 @@ class Prior(Loss):
 
     by_task: dict[Literal["qa", "retrieval", "multiturn", "reasoning"], Loss] = {}
     confidence: Literal["exact", "high", "medium", "low"]
+    context_tokens: Tokens | None = None
+    """The longest context among the evidence behind this prior. None: only short tasks (a few thousand
+    tokens) or an author's claim without a context, or exact by construction at any length."""
     how: str
 
 
@@ -297,11 +300,16 @@ class Technique(Entry):
     paper: Paper | None = None
     training: str
     requires_native_model: bool = False
-    """A property of the checkpoint: it can't be switched on for a model that lacks it."""
+    """A property of the checkpoint: it can't be switched on for a model that lacks it, and a model that
+    has it is already priced with it from its ``config.json``, so that its factors are never applied twice."""
     evicts_tokens: bool = False
+    """Scores the tokens of a cache and drops some. A fixed pattern of whole heads or layers doesn't count."""
     evicts_while_decoding: bool = False
+    """The budget bounds generated tokens too, not only the prompt."""
     query_aware: bool = False
+    """What is kept depends on the question, so that another question finds it missing."""
     per_head_budgets: bool = False
+    """Heads or layers keep different numbers of tokens, which a uniform paged cache can't free."""
     prefix_cache_safe: bool = True
     strength_means: str | None = None
     """What the number in ``strength`` is: ``tokens kept``, ``share of heads kept``, ``bits``."""
@@ -313,36 +321,60 @@ class Technique(Entry):
     claims: tuple[str, ...] = ()
 
 
-class Selector(Fact):
-    """Which techniques, models or deployments a compatibility rule speaks of; all fields given must hold."""
+Feature = Literal[
+    "prefix_reuse",
+    "multiple_rounds",
+    "chunked_prefill",
+    "tensor_parallel",
+    "paged_kv",
+    "pages_above_one_token",
+    "fused_attention",
+    "cuda_graphs",
+    "offload",
+    "disaggregated",
+]
+"""What a deployment does. ``prefix_reuse``: the cache of one request serves others with the same prefix.
+``multiple_rounds``: the cache of one round, kept or swapped, serves the next question; a plan that drops
+and recomputes it doesn't have this feature."""
 
-    dimension: Dimension | None = None
+
+class Selector(Fact):
+    """Which techniques, models or deployments a compatibility rule speaks of.
+
+    All fields given must hold; a field with several values holds if any of them does. The first
+    group speaks of one chosen technique, the second of what surrounds it. An empty selector holds
+    for every plan.
+    """
+
+    dimensions: tuple[Dimension, ...] = ()
     techniques: tuple[Id, ...] = ()
     points: tuple[Id, ...] = ()
     evicts_tokens: bool | None = None
     query_aware: bool | None = None
     per_head_budgets: bool | None = None
+    prefix_cache_safe: bool | None = None
+
     attention: tuple[Literal["mha", "gqa", "mqa", "mla", "sliding", "chunked", "linear", "sparse"], ...] = ()
-    models: tuple[Id, ...] = ()
+    models: tuple[Annotated[str, StringConstraints(pattern=r"^[a-z0-9*][a-z0-9._+*-]*$")], ...] = ()
+    """Model ids; ``*`` stands for any text, as in ``qwen2.5-7b*``."""
     engines: tuple[Id, ...] = ()
+    attention_backends: tuple[str, ...] = ()
+    """Names that the engine itself gives its attention kernels, e.g. ``TRITON_ATTN``."""
     hardware_generations: tuple[str, ...] = ()
-    feature: (
-        Literal[
-            "prefix_reuse",
-            "multiple_rounds",
-            "chunked_prefill",
-            "tensor_parallel",
-            "paged_kv",
-            "fused_attention",
-            "offload",
-            "disaggregated",
-        ]
-        | None
-    ) = None
+    features: tuple[Feature, ...] = ()
 
 
 class Rule(Entry):
-    """One compatibility rule between techniques, or a technique and its surroundings."""
+    """One compatibility rule between two techniques, or a technique and its surroundings.
+
+    A rule is symmetric: it applies where one part of a plan matches ``a`` and another matches
+    ``b``, in either order. A technique never clashes with itself.
+
+    - ``exclusive``: never together.
+    - ``bundle``: ``a`` already contains ``b``; they may be chosen together and the loss of ``b`` isn't counted.
+    - ``caution``, ``note``: allowed, and told to the user.
+    - ``ok``: allowed and measured or argued so; overrides no other rule.
+    """
 
     a: Selector
     b: Selector
