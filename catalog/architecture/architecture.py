@@ -138,6 +138,11 @@ class Architecture:
             kinds.add("linear")
         return frozenset(kinds)
 
+    @property
+    def dense(self) -> bool:
+        """Whether every token passes through every parameter: no layer has routed experts."""
+        return all(layer.experts is None for layer in self.layers)
+
     def kv_bytes(self, tokens: int) -> float:
         """KV bytes of one session of ``tokens`` tokens, uncompressed, unsharded, states included [bytes]."""
         total = 0.0
