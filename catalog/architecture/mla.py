@@ -143,7 +143,7 @@ def deepseek_sparse(fields: Fields) -> Architecture:
     shape = read_latent(fields, hidden)
     if not shape.q_lora:
         fields.problem("q_lora_rank", "missing", "the indexer reads the low-rank query; add it")
-    fields.kinds("layer_types", count, {"indexed_attention": "indexed"})
+    fields.kinds("layer_types", count, {"indexed_attention": "indexed", "deepseek_sparse_attention": "indexed"})
     indexer = Indexer(
         heads=fields.count("index_n_heads", most=100_000),
         dim=fields.count("index_head_dim", most=100_000),

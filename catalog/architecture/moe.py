@@ -92,6 +92,7 @@ def minimax_m2(fields: Fields) -> Architecture:
     """MiniMax M2: queries and keys normalised over the whole projection."""
     if fields.count("shared_intermediate_size", default=0, least=0):
         fields.problem("shared_intermediate_size", "shared experts aren't known for this family", "set it to 0")
+    fields.kinds("attn_type_list", fields.layers(), {1: "full"}, longer=True)
 
     def ffn(hidden: int, count: int) -> list[Part]:
         number, active = read_experts(fields, "num_local_experts")
@@ -325,7 +326,6 @@ def gemma4(fields: Fields) -> Architecture:
     double = fields.flag("use_double_wide_mlp")
     routed = _gemma4_experts(fields, hidden) if moe else Part()
     norms = (4 + (3 if moe else 0)) * hidden + (2 * hidden * per_layer + hidden if per_layer else 0)
-    norms += 0
 
     def one(kind: str, reuses: bool) -> tuple[Part, Part]:
         heads = wide if kind == "full" else local

@@ -18,6 +18,8 @@ from catalog.architecture.dense import DENSE, chatglm, internlm2, reader
 from catalog.architecture.deepseek_v4 import deepseek_v4
 from catalog.architecture.fields import Fields, shown
 from catalog.architecture.gpt import bloom, falcon, gpt2, gpt_neox, gptj, nemotron_nas, opt
+from catalog.architecture.linear import kimi_linear, lfm2, minimax, qwen3_5, qwen3_next
+from catalog.architecture.mamba import bamba, falcon_h1, granite_hybrid, jamba, mamba2, nemotron_h
 from catalog.architecture.mla import deepseek, deepseek_sparse
 from catalog.architecture.moe import (
     gemma4,
@@ -39,6 +41,7 @@ MAX_BYTES = 16 << 20
 
 READERS: dict[str, Callable[[Fields], Architecture]] = {
     **{name: reader(name) for name in DENSE},
+    "bamba": bamba,
     "bloom": bloom,
     "chatglm": chatglm,
     "deepseek_v2": deepseek,
@@ -46,6 +49,7 @@ READERS: dict[str, Callable[[Fields], Architecture]] = {
     "deepseek_v32": deepseek_sparse,
     "deepseek_v4": deepseek_v4,
     "falcon": falcon,
+    "falcon_h1": falcon_h1,
     "gemma3_text": reader("gemma3"),
     "gemma4_text": gemma4,
     "glm4_moe": glm4_moe,
@@ -54,17 +58,29 @@ READERS: dict[str, Callable[[Fields], Architecture]] = {
     "gpt_neox": gpt_neox,
     "gpt_oss": gpt_oss,
     "gptj": gptj,
+    "granitemoehybrid": granite_hybrid,
     "internlm2": internlm2,
+    "jamba": jamba,
     "kimi_k2": deepseek,
+    "kimi_linear": kimi_linear,
+    "lfm2": lfm2,
     "llama4_text": llama4,
+    "mamba2": mamba2,
     "mimo_v2_flash": mimo_v2_flash,
+    "minimax": minimax,
+    "minimax_m1": minimax,
     "minimax_m2": minimax_m2,
     "minimax_m3": minimax_m3,
     "mixtral": mixtral,
+    "minimax_text_01": minimax,
     "nemotron-nas": nemotron_nas,
+    "nemotron_h": nemotron_h,
     "opt": opt,
     "qwen2_moe": qwen2_moe,
+    "qwen3_5_moe_text": qwen3_next,
+    "qwen3_5_text": qwen3_5,
     "qwen3_moe": qwen3_moe,
+    "qwen3_next": qwen3_next,
     "qwen3_vl_moe_text": qwen3_moe,
     "qwen3_vl_text": reader("qwen3"),
     "step3p7": step3p7,
@@ -75,9 +91,12 @@ WRAPPERS: dict[str, str] = {
     "gemma3": "gemma3_text",
     "gemma4": "gemma4_text",
     "kimi_k25": "deepseek_v3",
+    "kimi_k3": "kimi_linear",
     "llama4": "llama4_text",
     "minimax_m3_vl": "minimax_m3",
     "mistral3": "mistral",
+    "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
     "qwen3_vl": "qwen3_vl_text",
     "qwen3_vl_moe": "qwen3_vl_moe_text",
 }
