@@ -404,6 +404,10 @@ class KvFormat(Fact):
     """Layers kept in bf16 at each end of a dense model."""
     compute_capabilities: tuple[Text, ...]
     attention: tuple[str, ...]
+    head_dims: tuple[int, ...] = ()
+    """Head dimensions that the kernel takes; empty: every one."""
+    attention_sinks: bool = True
+    """Whether models with attention sinks (gpt-oss, MiMo) can use it."""
     backend: dict[str, str] = {}
     """Compute capability -> attention backend that the engine chooses."""
     note: str | None = None
