@@ -2,7 +2,7 @@
 
 Parsing YAML at every start would cost more than a whole plan, so each kind of entry is compiled
 once into a JSON file in the user's cache directory. A compiled file is used only while the names,
-sizes and modification times of all its YAML files, and the code that reads them, are unchanged.
+sizes and times of all its YAML files, and the code that reads them, are unchanged.
 """
 
 from __future__ import annotations
@@ -98,6 +98,11 @@ class Catalog:
         entry_id = self.get(schema, name).id
         return Path(self._kind(_SCHEMA_KIND[schema])["files"][entry_id])
 
+    def as_written(self, schema: type[Entry], name: str) -> dict[str, Any]:
+        """Return an entry as its file gives it: quantities are text with units, dates are ISO text."""
+        entry_id = self.get(schema, name).id
+        return dict(self._kind(_SCHEMA_KIND[schema])["entries"][entry_id])
+
     def point(self, name: str) -> tuple[Technique, Point]:
         """Return a technique and its point by the point's id (``snapkv_1024``) or ``technique:strength``.
 
@@ -185,10 +190,15 @@ def _number(text: str) -> float | None:
 
 
 def _fingerprint(files: Iterable[Path]) -> list[list[Any]]:
-    rows = []
+    """Change whenever a file does; the inode's time also sees copies that keep size and time."""
+    rows: list[list[Any]] = []
     for path in files:
-        status = path.stat()
-        rows.append([str(path), status.st_mtime_ns, status.st_size])
+        try:
+            status = path.stat()
+        except OSError:
+            rows.append([str(path), None])  # A dangling link: reading it tells the user.
+        else:
+            rows.append([str(path), status.st_mtime_ns, status.st_ctime_ns, status.st_size])
     return rows
 
 
@@ -238,7 +248,7 @@ def _compile(kind: str, roots: Sequence[Path]) -> dict[str, Any]:
             entries[entry.id] = raw
             files[entry.id] = str(path)
             parsed[entry.id] = entry
-    names = _names(parsed, files, problems)
+    names = name_index(parsed, files, problems)
     if problems:
         raise CatalogError(problems)
     compiled: dict[str, Any] = {
@@ -252,15 +262,15 @@ def _compile(kind: str, roots: Sequence[Path]) -> dict[str, Any]:
     return cast(dict[str, Any], json.loads(plain))
 
 
-def _names(parsed: Mapping[str, Entry], files: Mapping[str, str], problems: list[str]) -> dict[str, str]:
+def name_index(parsed: Mapping[str, Entry], files: Mapping[str, str], problems: list[str]) -> dict[str, str]:
+    """Return every spelling of every entry, in lower case, with the id that it means; note those that mean two."""
     names = {_key(entry_id): entry_id for entry_id in parsed}
     for entry_id, entry in sorted(parsed.items()):
         for alias in entry.aliases:
             owner = names.setdefault(_key(alias), entry_id)
             if owner != entry_id:
-                problems.append(
-                    f"{files[entry_id]}: aliases: {alias!r} already names {owner} ({files[owner]}); remove one of the two"
-                )
+                already = f"{alias!r} already names {owner} ({files[owner]})"
+                problems.append(f"{files[entry_id]}: aliases: {already}; remove one of the two")
     return names
 
 

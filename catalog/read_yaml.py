@@ -44,7 +44,8 @@ def parse_yaml(text: str, *, trusted: bool = False) -> Any:
         if not trusted:
             for event in yaml.parse(text, Loader=_Loader):
                 if isinstance(event, yaml.events.AliasEvent):
-                    raise ValueError(f"line {event.start_mark.line + 1}: aliases (*name) aren't supported; write it out")
+                    line = event.start_mark.line + 1 if event.start_mark else 1
+                    raise ValueError(f"line {line}: aliases (*name) aren't supported; write it out")
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a subclass of SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -73,7 +74,7 @@ def read_entries(
             problems.extend(f"{path}: {problem}" for problem in describe(error, KINDS[kind]))
             continue
         if entry.id != path.stem:
-            problems.append(f"{path}: id: {entry.id!r} differs from the file's name; rename the file to {entry.id}.yaml")
+            problems.append(f"{path}: id: {entry.id!r} isn't the file's name; rename the file to {entry.id}.yaml")
         elif entry.id in seen:
             problems.append(f"{path}: id: {entry.id!r} is already in {seen[entry.id]}; remove one of the two")
         else:

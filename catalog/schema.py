@@ -15,16 +15,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from catalog.units import UNITS, parse_quantity, parse_tokens
 
 
-def _quantity(kind: str) -> Any:
+def _read(kind: str) -> BeforeValidator:
     def read(value: object) -> float:
         return parse_quantity(value, kind)
 
+    return BeforeValidator(read)
+
+
+def _written(kind: str) -> WithJsonSchema:
     units = ", ".join(unit for unit in UNITS[kind] if unit)
-    return Annotated[
-        float,
-        BeforeValidator(read),
-        WithJsonSchema({"type": "string", "description": f"a number with its unit: {units}"}),
-    ]
+    return WithJsonSchema({"type": "string", "description": f"a number with its unit: {units}"})
 
 
 def _tokens(value: object) -> object:
@@ -36,13 +36,15 @@ def _text(value: object) -> object:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-Bytes = _quantity("bytes")
-BytesPerSecond = _quantity("bytes/s")
-FlopsPerSecond = _quantity("FLOP/s")
-Watts = _quantity("watts")
-UsdPerHour = _quantity("USD/h")
+Bytes = Annotated[float, _read("bytes"), _written("bytes")]
+BytesPerSecond = Annotated[float, _read("bytes/s"), _written("bytes/s")]
+FlopsPerSecond = Annotated[float, _read("FLOP/s"), _written("FLOP/s")]
+Watts = Annotated[float, _read("watts"), _written("watts")]
+UsdPerHour = Annotated[float, _read("USD/h"), _written("USD/h")]
 Tokens = Annotated[
-    int, BeforeValidator(_tokens), WithJsonSchema({"type": ["string", "integer"], "description": "tokens: 128K, 131072"})
+    int,
+    BeforeValidator(_tokens),
+    WithJsonSchema({"type": ["string", "integer"], "description": "tokens: 128K, 131072"}),
 ]
 Text = Annotated[str, BeforeValidator(_text)]
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._+-]*$")]

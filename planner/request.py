@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
 from catalog.load import Catalog
 from catalog.schema import Hardware, Node
 from catalog.units import parse_quantity, parse_tokens
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-
 from planner.errors import InputError
 
 Task = Literal["mixed", "qa", "retrieval", "multiturn", "reasoning"]
@@ -159,8 +159,9 @@ def _cluster_of_gpus(hardware: Hardware, counts: list[int], catalog: Catalog) ->
 
 def _cluster_from_file(path: Any, catalog: Catalog) -> Cluster:
     """Read a cluster file: ``node`` or ``hardware``, ``nodes``, and node fields to override."""
-    from catalog.read_yaml import describe, parse_yaml
     from pydantic import ValidationError
+
+    from catalog.read_yaml import describe, parse_yaml
 
     try:
         raw = parse_yaml(path.read_text(encoding="utf-8"))

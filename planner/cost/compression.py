@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from catalog.schema import Linear, Point, Technique
 from numpy.typing import NDArray
+
+from catalog.schema import Linear, Point, Technique
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
-from catalog.architecture import Architecture
-from catalog.schema import Hardware, Node
 from numpy.typing import NDArray
 
+from catalog.architecture import Architecture
+from catalog.schema import Hardware, Node
 from planner.cost.compression import CompressionTable
 from planner.cost.compute import Compressed, Rates, chunk_s, decode_step_s, prefill_s, rates
 from planner.cost.efficiency import Efficiency

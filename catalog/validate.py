@@ -1,0 +1,230 @@
+"""Check the whole catalog: each entry by itself, and what entries say of each other.
+
+Loading checks only the kind that is needed, to be fast; this checks everything, and collects all
+problems. A dangling reference would otherwise show when somebody first plans with it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from catalog.errors import CatalogError, nearest
+from catalog.load import Catalog, name_index
+from catalog.read_yaml import read_entries
+from catalog.schema import KINDS, Engine, Entry, Hardware, Model, Node, Price, Rule, Selector, Technique
+
+_ENTRY_SUFFIXES = {".yaml", ".yml"}
+_OTHER_FOLDERS = {"architecture", "schema", "measurements", "engine_flags", "efficiency", "__pycache__"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    path: Path
+    raw: Mapping[str, Any]
+    entry: Entry
+
+
+class _Names:
+    """Every id that an entry may refer to."""
+
+    def __init__(self, entries: Mapping[str, Mapping[str, _Read]]) -> None:
+        self.ids: dict[str, set[str]] = {kind: set(of_kind) for kind, of_kind in entries.items()}
+        techniques = [read.entry for read in entries["techniques"].values()]
+        self.ids["points"] = {p.id for t in techniques if isinstance(t, Technique) for p in t.points}
+        hardware = [read.entry for read in entries["hardware"].values()]
+        self.ids["hardware generations"] = {h.generation for h in hardware if isinstance(h, Hardware)}
+
+    def missing(self, field: str, names: Iterable[str | None], *kinds: str) -> Iterator[str]:
+        """Yield a problem per name that none of these kinds has."""
+        known = set().union(*(self.ids[kind] for kind in kinds))
+        for name in names:
+            if name is not None and name not in known:
+                near = nearest(name, known)
+                fix = f"did you mean {near[0]}?" if near else f"add it to {kinds[0]}/ or remove it"
+                yield f"{field}: {name!r} is not among the {' or '.join(kinds)}; {fix}"
+
+
+def validate(catalog: Catalog, today: dt.date | None = None) -> int:
+    """Check every entry of a catalog with its overlays.
+
+    Parameters
+    ----------
+    catalog
+        What to check.
+    today
+        The day after which a check or a price lies in the future; None: the present day.
+
+    Returns
+    -------
+    int
+        How many entries there are, all of them in order.
+
+    Raises
+    ------
+    CatalogError
+        With all problems, each as ``file: field: what; how to fix``.
+    """
+    problems: list[str] = []
+    for root in catalog.roots[1:]:
+        problems.extend(_unexpected_files(root))
+    entries = {kind: _read_kind(kind, catalog.roots, problems) for kind in KINDS}
+    names = _Names(entries)
+    day = today or dt.date.today()
+    for of_kind in entries.values():
+        for read in of_kind.values():
+            found = [*_own_problems(read, day), *_CHECKS[type(read.entry)](read.entry, names)]
+            problems.extend(f"{read.path}: {problem}" for problem in found)
+    problems.extend(_clashes(entries))
+    if problems:
+        raise CatalogError(problems)
+    return sum(map(len, entries.values()))
+
+
+def _read_kind(kind: str, roots: Sequence[Path], problems: list[str]) -> dict[str, _Read]:
+    entries: dict[str, _Read] = {}
+    for root in roots:
+        for path, raw, entry in read_entries(kind, root, trusted=False, problems=problems):
+            entries[entry.id] = _Read(path, raw, entry)
+    files = {entry_id: str(read.path) for entry_id, read in entries.items()}
+    name_index({entry_id: read.entry for entry_id, read in entries.items()}, files, problems)
+    return entries
+
+
+def _unexpected_files(root: Path) -> Iterator[str]:
+    """Yield what in an overlay would be ignored silently: misspelt folders, files that aren't YAML."""
+    found = False
+    for path in sorted(root.iterdir()):
+        if path.name.startswith(".") or path.name in _OTHER_FOLDERS:
+            continue
+        if path.is_dir() and path.name in KINDS:
+            found = True
+            for inner in sorted(path.iterdir()):
+                if inner.suffix not in _ENTRY_SUFFIXES and not inner.name.startswith("."):
+                    yield f"{inner}: isn't an entry and would be ignored; entries are files named ID.yaml"
+        elif path.is_dir() or path.suffix in _ENTRY_SUFFIXES:
+            near = nearest(path.stem, KINDS)
+            fix = f"did you mean {near[0]}/?" if near else f"the folders are {', '.join(KINDS)}"
+            yield f"{path}: would be ignored; {fix}"
+    if not found:
+        yield f"{root}: holds no entries; give a directory with folders such as {', '.join(KINDS)}"
+
+
+def _own_problems(read: _Read, today: dt.date) -> Iterator[str]:
+    if read.entry.checked > today:
+        yield f"checked: {read.entry.checked} is in the future; write the day of the check"
+    for index, source in enumerate(read.entry.sources):
+        if not source.ref.strip():
+            yield f"sources.{index}.ref: is empty; say where the fact was read"
+        for field in source.fields:
+            if not _has_field(type(read.entry), read.raw, field):
+                yield f"sources.{index}.fields: {field!r} isn't a field of this entry; correct it"
+
+
+def _has_field(schema: type[Entry], raw: Any, path: str) -> bool:
+    name, _, rest = path.partition(".")
+    if name not in schema.model_fields:
+        return False
+    return not rest or _reaches(raw.get(name), rest)
+
+
+def _reaches(raw: Any, path: str) -> bool:
+    if isinstance(raw, list):
+        return any(_reaches(item, path) for item in raw)
+    if not isinstance(raw, dict):
+        return False
+    if path in raw:
+        return True
+    name, _, rest = path.partition(".")
+    return name in raw and (not rest or _reaches(raw[name], rest))
+
+
+# --------------------------------------------------------------------------- by kind
+
+
+def _check_hardware(entry: Hardware, names: _Names) -> Iterator[str]:
+    yield from ()
+
+
+def _check_node(entry: Node, names: _Names) -> Iterator[str]:
+    yield from names.missing("hardware", [entry.hardware], "hardware")
+    yield from names.missing("default_for", entry.default_for, "hardware")
+
+
+def _check_price(entry: Price, names: _Names) -> Iterator[str]:
+    yield from names.missing("hardware", [entry.hardware], "hardware")
+    yield from names.missing("node", [entry.node], "nodes")
+    if entry.observed > entry.checked:
+        yield f"observed: {entry.observed} is after checked ({entry.checked}); correct either"
+
+
+def _check_model(entry: Model, names: _Names) -> Iterator[str]:
+    from catalog.architecture import UnknownArchitectureError, read_config
+
+    try:
+        read_config(entry.config)
+    except UnknownArchitectureError as error:
+        yield f"config: {error}"
+
+
+def _check_technique(entry: Technique, names: _Names) -> Iterator[str]:
+    own = [point.id for point in entry.points]
+    for index, support in enumerate(entry.engines):
+        yield from names.missing(f"engines.{index}.engine", [support.engine], "engines")
+        for point in support.points:
+            if point not in own:
+                yield f"engines.{index}.points: {point!r} is no point here; there are {', '.join(own)}"
+
+
+def _check_engine(entry: Engine, names: _Names) -> Iterator[str]:
+    for index, kv_format in enumerate(entry.kv_formats):
+        yield from names.missing(f"kv_formats.{index}.technique_point", [kv_format.technique_point], "points")
+    for index, weights in enumerate(entry.weight_formats):
+        yield from names.missing(f"weight_formats.{index}.technique_point", [weights.technique_point], "points")
+
+
+def _check_rule(entry: Rule, names: _Names) -> Iterator[str]:
+    for side, selector in (("a", entry.a), ("b", entry.b)):
+        yield from _check_selector(side, selector, names)
+
+
+def _check_selector(side: str, selector: Selector, names: _Names) -> Iterator[str]:
+    yield from names.missing(f"{side}.techniques", selector.techniques, "techniques")
+    yield from names.missing(f"{side}.points", selector.points, "points")
+    yield from names.missing(f"{side}.engines", selector.engines, "engines")
+    yield from names.missing(f"{side}.hardware_generations", selector.hardware_generations, "hardware generations")
+    for pattern in selector.models:
+        if not any(fnmatchcase(model, pattern) for model in names.ids["models"]):
+            yield from names.missing(f"{side}.models", [pattern], "models")
+
+
+_CHECKS: dict[type[Entry], Callable[[Any, _Names], Iterator[str]]] = {
+    Hardware: _check_hardware,
+    Node: _check_node,
+    Price: _check_price,
+    Model: _check_model,
+    Technique: _check_technique,
+    Engine: _check_engine,
+    Rule: _check_rule,
+}
+
+
+def _clashes(entries: Mapping[str, Mapping[str, _Read]]) -> Iterator[str]:
+    """Yield what two entries both claim: a point's id, or to be the default server of a GPU."""
+    points: dict[str, Path] = {}
+    servers: dict[str, Path] = {}
+    for read in [*entries["techniques"].values(), *entries["nodes"].values()]:
+        if isinstance(read.entry, Technique):
+            claims, field, owners = [point.id for point in read.entry.points], "points", points
+        elif isinstance(read.entry, Node):
+            claims, field, owners = list(read.entry.default_for), "default_for", servers
+        else:
+            continue
+        for claim in claims:
+            if claim in owners:
+                yield f"{read.path}: {field}: {claim!r} is already in {owners[claim]}; keep one of the two"
+            owners[claim] = read.path

@@ -1,0 +1,224 @@
+"""The command line: parse, call, print. No arithmetic here.
+
+Each verb is one small function that imports what it needs when it runs, so that ``plan catalog``
+doesn't wait for OR-Tools. Data goes to stdout, talk to stderr. Exit codes: 0 done; 2 usage or bad
+input; 3 infeasible, explained; 4 no plan in time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from catalog.load import Catalog
+
+BAD_INPUT = 2
+_INTERRUPTED = 130
+_PIPE_CLOSED = 141
+
+app = typer.Typer(
+    name="plan",
+    help="Plan deployments of long-context language models. `plan --ctx 1M --gpus 8xA100` makes a plan.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+catalog_app = typer.Typer(
+    help="The facts: list, show and check them.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+app.add_typer(catalog_app, name="catalog")
+
+CatalogDirs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--catalog",
+        metavar="DIR",
+        help="Overlay the catalog with this directory; repeatable, later ones win. "
+        "$PLAN_CATALOG replaces the per-user overlay.",
+    ),
+]
+Kind = Annotated[
+    str, typer.Argument(metavar="KIND", help="hardware, nodes, models, techniques, rules, engines or prices")
+]
+
+
+class TableFormat(StrEnum):
+    """How `plan catalog list` prints."""
+
+    table = "table"
+    json = "json"
+
+
+class EntryFormat(StrEnum):
+    """How `plan catalog show` prints."""
+
+    yaml = "yaml"
+    json = "json"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from planner import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    catalog: CatalogDirs = None,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    context.obj = catalog or []
+
+
+def open_overlays(context: typer.Context, catalog: list[Path] | None) -> Catalog:
+    """Return the catalog under the overlays named before and after the verb, in this order."""
+    from catalog.load import open_catalog
+
+    return open_catalog([*context.find_root().obj, *(catalog or [])])
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document to stdout."""
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+# --------------------------------------------------------------------------- plan catalog
+
+
+@catalog_app.command("list")
+def catalog_list(
+    context: typer.Context,
+    kind: Kind,
+    form: Annotated[TableFormat, typer.Option("--format")] = TableFormat.table,
+    catalog: CatalogDirs = None,
+) -> None:
+    """List the entries of one kind with their key facts."""
+    from catalog.summary import canonical_kind, summaries
+
+    kind = canonical_kind(kind)
+    rows = summaries(open_overlays(context, catalog), kind)
+    if form is TableFormat.json:
+        print_json(rows)
+    else:
+        from planner.report.catalog import entry_table
+
+        typer.echo(entry_table(kind, rows))
+
+
+@catalog_app.command("show")
+def catalog_show(
+    context: typer.Context,
+    kind: Kind,
+    name: Annotated[str, typer.Argument(metavar="ID", help="id or alias")],
+    form: Annotated[EntryFormat, typer.Option("--format")] = EntryFormat.yaml,
+    catalog: CatalogDirs = None,
+) -> None:
+    """Show one entry: the file as written, where it is, and what follows from it in SI units."""
+    from catalog.summary import describe_entry
+
+    entry = describe_entry(open_overlays(context, catalog), kind, name)
+    if form is EntryFormat.json:
+        print_json(entry)
+    else:
+        from planner.report.catalog import entry_yaml
+
+        typer.echo(entry_yaml(entry), nl=False)
+
+
+@catalog_app.command("validate")
+def catalog_validate(
+    context: typer.Context,
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="an overlay; none: the catalog in use")
+    ] = None,
+    catalog: CatalogDirs = None,
+) -> None:
+    """Check every entry, and everything that entries say of each other. Exit 2 if there are problems."""
+    from catalog.validate import validate
+
+    overlays = [] if directory is None else [directory]
+    count = validate(open_overlays(context, [*(catalog or []), *overlays]))
+    typer.echo(f"{count} entries, no problems", err=True)
+
+
+@catalog_app.command("schema")
+def catalog_schema(kind: Kind) -> None:
+    """Print the JSON Schema of one kind of entry, for editors."""
+    from catalog.summary import json_schema
+
+    print_json(json_schema(kind))
+
+
+@catalog_app.command("stale")
+def catalog_stale(
+    context: typer.Context,
+    days: Annotated[int, typer.Option(min=0, help="Age from which a check is stale.")] = 90,
+    form: Annotated[TableFormat, typer.Option("--format")] = TableFormat.table,
+    catalog: CatalogDirs = None,
+) -> None:
+    """List entries that nobody has checked for so many days, oldest first."""
+    import datetime as dt
+
+    from catalog.summary import stale
+
+    rows = stale(open_overlays(context, catalog), days, dt.date.today())
+    if form is TableFormat.json:
+        print_json(rows)
+    else:
+        from planner.report.catalog import stale_table
+
+        typer.echo(stale_table(rows, days))
+
+
+# --------------------------------------------------------------------------- errors
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; a user never sees a traceback for bad input."""
+    from catalog.errors import CatalogError, UnknownEntryError
+    from planner.errors import PlannerError
+
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except (PlannerError, CatalogError, UnknownEntryError) as error:
+        typer.echo(f"plan: {error}", err=True)
+        return BAD_INPUT
+    except BrokenPipeError:
+        # Whoever read our output has left, e.g. `plan ... | head`: be quiet, also when Python exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_CLOSED
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"plan: {place}{error.strerror or error}", err=True)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        app(args=arguments, prog_name="plan")
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""The deployment planner for long-context LLM serving: one question, one proved answer.
+
+The rooms and what may import what are the layers in ``pyproject.toml``; ``planner.pipeline`` tells
+the story from top to bottom. Names are imported when they are first used, so that a command that
+only reads the catalog doesn't wait for numpy and OR-Tools.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from planner.errors import InputError, PlannerError
+    from planner.plan import Decision, Metrics
+    from planner.request import Request
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Decision": "planner.plan",
+    "InputError": "planner.errors",
+    "Metrics": "planner.plan",
+    "PlannerError": "planner.errors",
+    "Request": "planner.request",
+}
+
+__all__ = ["Decision", "InputError", "Metrics", "PlannerError", "Request", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'planner' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

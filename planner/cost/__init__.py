@@ -1,0 +1,1 @@
+"""Room: one replica, priced. Arrays over candidates, pure functions, no input or output."""
