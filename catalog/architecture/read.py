@@ -34,6 +34,7 @@ from catalog.architecture.moe import (
     qwen3_moe,
     step3p7,
 )
+from catalog.architecture.vision import TOWERS
 from catalog.errors import nearest
 
 MAX_BYTES = 16 << 20
@@ -158,11 +159,13 @@ did you mean llama? Its fields look like Llama's: if it is one in all but name, 
         fields.problem("is_encoder_decoder", "only decoders are supported", "choose a decoder-only model")
     architecture = READERS[name](fields)
     fields.check_unread()
+    name = str(source["model_type"])
+    other = TOWERS[name](Fields(source, problems)) if name in TOWERS else 0
     if not problems and architecture.kv_bytes(1_000_000) <= 0:
         problems.append("num_hidden_layers: no layer keeps a cache or a state; correct the layers")
     if problems:
         raise UnknownArchitectureError(problems, where)
-    return replace(architecture, model_type=str(source["model_type"]), native_weight_bits=native_weight_bits(source))
+    return replace(architecture, model_type=name, other_params=other, native_weight_bits=native_weight_bits(source))
 
 
 def read_config_file(path: Path) -> Architecture:
