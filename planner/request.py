@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -104,36 +105,60 @@ class Cluster:
         return -(-self.gpus // self.gpus_per_node)
 
 
-_GPUS = re.compile(r"(?:(\d+)x)?(?:(\d+)x)?(.+)", re.IGNORECASE)
+_COUNT = re.compile(r"([+-]?[0-9]+)\s*[x×]\s*", re.IGNORECASE)
 _MOST_GPUS = 65_536
+_EXAMPLE = "write for example 8xA100, 2x8xH100 (nodes x GPUs), p4d.24xlarge or a cluster file"
 
 
 def resolve_cluster(text: str, catalog: Catalog) -> Cluster:
     """Read ``8xA100``, ``2x8xH100``, ``A100``, ``p4d.24xlarge``, ``2xp4d.24xlarge`` or a cluster file.
 
+    GPUs without a node fill the catalog's default servers for them, the last one perhaps in part.
+
     Raises
     ------
     InputError
-        If the text has another form, a count is zero, or nothing in the catalog has that name.
+        If the text has another form, a count is out of range, nothing in the catalog has that name,
+        or a server isn't large enough; every problem of the text at once.
     """
-    from pathlib import Path
-
-    if text.endswith((".yaml", ".yml", ".json")) or Path(text).is_file():
-        return _cluster_from_file(Path(text), catalog)
-    match = _GPUS.fullmatch(text.strip())
-    if match is None or not match.group(3).strip():
-        raise InputError(f"--gpus {text!r}: names no GPU; write for example 8xA100, 2x8xH100 or a node such as dgx-a100")
-    counts = [int(group) for group in match.groups()[:2] if group is not None]
-    name = match.group(3).strip()
-    if any(count < 1 or count > _MOST_GPUS for count in counts):
-        raise InputError(f"--gpus {text!r}: counts must be between 1 and {_MOST_GPUS}; write for example 8xA100")
+    shown = f"--gpus {text if len(text) <= 80 else text[:77] + '...'!r}"
+    if text.strip().lower().endswith((".yaml", ".yml", ".json")):
+        return _cluster_from_file(Path(text.strip()), catalog)
+    counts, name = _counts_and_name(text)
+    problems = []
+    if any(not 1 <= count <= _MOST_GPUS for count in counts):
+        problems.append(f"counts must be whole numbers from 1 to {_MOST_GPUS}; {_EXAMPLE}")
+    if len(counts) > 2:
+        problems.append("has more than two counts; give nodes x GPUs, for example 2x8xH100")
+    if not name:
+        problems.append(f"names no GPU; {_EXAMPLE}")
+    elif not catalog.has(Hardware, name) and not catalog.has(Node, name):
+        if not counts and _is_file(text.strip()):
+            return _cluster_from_file(Path(text.strip()), catalog)
+        problems.append(_unknown_gpu(name, catalog))
+    if problems:
+        raise InputError([f"{shown}: {problem}" for problem in problems])
     if catalog.has(Hardware, name):
-        return _cluster_of_gpus(catalog.get(Hardware, name), counts, catalog)
-    if catalog.has(Node, name) and len(counts) < 2:
-        node = catalog.get(Node, name)
-        gpus = node.gpus * (counts[0] if counts else 1)
-        return Cluster(catalog.get(Hardware, node.hardware), node, gpus, node.gpus, assumed_node=False)
-    raise InputError(f"--gpus {text!r}: {_unknown_gpu(name, catalog)}")
+        return _cluster_of_gpus(catalog.get(Hardware, name), counts, catalog, shown)
+    return _cluster_of_nodes(catalog.get(Node, name), counts, catalog, shown)
+
+
+def _counts_and_name(text: str) -> tuple[list[int], str]:
+    """Split ``2x8xH100`` into its counts and the name; numbers of absurd length stay out of range."""
+    counts = []
+    rest = text.strip()
+    while match := _COUNT.match(rest):
+        digits = match.group(1)
+        counts.append(int(digits) if len(digits) <= 9 else _MOST_GPUS + 1)
+        rest = rest[match.end() :]
+    return counts, rest
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False  # Too long for a path, or with characters that no path has.
 
 
 def _unknown_gpu(name: str, catalog: Catalog) -> str:
@@ -141,57 +166,106 @@ def _unknown_gpu(name: str, catalog: Catalog) -> str:
 
     known = [spelling for e in catalog.all(Hardware) for spelling in (e.id, *e.aliases)]
     known += [spelling for n in catalog.all(Node) for spelling in (n.id, *n.aliases)]
-    near = nearest(name, known)
+    near = nearest(name[:80], known)
     meant = f"; did you mean {', '.join(near)}?" if near else ""
-    return f"unknown GPU or node {name!r}{meant} (plan catalog list hardware shows all)"
+    return f"unknown GPU or node {name[:80]!r}{meant} (plan catalog list hardware and plan catalog list nodes show all)"
 
 
-def _cluster_of_gpus(hardware: Hardware, counts: list[int], catalog: Catalog) -> Cluster:
+def _cluster_of_gpus(hardware: Hardware, counts: list[int], catalog: Catalog, shown: str) -> Cluster:
     node = catalog.default_node(hardware)
     if node is None:
-        raise InputError(f"--gpus: the catalog knows no server for {hardware.id}; name a node or write a cluster file")
+        raise InputError(f"{shown}: the catalog knows no server for {hardware.id}; name a node or write a cluster file")
+    if len(counts) < 2:
+        gpus = counts[0] if counts else 1
+        return Cluster(hardware, node, gpus, min(gpus, node.gpus), assumed_node=True)
+    nodes, per_node = counts
+    if per_node > node.gpus:
+        raise InputError(
+            f"{shown}: {per_node} GPUs in one server, but {node.id}, the default for {hardware.id}, has {node.gpus}; "
+            f"write {nodes * per_node}x{hardware.id} to spread them, or a cluster file with your server"
+        )
+    _check_total(nodes * per_node, shown)
+    return Cluster(hardware, node, nodes * per_node, per_node, assumed_node=True)
+
+
+def _cluster_of_nodes(node: Node, counts: list[int], catalog: Catalog, shown: str) -> Cluster:
     if len(counts) == 2:
-        nodes, per_node = counts
-        return Cluster(hardware, node, nodes * per_node, per_node, assumed_node=True)
-    gpus = counts[0] if counts else 1
-    return Cluster(hardware, node, gpus, min(gpus, node.gpus), assumed_node=True)
+        raise InputError(
+            f"{shown}: a {node.id} has its {node.gpus} GPUs anyway; "
+            f"write {counts[0]}x{node.id}, or {counts[0]}x{counts[1]}x{node.hardware} to use fewer of them"
+        )
+    gpus = node.gpus * (counts[0] if counts else 1)
+    _check_total(gpus, shown)
+    return Cluster(catalog.get(Hardware, node.hardware), node, gpus, node.gpus, assumed_node=False)
 
 
-def _cluster_from_file(path: Any, catalog: Catalog) -> Cluster:
+def _check_total(gpus: int, shown: str) -> None:
+    if gpus > _MOST_GPUS:
+        raise InputError(f"{shown}: {gpus} GPUs in all; plan at most {_MOST_GPUS} at once")
+
+
+def _cluster_from_file(path: Path, catalog: Catalog) -> Cluster:
     """Read a cluster file: ``node`` or ``hardware``, ``nodes``, and node fields to override."""
-    from pydantic import ValidationError
+    where = f"--gpus {path}"
+    raw = _read_cluster_file(path, where)
+    nodes = raw.pop("nodes", 1)
+    assumed = raw.keys() == {"hardware"}
+    problems = []
+    if not isinstance(nodes, int) or isinstance(nodes, bool) or not 1 <= nodes <= _MOST_GPUS:
+        problems.append(f"nodes: must be a whole number from 1 to {_MOST_GPUS}; got {str(nodes)[:60]!r}")
+    node = _node_of_file(raw, catalog, problems)
+    if node is None or problems:
+        raise InputError([f"{where}: {problem}" for problem in problems])
+    _check_total(nodes * node.gpus, where)
+    return Cluster(catalog.get(Hardware, node.hardware), node, nodes * node.gpus, node.gpus, assumed_node=assumed)
 
-    from catalog.read_yaml import describe, parse_yaml
+
+def _read_cluster_file(path: Path, where: str) -> dict[str, Any]:
+    from catalog.read_yaml import parse_yaml
 
     try:
         raw = parse_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--gpus {path}: can't be read: {getattr(error, 'strerror', 'not UTF-8 text')}") from None
+    except OSError as error:
+        raise InputError(f"{where}: can't be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: isn't UTF-8 text; save it as UTF-8") from None
     except ValueError as error:
-        raise InputError(f"--gpus {path}: {error}") from None
+        raise InputError(f"{where}: {error}") from None
     if not isinstance(raw, dict):
-        raise InputError(f"--gpus {path}: holds no cluster; write 'node: dgx-a100-80gb' and 'nodes: 2'")
-    raw = dict(raw)
-    nodes = raw.pop("nodes", 1)
-    if not isinstance(nodes, int) or isinstance(nodes, bool) or not 1 <= nodes <= _MOST_GPUS:
-        raise InputError(f"--gpus {path}: nodes: must be a whole number from 1; got {nodes!r}")
-    base_name = raw.pop("node", None)
-    if base_name is not None:
-        base = catalog.get(Node, str(base_name))
-    else:
-        hardware_name = raw.get("hardware")
-        if hardware_name is None:
-            raise InputError(f"--gpus {path}: node: missing; name a catalog node, or hardware and gpus")
-        default = catalog.default_node(catalog.get(Hardware, str(hardware_name)))
-        if default is None:
-            raise InputError(f"--gpus {path}: hardware: the catalog knows no server for it; give node")
-        base = default
+        raise InputError(f"{where}: holds no cluster; write for example 'node: dgx-a100-80gb' and 'nodes: 2'")
+    return raw
+
+
+def _node_of_file(raw: dict[str, Any], catalog: Catalog, problems: list[str]) -> Node | None:
+    """The node that a cluster file names, or the default of its GPU, with the file's own fields on top."""
+    from pydantic import ValidationError
+
+    from catalog.errors import UnknownEntryError
+    from catalog.read_yaml import describe
+
+    fields = dict(raw)
+    name = fields.pop("node", None)
+    base: Node | None = None
     try:
-        overrides = Node.model_validate({**_as_written(base), **raw})
+        if "hardware" in fields:
+            hardware = catalog.get(Hardware, str(fields["hardware"]))
+            fields["hardware"] = hardware.id
+            base = catalog.default_node(hardware)
+        if name is not None:
+            base = catalog.get(Node, str(name))
+    except UnknownEntryError as error:
+        problems.append(str(error))
+        return None
+    if base is None:
+        problems.append("node: missing; name a catalog node, or the hardware of its default node")
+        return None
+    if fields.get("hardware", base.hardware) != base.hardware:
+        problems.append(f"hardware: a {base.id} holds {base.hardware}; give either node or hardware")
+    try:
+        return Node.model_validate({**_as_written(base), **fields})
     except ValidationError as error:
-        raise InputError([f"--gpus {path}: {problem}" for problem in describe(error, Node)]) from None
-    hardware = catalog.get(Hardware, overrides.hardware)
-    return Cluster(hardware, overrides, nodes * overrides.gpus, overrides.gpus, assumed_node=False)
+        problems.extend(describe(error, Node))
+        return None
 
 
 def _as_written(node: Node) -> dict[str, Any]:
