@@ -7,6 +7,6 @@ test: ## the default tests, in the current environment
 	pytest
 
 schemas: ## the editor schemas of catalog/schema/, after a change of catalog/schema.py
-	for kind in hardware nodes models techniques rules engines prices; do \
+	for kind in hardware nodes models techniques rules engines prices measurements; do \
 	  plan catalog schema $$kind > catalog/schema/$$kind.json || exit; \
 	done

@@ -50,7 +50,8 @@ CatalogDirs = Annotated[
     ),
 ]
 Kind = Annotated[
-    str, typer.Argument(metavar="KIND", help="hardware, nodes, models, techniques, rules, engines or prices")
+    str,
+    typer.Argument(metavar="KIND", help="hardware, nodes, models, techniques, rules, engines, prices or measurements"),
 ]
 
 

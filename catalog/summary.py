@@ -11,7 +11,20 @@ from typing import Any
 
 from catalog.errors import UnknownEntryError
 from catalog.load import Catalog
-from catalog.schema import KINDS, Engine, Entry, Hardware, Linear, Model, Node, Price, Rule, Selector, Technique
+from catalog.schema import (
+    KINDS,
+    Engine,
+    Entry,
+    Hardware,
+    Linear,
+    Measurement,
+    Model,
+    Node,
+    Price,
+    Rule,
+    Selector,
+    Technique,
+)
 
 CURVE_TOKENS = (4_000, 128_000, 1_000_000)
 """Contexts at which a technique's storage and reads are shown."""
@@ -236,6 +249,18 @@ def _rule(entry: Rule) -> dict[str, Any]:
     return {"verdict": entry.verdict, "a": _selected(entry.a), "b": _selected(entry.b), "why": entry.why}
 
 
+def _measurement(entry: Measurement) -> dict[str, Any]:
+    return {
+        "hardware": entry.hardware,
+        "engine": entry.engine,
+        "engine_version": entry.engine_version,
+        "operation": entry.operation,
+        "weights": entry.weights,
+        "mean_error": entry.error.mape if entry.error else None,
+        "held_out_points": entry.error.points if entry.error else None,
+    }
+
+
 def _selected(selector: Selector) -> dict[str, Any]:
     return selector.model_dump(mode="json", exclude_defaults=True)
 
@@ -248,5 +273,6 @@ _FACTS: dict[type[Entry], Callable[[Any], dict[str, Any]]] = {
     Engine: _engine,
     Price: _price,
     Rule: _rule,
+    Measurement: _measurement,
 }
 """Schema of a kind -> its key facts beside what all entries have."""

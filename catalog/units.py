@@ -145,13 +145,15 @@ def format_seconds(value: float) -> str:
     if not math.isfinite(value):
         return "never"
     magnitude = abs(value)
+    if magnitude >= 3.6e6:
+        return f"{value / 3600:.0f} h"
     if magnitude >= 7200:
         return f"{value / 3600:.3g} h"
     if magnitude >= 600:
         return f"{value / 60:.3g} min"
-    if magnitude >= 1:
+    if magnitude >= 0.9995:
         return f"{value:.3g} s"
-    if magnitude >= 1e-3:
+    if magnitude >= 0.9995e-3:
         return f"{value * 1e3:.3g} ms"
     return f"{value * 1e6:.3g} us" if value else "0 s"
 

@@ -16,10 +16,21 @@ from typing import Any
 from catalog.errors import CatalogError, nearest
 from catalog.load import Catalog, name_index
 from catalog.read_yaml import read_entries
-from catalog.schema import KINDS, Engine, Entry, Hardware, Model, Node, Price, Rule, Selector, Technique
+from catalog.schema import (
+    KINDS,
+    Engine,
+    Entry,
+    Hardware,
+    Measurement,
+    Model,
+    Node,
+    Price,
+    Rule,
+    Selector,
+    Technique,
+)
 
 _ENTRY_SUFFIXES = {".yaml", ".yml"}
-_OTHER_FOLDERS = {"architecture", "schema", "measurements", "engine_flags", "efficiency", "__pycache__"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +110,7 @@ def _unexpected_files(root: Path) -> Iterator[str]:
     """Yield what in an overlay would be ignored silently: misspelt folders, files that aren't YAML."""
     found = False
     for path in sorted(root.iterdir()):
-        if path.name.startswith(".") or path.name in _OTHER_FOLDERS:
+        if path.name.startswith("."):
             continue
         if path.is_dir() and path.name in KINDS:
             found = True
@@ -192,6 +203,11 @@ def _check_rule(entry: Rule, names: _Names) -> Iterator[str]:
         yield from _check_selector(side, selector, names)
 
 
+def _check_measurement(entry: Measurement, names: _Names) -> Iterator[str]:
+    yield from names.missing("hardware", [entry.hardware], "hardware")
+    yield from names.missing("engine", [entry.engine], "engines")
+
+
 def _check_selector(side: str, selector: Selector, names: _Names) -> Iterator[str]:
     yield from names.missing(f"{side}.techniques", selector.techniques, "techniques")
     yield from names.missing(f"{side}.points", selector.points, "points")
@@ -210,6 +226,7 @@ _CHECKS: dict[type[Entry], Callable[[Any, _Names], Iterator[str]]] = {
     Technique: _check_technique,
     Engine: _check_engine,
     Rule: _check_rule,
+    Measurement: _check_measurement,
 }
 
 

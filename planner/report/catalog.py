@@ -137,6 +137,13 @@ _COLUMNS: dict[str, list[Column]] = {
         ("WEIGHTS", _words("weight_formats")),
         ("OFFLOAD", _words("offload_tiers")),
     ],
+    "measurements": [
+        ("GPU", _text("hardware")),
+        ("ENGINE", lambda row: f"{row['engine']} {row['engine_version']}"),
+        ("OPERATION", _text("operation")),
+        ("WEIGHTS", _text("weights")),
+        ("MEAN ERROR", _scaled("mean_error", 0.01, "%")),
+    ],
     "prices": [
         ("GPU", _text("hardware")),
         ("USD/GPU/h", lambda row: f"{row['usd_per_gpu_hour']:.2f}"),
