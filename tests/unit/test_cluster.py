@@ -41,9 +41,7 @@ def facts() -> Catalog:
         ("3xDGX-A100", "dgx-a100-80gb", 24, 8, 3, False),
     ],
 )
-def test_resolves(
-    facts: Catalog, text: str, node: str, gpus: int, per_node: int, nodes: int, assumed: bool
-) -> None:
+def test_resolves(facts: Catalog, text: str, node: str, gpus: int, per_node: int, nodes: int, assumed: bool) -> None:
     cluster = resolve_cluster(text, facts)
     assert (cluster.node.id, cluster.gpus, cluster.gpus_per_node, cluster.nodes) == (node, gpus, per_node, nodes)
     assert cluster.assumed_node is assumed
@@ -129,7 +127,7 @@ def test_names_of_gpus_and_nodes_dont_collide(facts: Catalog) -> None:
     for node in facts.all(Node):
         for name in (node.id, *node.aliases):
             if facts.has(Hardware, name):
-                assert node.gpus == 1 and facts.get(Hardware, name).id == node.hardware, name
+                assert (node.gpus, facts.get(Hardware, name).id) == (1, node.hardware), name
 
 
 # --------------------------------------------------------------------------- cluster files
@@ -151,7 +149,8 @@ def test_file_overrides_fields_of_a_node(facts: Catalog, tmp_path: Path) -> None
     text = "node: dgx-a100\ngpus: 4\nhost_memory: 512 GiB\nnvme: null\nnic: {kind: Ethernet, bandwidth: 12.5 GB/s}\n"
     node = resolve_cluster(_file(tmp_path, text), facts).node
     assert (node.gpus, node.host_memory, node.nvme) == (4, 512 * 2**30, None)
-    assert node.nic is not None and node.nic.bandwidth == 12.5e9
+    assert node.nic is not None
+    assert node.nic.bandwidth == 12.5e9
 
 
 def test_file_with_only_a_gpu_takes_its_default_node(facts: Catalog, tmp_path: Path) -> None:
@@ -201,5 +200,5 @@ def test_directory_and_binary_file_are_refused(facts: Catalog, tmp_path: Path) -
     (tmp_path / "folder.yaml").mkdir()
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     for name in ("folder.yaml", "binary.yaml"):
-        with pytest.raises(InputError, match="can't be read|UTF-8"):
+        with pytest.raises(InputError, match=r"can't be read|UTF-8"):
             resolve_cluster(str(tmp_path / name), facts)

@@ -82,7 +82,8 @@ def test_precisions_double_as_bits_halve(gpu: Hardware) -> None:
     assert flops.tf32 is None or flops.tf32 == pytest.approx(flops.bf16 / 2, rel=0.02)
     assert flops.fp8 is None or flops.fp8 == pytest.approx(flops.bf16 * 2, rel=0.02)
     assert flops.fp4 is None or flops.fp8 is None or flops.fp4 >= flops.fp8 * 1.99
-    assert flops.fp32 is not None and flops.fp32 <= flops.bf16
+    assert flops.fp32 is not None
+    assert flops.fp32 <= flops.bf16
     assert flops.int8 == pytest.approx(flops.bf16 * RATE_OF_INT8.get(gpu.id, 2.0), rel=0.02)
 
 
@@ -127,7 +128,9 @@ def test_links_keep_to_their_standards(gpu: Hardware) -> None:
 
 def test_larger_memory_of_one_chip_changes_nothing_else() -> None:
     small, large = FACTS.get(Hardware, "A100-40GB"), FACTS.get(Hardware, "A100")
-    assert small.flops == large.flops and large.hbm == 2 * small.hbm and large.hbm_bandwidth > small.hbm_bandwidth
+    assert small.flops == large.flops
+    assert large.hbm == 2 * small.hbm
+    assert large.hbm_bandwidth > small.hbm_bandwidth
     assert FACTS.get(Hardware, "H200").flops == FACTS.get(Hardware, "H100").flops
     assert FACTS.get(Hardware, "MI325X").flops == FACTS.get(Hardware, "MI300X").flops
 
@@ -145,7 +148,8 @@ def test_every_gpu_has_exactly_one_default_node(gpu: Hardware) -> None:
 @pytest.mark.parametrize("node", NODES, ids=_ids)
 def test_nodes_are_built_of_what_exists(node: Node) -> None:
     gpu = FACTS.get(Hardware, node.hardware)
-    assert node.gpus <= 72 and node.gpus % min(node.gpus, node.gpus_per_pcie_uplink) == 0
+    assert node.gpus <= 72
+    assert node.gpus % min(node.gpus, node.gpus_per_pcie_uplink) == 0
     assert (node.gpu_topology == "none") == (node.gpus == 1)
     bridged = node.gpu_topology.startswith(("nv", "xgmi"))
     assert not bridged or gpu.gpu_link is not None
@@ -187,7 +191,8 @@ def test_offers_are_dated_and_plausible(offer: Price) -> None:
     assert 0.9e-15 < offer.usd_per_gpu_hour / gpu.flops.bf16 < 40e-15, "dollars per hour and FLOP/s"
     if offer.node is not None:
         node = FACTS.get(Node, offer.node)
-        assert node.hardware == offer.hardware and offer.gpus <= node.gpus
+        assert node.hardware == offer.hardware
+        assert offer.gpus <= node.gpus
 
 
 def test_recalled_prices_say_so() -> None:
