@@ -1,8 +1,10 @@
 """What compression does to stored bytes, read bytes and prefill work, for arrays of combinations.
 
 A combination has one option in each of the dimensions layer, head, token, hidden and attention.
-An option keeps ``min(1, slope + const / n)`` of a cache of n tokens; options of different dimensions
-multiply. All arrays have the shape ``(dimension, combination)`` with the dimensions in the order of
+An option keeps ``min(n, slope n + const)`` of n tokens. Options of different dimensions apply one
+after the other (token, head, attention, layer, hidden): slopes multiply, later slopes also shrink
+earlier budgets, and a budget isn't cut by another one (2048 of 1024 kept tokens are 1024 tokens).
+All arrays have the shape ``(dimension, combination)`` with the dimensions in the order of
 `planner.plan.DIMENSIONS`.
 """
 
@@ -38,6 +40,10 @@ class CompressionTable:
     """``(combination,)``: factor on the FLOPs of the linear layers in prefill."""
     prefill_attention: Floats
     """``(combination,)``: factor on the FLOPs of attention in prefill."""
+    decode_time: Floats
+    """``(combination,)``: factor on the time of a decode step: dequantising, scoring, gathering."""
+    prefill_time: Floats
+    """``(combination,)``: factor on the time of prefill."""
 
     def __len__(self) -> int:
         return int(self.prefill_linear.shape[0])
@@ -58,20 +64,24 @@ class CompressionTable:
         """Bytes that a decode step reads of a growing cache, in uncompressed tokens ``(combination,)``."""
         return self._kept(self.reads_slope, self.reads_const, prompt_tokens, tokens)
 
-    def attended_share(self, tokens: float) -> Floats:
-        """Share of the cached entries that a decode step computes with ``(combination,)``.
+    def attended_tokens(self, prompt_tokens: float, tokens: float) -> Floats:
+        """Cached entries that a decode step computes with ``(combination,)`` [tokens].
 
         Quantised entries are read in fewer bytes but still computed with, and shared layers still
-        attend, so only the head, token and attention options count.
+        attend, so only the token, head and attention options count.
         """
-        share = np.ones(len(self))
-        for dimension in (HEAD, TOKEN, ATTENTION):
-            share *= _fraction(self.reads_slope[dimension], self.reads_const[dimension], tokens)
-        return np.minimum(share, 1.0)
+        attended = self._kept_of_tokens(self.reads_slope, self.reads_const, prompt_tokens, tokens)
+        for dimension in (HEAD, ATTENTION):
+            attended = _kept(self.reads_slope[dimension], self.reads_const[dimension], attended)
+        return np.asarray(np.minimum(attended, tokens))
 
     def element_share(self) -> Floats:
-        """Factor on the bytes of windowed caches, which only the hidden dimension shrinks ``(combination,)``."""
-        return self.storage_slope[HIDDEN]
+        """Factor on the stored bytes of windowed caches, which only the hidden dimension shrinks ``(combination,)``."""
+        return np.asarray(self.storage_slope[HIDDEN])
+
+    def element_reads_share(self) -> Floats:
+        """Factor on the bytes read of windowed and top-k caches ``(combination,)``."""
+        return np.asarray(self.reads_slope[HIDDEN])
 
     def prefix_share(self) -> Floats:
         """Factor on the bytes of the prefix that a prefill chunk reads ``(combination,)``.
@@ -79,22 +89,23 @@ class CompressionTable:
         Token and head eviction happen after prefill, so only narrower elements and sparse prefill
         attention shrink what a chunk reads.
         """
-        return self.reads_slope[HIDDEN] * np.minimum(1.0, self.prefill_attention)
+        return np.asarray(self.reads_slope[HIDDEN] * np.minimum(1.0, self.prefill_attention))
 
     def _kept(self, slope: Floats, const: Floats, prompt_tokens: float, tokens: float) -> Floats:
+        kept = self._kept_of_tokens(slope, const, prompt_tokens, tokens)
+        for dimension in (HEAD, ATTENTION, LAYER, HIDDEN):
+            kept = _kept(slope[dimension], const[dimension], kept)
+        return kept
+
+    def _kept_of_tokens(self, slope: Floats, const: Floats, prompt_tokens: float, tokens: float) -> Floats:
         prompt = min(prompt_tokens, tokens)
-        generated = tokens - prompt
-        on_prompt = _fraction(slope[TOKEN], const[TOKEN], prompt) * prompt + generated
-        always = _fraction(slope[TOKEN], const[TOKEN], tokens) * tokens
-        kept = np.where(self.evicts_while_decoding, always, on_prompt)
-        for dimension in (LAYER, HEAD, HIDDEN, ATTENTION):
-            kept = kept * _fraction(slope[dimension], const[dimension], tokens)
-        return np.asarray(kept)
+        on_prompt = _kept(slope[TOKEN], const[TOKEN], prompt) + (tokens - prompt)
+        return np.where(self.evicts_while_decoding, _kept(slope[TOKEN], const[TOKEN], tokens), on_prompt)
 
 
-def _fraction(slope: Floats, const: Floats, tokens: float) -> Floats:
-    """``slope + const / tokens``, at most all of it (a slope above 1 is metadata on top)."""
-    return np.minimum(np.maximum(slope, 1.0), slope + const / max(tokens, 1.0))
+def _kept(slope: Floats, const: Floats, tokens: Floats | float) -> Floats:
+    """What an option leaves of so many tokens: at most all of them (a slope above 1 is metadata on top)."""
+    return np.asarray(np.minimum(np.maximum(slope, 1.0) * tokens, slope * tokens + const))
 
 
 def compression_table(combinations: Sequence[Sequence[tuple[Technique, Point] | None]]) -> CompressionTable:
@@ -111,6 +122,8 @@ def compression_table(combinations: Sequence[Sequence[tuple[Technique, Point] | 
         evicts_while_decoding=np.zeros(count, dtype=np.bool_),
         prefill_linear=np.ones(count),
         prefill_attention=np.ones(count),
+        decode_time=np.ones(count),
+        prefill_time=np.ones(count),
     )
     for column, combination in enumerate(combinations):
         for dimension, option in enumerate(combination):
@@ -121,6 +134,10 @@ def compression_table(combinations: Sequence[Sequence[tuple[Technique, Point] | 
             _set(table.reads_slope, table.reads_const, dimension, column, point.reads)
             table.prefill_linear[column] *= point.prefill.linear
             table.prefill_attention[column] *= point.prefill.attention
+            if point.overhead is not None:
+                # What is saved is in the bytes and FLOPs already: a technique by itself only costs time.
+                table.decode_time[column] *= max(1.0, point.overhead.decode or 1.0)
+                table.prefill_time[column] *= max(1.0, point.overhead.prefill or 1.0)
             if dimension == TOKEN:
                 table.evicts_while_decoding[column] = technique.evicts_while_decoding
     return table

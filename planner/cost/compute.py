@@ -13,8 +13,9 @@ Y. Fu 2024, arXiv 2405.08944: prefill is bounded by FLOP/s, decode by HBM bandwi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,6 @@ from planner.cost.efficiency import Efficiency
 from planner.cost.replica import ExpertCost, Stage, TermCost
 
 Floats = NDArray[np.float64]
-T = TypeVar("T", float, Floats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,109 +51,149 @@ class Compressed:
     """What compression leaves at one length, ``(candidate,)`` each."""
 
     read_tokens: Floats
-    """Tokens' worth of bytes that a decode step reads of a growing cache."""
-    attended_share: Floats
+    """Tokens' worth of bytes that a decode step reads of a growing cache [tokens]."""
+    attended_tokens: Floats
+    """Entries of a growing cache that a decode step computes with [tokens]."""
     element_share: Floats
+    """Factor on the bytes read of windowed and top-k caches."""
     prefix_share: Floats
+    """Factor on the bytes of the prefix that a prefill chunk reads."""
     prefill_linear: Floats
     prefill_attention: Floats
+    decode_time: Floats
+    """Factor on the time of a decode step: what the techniques themselves cost."""
+    prefill_time: Floats
+    """Factor on the time of prefill."""
+
+    def take(self, rows: NDArray[np.int64]) -> Compressed:
+        """Return one row per candidate."""
+        return Compressed(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
-def attended_pairs(term: TermCost, tokens: T) -> T:
+def reach_tokens(term: TermCost) -> int | None:
+    """Tokens back to which a query attends; None for all of them [tokens]."""
+    if term.cap_entries is not None:
+        top = term.cap_entries * term.stride_tokens
+        return top if term.window_tokens is None else min(top, term.window_tokens)
+    return term.window_tokens
+
+
+def attended_pairs(term: TermCost, tokens: Floats | float) -> Floats:
     """Query-key pairs of a causal prefill from 0 to ``tokens``, in cached entries.
 
-    ``n^2 / 2`` for full attention; linear in n beyond a sliding window or a top-k; a saw-tooth
-    integral for aligned chunks.
+    ``n^2 / 2`` for full attention; linear in n beyond a sliding window or a top-k. Aligned chunks of
+    W tokens count their mean, W/2 per query, beyond the first one: exact at every multiple of W, and
+    at most ``W^2 / 8`` too many between two of them.
     """
-    reach = term.window_tokens
-    if term.cap_entries is not None:
-        reach = term.cap_entries * term.stride_tokens
+    reach = reach_tokens(term)
     if reach is None:
-        return tokens * tokens / (2.0 * term.stride_tokens)
-    if term.chunked:
-        whole = np.floor_divide(tokens, reach)
-        rest = tokens - whole * reach
-        return (whole * reach * reach + rest * rest) / (2.0 * term.stride_tokens)  # type: ignore[return-value]
+        return np.asarray(tokens * tokens / (2.0 * term.stride_tokens))
     inside = np.minimum(tokens, reach)
-    return (inside * inside / 2.0 + (tokens - inside) * reach) / term.stride_tokens  # type: ignore[return-value]
+    beyond = reach / 2.0 if term.chunked else float(reach)
+    return np.asarray((inside * inside / 2.0 + (tokens - inside) * beyond) / term.stride_tokens)
 
 
-def experts_read_bytes(experts: tuple[ExpertCost, ...], tokens: T) -> T:
+def _most_pairs(term: TermCost, position: Floats | float, size: Floats) -> Floats:
+    """Pairs of one chunk wherever it lies in the aligned chunks of attention, at worst."""
+    reach = float(term.window_tokens or 0)
+    whole = np.floor(size / reach)
+    rest = size - whole * reach
+    worst = whole * reach * reach / 2.0 + rest * (reach - rest / 2.0)
+    pairs: Floats = np.minimum(worst, size * (position + size / 2.0))
+    return pairs / term.stride_tokens
+
+
+def experts_read_bytes(experts: tuple[ExpertCost, ...], tokens: Floats) -> Floats:
     """Bytes of the routed experts that ``tokens`` tokens touch, on one GPU.
 
     With k of E experts per token, a given expert is touched with probability 1 - (1 - k/E)^tokens.
     """
-    total = tokens * 0.0
+    total: Floats = np.zeros_like(tokens)
     for group in experts:
         miss = 1.0 - group.active / group.count
         total = total + group.local_bytes * (1.0 - miss ** (tokens * group.batch_factor))
     return total
 
 
-def _slower(linear: T, attention: T, weights: T, cache: T, overlap: bool) -> T:
-    if overlap:
-        return np.maximum(linear + attention, weights + cache)  # type: ignore[return-value]
-    return np.maximum(linear, weights) + np.maximum(attention, cache)  # type: ignore[return-value]
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Times that the four resources of a step or a chunk take on their own [s]."""
+
+    linear: Floats
+    """FLOPs of the linear layers."""
+    weights: Floats
+    """Bytes of the weights."""
+    attention: Floats
+    """FLOPs of attention."""
+    cache: Floats
+    """Bytes of the KV cache."""
+
+    def time_s(self, overlap: bool) -> Floats:
+        """The slower of compute and bytes, over everything or apart for linear layers and attention [s]."""
+        if overlap:
+            return np.asarray(np.maximum(self.linear + self.attention, self.weights + self.cache))
+        return np.asarray(np.maximum(self.linear, self.weights) + np.maximum(self.attention, self.cache))
 
 
 def decode_step_s(stage: Stage, rate: Rates, sequences: Floats, tokens: float, left: Compressed) -> Floats:
     """Time of one decode step of ``sequences`` sequences of ``tokens`` tokens on one stage [s]."""
-    linear = sequences * (stage.linear_flops + stage.head_flops + stage.scan_flops) / rate.linear_flops_per_s
-    weights = (stage.dense_read_bytes + experts_read_bytes(stage.experts, sequences)) / rate.hbm_bytes_per_s
+    linear = sequences * (stage.linear_flops + stage.head_flops + stage.scan_flops)
+    weights = stage.dense_read_bytes + experts_read_bytes(stage.experts, sequences)
     flops: Floats = np.zeros_like(sequences)
     read: Floats = np.full_like(sequences, 2.0 * stage.state_bytes)  # The state is read and written back.
     for term in stage.terms:
-        if term.full and term.compressible:
-            entries = tokens / term.stride_tokens
-            computed = entries * left.attended_share
-            fetched = left.read_tokens / term.stride_tokens
-            if term.cap_entries is not None:
-                computed = np.minimum(computed, term.cap_entries)
-                fetched = np.minimum(fetched, term.cap_entries * left.element_share)
-        else:
-            kept = tokens if term.window_tokens is None else min(tokens, float(term.window_tokens))
-            computed = np.full_like(sequences, kept / term.stride_tokens)
-            fetched = computed * left.element_share if term.compressible else computed
+        computed, fetched = _decode_entries(term, tokens, left)
         flops = flops + term.decode_flops * computed
         read = read + term.read_bytes * fetched
-    attention = sequences * flops / rate.attention_flops_per_s
-    cache = sequences * read / rate.hbm_bytes_per_s
-    return _slower(linear, attention, weights, cache, rate.overlap)
+    work = _Work(
+        linear=linear / rate.linear_flops_per_s,
+        weights=weights / rate.hbm_bytes_per_s,
+        attention=sequences * flops / rate.attention_flops_per_s,
+        cache=sequences * read / rate.hbm_bytes_per_s,
+    )
+    return work.time_s(rate.overlap) * left.decode_time
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """Terms of a chunk's time that don't depend on its position, ``(candidate,)`` each [s]."""
+def _decode_entries(term: TermCost, tokens: float, left: Compressed) -> tuple[Floats | float, Floats | float]:
+    """Entries that one query computes with, and that many entries' bytes which it reads."""
+    share = left.element_share if term.compressible else 1.0
+    computed: Floats | float
+    fetched: Floats | float
+    if term.full and term.compressible:
+        computed, fetched = left.attended_tokens / term.stride_tokens, left.read_tokens / term.stride_tokens
+    else:
+        kept = tokens if term.window_tokens is None else min(tokens, float(term.window_tokens))
+        computed, fetched = kept / term.stride_tokens, kept / term.stride_tokens * share
+    if term.cap_entries is not None:
+        computed = np.minimum(computed, term.cap_entries)
+        fetched = np.minimum(fetched, term.cap_entries * share)
+    return computed, fetched
 
-    linear_s: Floats
-    weights_s: Floats
 
-
-def _chunk(stage: Stage, rate: Rates, size: Floats, pcp: int, left: Compressed) -> _Chunk:
+def _fixed_work(stage: Stage, rate: Rates, size: Floats, left: Compressed, pcp: int) -> tuple[Floats, Floats]:
+    """Times of a chunk's linear layers and weights, which its position doesn't change [s]."""
     local = size / pcp
-    linear = local * (stage.linear_flops + stage.scan_flops) * left.prefill_linear / rate.linear_flops_per_s
+    linear = local * (stage.linear_flops + stage.scan_flops) * left.prefill_linear
     weights = stage.dense_read_bytes - stage.head_read_bytes + experts_read_bytes(stage.experts, local)
-    return _Chunk(linear, weights / rate.hbm_bytes_per_s)
+    return linear / rate.linear_flops_per_s, weights / rate.hbm_bytes_per_s
 
 
-def chunk_s(
-    stage: Stage, rate: Rates, size: Floats, position: Floats | float, left: Compressed, pcp: int = 1
-) -> Floats:
-    """Time of one prefill chunk of ``size`` tokens after ``position`` cached ones, on one stage [s]."""
-    base = _chunk(stage, rate, size, pcp, left)
+def _prefix_work(
+    stage: Stage, rate: Rates, size: Floats, position: Floats | float, left: Compressed, pcp: int, worst: bool = False
+) -> tuple[Floats, Floats]:
+    """Times of a chunk's attention and of reading its prefix [s]."""
     flops: Floats = np.zeros_like(size)
     read: Floats = np.zeros_like(size)
     for term in stage.terms:
-        pairs = attended_pairs(term, position + size) - attended_pairs(term, position * np.ones_like(size))
+        if worst and term.chunked:
+            pairs = _most_pairs(term, position, size)
+        else:
+            pairs = attended_pairs(term, position + size) - attended_pairs(term, position)
         factor = left.prefill_attention if term.full and term.compressible else 1.0
-        flops = flops + (term.prefill_flops * pairs * factor + term.expand_flops * position) / pcp
-        prefix = position / term.stride_tokens
-        if term.window_tokens is not None:
-            prefix = np.minimum(prefix, term.window_tokens / term.stride_tokens)
-        share = _prefix_share(term, left)
-        read = read + term.read_bytes * prefix * share
-    attention = flops / rate.attention_flops_per_s
-    return _slower(base.linear_s, attention, base.weights_s, read / rate.hbm_bytes_per_s, rate.overlap)
+        flops = flops + term.prefill_flops * pairs * factor / pcp + term.expand_flops * position
+        prefix = position if term.window_tokens is None else np.minimum(position, term.window_tokens)
+        read = read + term.prefix_bytes * prefix / term.stride_tokens * _prefix_share(term, left)
+    return flops / rate.attention_flops_per_s, read / rate.hbm_bytes_per_s
 
 
 def _prefix_share(term: TermCost, left: Compressed) -> Floats | float:
@@ -162,65 +202,78 @@ def _prefix_share(term: TermCost, left: Compressed) -> Floats | float:
     return left.prefix_share if term.full else left.element_share
 
 
+def chunk_s(
+    stage: Stage,
+    rate: Rates,
+    size: Floats,
+    position: Floats | float,
+    left: Compressed,
+    pcp: int = 1,
+    *,
+    worst: bool = False,
+) -> Floats:
+    """Time of one prefill chunk of ``size`` tokens after ``position`` cached ones, on one stage [s].
+
+    ``worst``: aligned chunks of attention count as full as they can be, not with their mean.
+    """
+    fixed = _fixed_work(stage, rate, size, left, pcp)
+    work = _Work(*fixed, *_prefix_work(stage, rate, size, position, left, pcp, worst))
+    return work.time_s(rate.overlap) * left.prefill_time
+
+
 def prefill_s(
     stage: Stage, rate: Rates, start: float, end: float, size: Floats, left: Compressed, pcp: int = 1
 ) -> Floats:
     """Time to prefill tokens ``start`` to ``end`` in chunks of ``size`` on one stage, head included [s].
 
-    A closed form: the time of a whole chunk is the larger of two functions that are linear in its
-    index (compute and bytes), so their sum over an arithmetic progression needs no loop. Windowed
-    terms, which saturate, enter with their mean over the chunks; the last, partial chunk is exact.
+    The sum of `chunk_s` over the chunks, without a loop over them: between the points where a window
+    or a top-k fills up, compute and bytes of a chunk are linear in its index, so that the sum of the
+    larger of the two has a closed form.
     """
     tokens = end - start
     size = np.minimum(size, max(tokens, 1.0))
     whole = np.floor(tokens / size)
     rest = tokens - whole * size
-    base = _chunk(stage, rate, size, pcp, left)
-    last = start + whole * size
-    flops_0: Floats = np.zeros_like(size)
-    flops_1: Floats = np.zeros_like(size)
-    read_0: Floats = np.zeros_like(size)
-    read_1: Floats = np.zeros_like(size)
-    for term in stage.terms:
-        share = _prefix_share(term, left)
-        stride = term.stride_tokens
-        if term.full and term.cap_entries is None:
-            factor = left.prefill_attention if term.compressible else 1.0
-            pairs_flops = term.prefill_flops * factor / (pcp * stride)
-            flops_0 = flops_0 + pairs_flops * size * (start + size / 2.0)
-            flops_1 = flops_1 + pairs_flops * size * size
-        else:
-            pairs = attended_pairs(term, last) - attended_pairs(term, np.full_like(size, start))
-            factor = left.prefill_attention if term.full and term.compressible else 1.0
-            flops_0 = flops_0 + term.prefill_flops * factor * pairs / (np.maximum(whole, 1.0) * pcp)
-        flops_0 = flops_0 + term.expand_flops * start / pcp
-        flops_1 = flops_1 + term.expand_flops * size / pcp
-        if term.full:
-            read_0 = read_0 + term.read_bytes * share * start / stride
-            read_1 = read_1 + term.read_bytes * share * size / stride
-        else:
-            # At most the window: an upper bound for the first chunks.
-            reach = np.minimum(np.maximum(last - size, 0.0), float(term.window_tokens or 0))
-            read_0 = read_0 + term.read_bytes * share * reach / stride
-    attention = rate.attention_flops_per_s
-    bandwidth = rate.hbm_bytes_per_s
-    if rate.overlap:
-        total = _sum_of_larger(
-            base.linear_s + flops_0 / attention,
-            flops_1 / attention,
-            base.weights_s + read_0 / bandwidth,
-            read_1 / bandwidth,
-            whole,
-        )
-    else:
-        total = whole * np.maximum(base.linear_s, base.weights_s) + _sum_of_larger(
-            flops_0 / attention, flops_1 / attention, read_0 / bandwidth, read_1 / bandwidth, whole
-        )
+    fixed = _fixed_work(stage, rate, size, left, pcp)
+    total: Floats = np.zeros_like(size)
+    for first, count in _runs(stage, start, size, whole):
+        position = start + first * size
+        last = position + np.maximum(count - 1.0, 0.0) * size
+        begin = _Work(*fixed, *_prefix_work(stage, rate, size, position, left, pcp))
+        final = _Work(*fixed, *_prefix_work(stage, rate, size, last, left, pcp))
+        total = total + _run_s(begin, final, count, rate.overlap)
+    total = total * left.prefill_time
     if np.any(rest > 0):
-        partial = chunk_s(stage, rate, np.maximum(rest, 1e-9), last, left, pcp)
+        partial = chunk_s(stage, rate, np.maximum(rest, 1e-9), start + whole * size, left, pcp)
         total = total + np.where(rest > 0, partial, 0.0)
-    head = max(stage.head_flops / rate.linear_flops_per_s, stage.head_read_bytes / bandwidth)
-    return total + head
+    head = max(stage.head_flops / rate.linear_flops_per_s, stage.head_read_bytes / rate.hbm_bytes_per_s)
+    return total + head * left.prefill_time
+
+
+def _runs(stage: Stage, start: float, size: Floats, whole: Floats) -> Iterator[tuple[Floats, Floats]]:
+    """Yield the first index and the number of chunks over which a chunk's cost is linear in its index."""
+    reaches = sorted({reach for term in stage.terms if (reach := reach_tokens(term)) is not None})
+    edges = [np.zeros_like(size)]
+    for reach in reaches:
+        filled = (reach - start) / size
+        # A chunk inside the reach, one that crosses it, and one beyond have laws of their own.
+        edges += [np.clip(np.floor(filled), edges[-1], whole), np.clip(np.ceil(filled), edges[-1], whole)]
+    edges.append(whole)
+    for first, after in pairwise(edges):
+        count = after - first
+        if np.any(count > 0):
+            yield first, count
+
+
+def _run_s(begin: _Work, final: _Work, count: Floats, overlap: bool) -> Floats:
+    """Time of ``count`` chunks whose costs grow evenly from ``begin`` to ``final`` [s]."""
+    steps = np.maximum(count - 1.0, 1.0)
+    attention, cache = (final.attention - begin.attention) / steps, (final.cache - begin.cache) / steps
+    if overlap:
+        compute, traffic = begin.linear + begin.attention, begin.weights + begin.cache
+        return _sum_of_larger(compute, attention, traffic, cache, count)
+    linear = count * np.maximum(begin.linear, begin.weights)
+    return linear + _sum_of_larger(begin.attention, attention, begin.cache, cache, count)
 
 
 def _sum_of_larger(f0: Floats, f1: Floats, g0: Floats, g1: Floats, count: Floats) -> Floats:
@@ -228,12 +281,12 @@ def _sum_of_larger(f0: Floats, f1: Floats, g0: Floats, g1: Floats, count: Floats
     total = f0 * count + f1 * count * (count - 1.0) / 2.0
     d0 = g0 - f0
     d1 = g1 - f1
-    with np.errstate(divide="ignore", invalid="ignore"):
-        crossing = np.where(d1 != 0.0, -d0 / d1, 0.0)
-    crossing = np.clip(np.nan_to_num(crossing, posinf=1e18, neginf=-1e18), -1.0, count)
+    with np.errstate(over="ignore"):
+        crossing = np.divide(-d0, d1, out=np.zeros_like(d0), where=d1 != 0.0)
+    crossing = np.clip(crossing, -1.0, count)
     # Where d1 > 0 the difference is positive from `low` on; where d1 < 0, up to and without `high`.
-    low = np.where(d1 > 0, np.clip(np.ceil(crossing), 0.0, count), 0.0)
-    high = np.where(d1 < 0, np.clip(np.floor(crossing) + 1.0, 0.0, count), count)
+    low = np.where(d1 > 0, np.maximum(np.ceil(crossing), 0.0), 0.0)
+    high = np.where(d1 < 0, np.minimum(np.floor(crossing) + 1.0, count), count)
     number = np.maximum(high - low, 0.0)
     positive = d0 * number + d1 * (low + high - 1.0) * number / 2.0
-    return total + np.maximum(positive, 0.0)
+    return np.asarray(total + np.maximum(positive, 0.0))

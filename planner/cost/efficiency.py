@@ -33,6 +33,9 @@ class Efficiency:
     run one after the other, each bounded by the slower of its compute and its bytes."""
     growth: bool = False
     """True: the session grows by each question and answer. False: every length is the context."""
+    technique_time: bool = False
+    """True: techniques take the time that was measured of them (`catalog.schema.TimeOverhead`), beside
+    the bytes and FLOPs that they save. False: only bytes and FLOPs count, as in the paper."""
     shared_uplinks: bool = False
     """True: GPUs behind one PCIe uplink share it. False: one link per GPU, as in the paper."""
 

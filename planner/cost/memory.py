@@ -66,7 +66,9 @@ def sessions_that_fit(
     return np.maximum(fits, 0.0)
 
 
-def largest_session_bytes(replica: Replica, table: CompressionTable, prompt: float, tokens: float) -> Floats:
+def largest_session_bytes(
+    replica: Replica, table: CompressionTable, prompt: float, tokens: float, shared: float = 0.0
+) -> Floats:
     """Bytes of one session on the GPU that holds most of it ``(combination,)`` [bytes]."""
-    sizes = [session_bytes(stage, table, prompt, tokens) for stage in replica.stages]
-    return np.maximum.reduce(sizes)
+    sizes = [session_bytes(stage, table, prompt, tokens, shared) for stage in replica.stages]
+    return np.asarray(np.maximum.reduce(sizes))

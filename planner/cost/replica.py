@@ -52,6 +52,8 @@ class TermCost:
     """Per cached entry [bytes]."""
     read_bytes: float
     """Per attended entry and decode step [bytes]."""
+    prefix_bytes: float
+    """Per entry of the prefix and prefill chunk: every rank attends to the whole prefix [bytes]."""
     decode_flops: float
     """Per query token and attended entry [FLOP]."""
     prefill_flops: float
@@ -233,21 +235,23 @@ def _terms(layers: tuple[Layer, ...], shape: Shape) -> tuple[TermCost, ...]:
                 term.read_cap_tokens,
                 term.compressible,
             )
-            sums = merged.setdefault(key, [0.0] * 5)
+            sums = merged.setdefault(key, [0.0] * 6)
             for index, value in enumerate(_term_per_gpu(term, shape)):
                 sums[index] += value
     return tuple(TermCost(*key, *sums) for key, sums in merged.items())
 
 
-def _term_per_gpu(term: CacheTerm, shape: Shape) -> tuple[float, float, float, float, float]:
-    share = _head_share(term.kv_heads, shape.tp)
+def _term_per_gpu(term: CacheTerm, shape: Shape) -> tuple[float, ...]:
+    share = term.element_bytes * _head_share(term.kv_heads, shape.tp)
     # Context parallelism shards the tokens of caches that grow; windows stay whole.
     tokens = shape.dcp * shape.pcp if term.window_tokens is None else 1
-    cache = term.element_bytes * share / tokens
+    # Indexers score with all their heads on every rank, as their weights are on every rank.
+    ranks = shape.tp if term.compressible else 1
     return (
-        term.stored_elements * cache,
-        term.read_elements * cache,
-        term.decode_flops / shape.tp / (shape.pcp if term.window_tokens is None else 1),
-        term.prefill_flops / shape.tp,
-        term.expand_flops / shape.tp,
+        term.stored_elements * share / tokens,
+        term.read_elements * share / tokens,
+        term.read_elements * share,
+        term.decode_flops / ranks / (shape.pcp if term.window_tokens is None else 1),
+        term.prefill_flops / ranks,
+        term.expand_flops / ranks,
     )

@@ -27,22 +27,26 @@ class Phases:
     """Times of one session's parts on one replica, before any interference."""
 
     prefill_busy_s: Floats
-    """GPU time of the first prompt's prefill (pipeline full)."""
+    """GPU time of the first prompt's prefill (pipeline full); 0 if another pool does it."""
     prefill_latency_s: Floats
     """Time of the first prompt on an idle replica, pipeline filling included."""
-    chunks: Floats
-    """Chunks of the first prompt."""
+    prefill_steps: Floats
+    """Decode steps that the first prompt's chunks give way to."""
     largest_chunk_s: Floats
-    """The last chunk's time through the whole pipeline."""
+    """The longest chunk that runs on this replica, through the whole pipeline."""
     step_s: Floats
     """A quiet decode step through the whole pipeline."""
     later_prefill_busy_s: Floats
     """GPU time of one later round's prefill: the question, or everything when recomputing."""
     later_prefill_latency_s: Floats
+    later_prefill_steps: Floats
+    """Decode steps that the chunks of a later round's prefill give way to."""
     swap_in_s: Floats
-    """One whole cache in; 0 unless swapping."""
+    """The session's own cache in; 0 unless swapping."""
+    swap_out_s: Floats
+    """The session's own cache out, whole; 0 unless swapping."""
     swap_out_total_s: Floats
-    """Bytes out of a whole session over the link; 0 unless swapping."""
+    """Bytes out of a whole session over the link, each written once; 0 unless swapping."""
     switch_s: Floats
     """One whole cache out plus one in, whatever the policy."""
 
@@ -83,43 +87,6 @@ class Steady:
     """How long one session lasts."""
 
 
-def hold_s(traffic: Traffic, phases: Phases) -> Floats:
-    """How long a session between two rounds occupies HBM: reading, switching, or not at all [s]."""
-    return np.select(
-        [traffic.policy == NONE, traffic.policy == SWAP],
-        [np.full_like(phases.step_s, traffic.think_s), phases.switch_s],
-        0.0,
-    )
-
-
-def aggregated(phases: Phases, traffic: Traffic) -> Steady:
-    """Steady state of a replica that prefills and decodes on the same GPUs."""
-    later = traffic.rounds - 1
-    busy = phases.prefill_busy_s + later * phases.later_prefill_busy_s
-    decode = traffic.rounds * traffic.output_tokens * phases.step_s
-    shared = ~traffic.serial
-    interference = np.where(shared, phases.largest_chunk_s, 0.0)
-    ttft_cold = phases.prefill_latency_s + np.where(shared, phases.chunks * phases.step_s, 0.0)
-    mixed = phases.step_s + phases.largest_chunk_s
-    wait = np.where(shared, np.where(traffic.throttled, mixed, ttft_cold), 0.0)
-    ttft_warm = phases.swap_in_s + wait + phases.later_prefill_latency_s + np.where(shared, phases.step_s, 0.0)
-    hold = hold_s(traffic, phases)
-    serial_length = phases.prefill_latency_s + decode + later * (hold + phases.later_prefill_latency_s)
-    waiting = ttft_cold + later * (traffic.think_s + ttft_warm)
-    bounds = {
-        "gpu": traffic.gpu_utilisation / (busy + decode / traffic.decode_sequences),
-        "hbm": _hbm_bound(traffic.resident - traffic.decode_sequences - 1.0, later * hold),
-        "pcie": _pcie_bound(phases, traffic, later),
-        "ddr": _tier_bound(traffic, waiting, decode, np.where(shared, busy, 0.0)),
-    }
-    sessions, bound = _smallest(bounds, traffic.serial, traffic.gpu_utilisation / serial_length)
-    free = np.maximum(1.0 - np.where(shared, sessions * busy, 0.0), 1e-12)
-    tpot_mean = phases.step_s / free
-    session_s = ttft_cold + traffic.rounds * traffic.output_tokens * tpot_mean
-    session_s = session_s + later * (traffic.think_s + ttft_warm)
-    return Steady(sessions, bound, phases.step_s + interference, tpot_mean, ttft_cold, ttft_warm, session_s)
-
-
 @dataclass(frozen=True, slots=True)
 class PrefillPool:
     """What the prefill pool of a disaggregated deployment gives each decode replica."""
@@ -133,38 +100,64 @@ class PrefillPool:
     """Bound from the link, per decode replica."""
 
 
+def aggregated(phases: Phases, traffic: Traffic) -> Steady:
+    """Steady state of a replica that prefills and decodes on the same GPUs."""
+    shared = ~traffic.serial
+    ttft_cold = phases.prefill_latency_s + np.where(shared, phases.prefill_steps * phases.step_s, 0.0)
+    mixed = phases.step_s + phases.largest_chunk_s
+    # A question waits for one mixed step where long prefills are throttled, else for a whole one.
+    wait = np.where(traffic.throttled, mixed, ttft_cold)
+    return _steady(phases, traffic, ttft_cold, wait, phases.prefill_latency_s, {})
+
+
 def disaggregated(phases: Phases, traffic: Traffic, pool: PrefillPool) -> Steady:
     """Steady state of one decode replica whose first prompts are prefilled elsewhere.
 
     Later questions are prefilled where the cache is, in the decode pool, whose worst step counts
-    that small chunk.
+    that chunk.
     """
-    later = traffic.rounds - 1
-    busy = later * phases.later_prefill_busy_s
-    decode = traffic.rounds * traffic.output_tokens * phases.step_s
-    shared = ~traffic.serial
-    interference = np.where(shared & (later > 0), phases.later_prefill_latency_s, 0.0)
     ttft_cold = pool.latency_s + pool.transfer_s + phases.step_s
+    wait = phases.step_s + phases.largest_chunk_s
+    others = {"prefill": pool.sessions_per_s, "link": pool.link_sessions_per_s}
+    return _steady(phases, traffic, ttft_cold, wait, pool.transfer_s, others)
+
+
+def _steady(
+    phases: Phases, traffic: Traffic, ttft_cold: Floats, wait: Floats, start_s: Floats, others: dict[str, Floats]
+) -> Steady:
+    """Apply the laws; ``start_s`` is the time that a session takes of its replica before it decodes alone."""
+    later = traffic.rounds - 1
+    shared = ~traffic.serial
+    busy = phases.prefill_busy_s + later * phases.later_prefill_busy_s
+    decode = traffic.rounds * traffic.output_tokens * phases.step_s
     ttft_warm = phases.swap_in_s + phases.later_prefill_latency_s
-    ttft_warm = ttft_warm + np.where(shared, 2.0 * phases.step_s + interference, 0.0)
-    hold = hold_s(traffic, phases)
-    serial_length = pool.transfer_s + decode + later * (hold + phases.later_prefill_latency_s)
+    ttft_warm = ttft_warm + np.where(shared, wait + phases.later_prefill_steps * phases.step_s, 0.0)
+    hold = np.where(traffic.policy == NONE, traffic.think_s, phases.swap_in_s + phases.swap_out_s)
+    alone = start_s + decode + later * (hold + phases.later_prefill_latency_s)
     waiting = ttft_cold + later * (traffic.think_s + ttft_warm)
+    between = np.where(shared, busy, 0.0)
     bounds = {
-        "gpu": traffic.gpu_utilisation / (busy + decode / traffic.decode_sequences),
-        "hbm": _hbm_bound(traffic.resident - traffic.decode_sequences - 1.0, later * hold),
+        "gpu": np.where(shared, traffic.gpu_utilisation / (busy + decode / traffic.decode_sequences), np.inf),
+        "hbm": np.where(shared, _hbm_bound(traffic.resident - traffic.decode_sequences - 1.0, later * hold), np.inf),
+        "serial": np.where(shared, np.inf, traffic.gpu_utilisation / alone),
         "pcie": _pcie_bound(phases, traffic, later),
-        "ddr": _tier_bound(traffic, waiting, decode, np.where(shared, busy, 0.0)),
-        "prefill": pool.sessions_per_s,
-        "link": pool.link_sessions_per_s,
+        "ddr": _tier_bound(traffic, waiting, decode, between),
+        **others,
     }
-    serial = np.minimum(traffic.gpu_utilisation / serial_length, pool.sessions_per_s)
-    sessions, bound = _smallest(bounds, traffic.serial, serial)
-    free = np.maximum(1.0 - np.where(shared, sessions * busy, 0.0), 1e-12)
-    tpot_mean = phases.step_s / free
-    session_s = ttft_cold + traffic.rounds * traffic.output_tokens * tpot_mean
-    session_s = session_s + later * (traffic.think_s + ttft_warm)
-    return Steady(sessions, bound, phases.step_s + interference, tpot_mean, ttft_cold, ttft_warm, session_s)
+    stacked = np.stack(list(bounds.values()))
+    least = np.argmin(stacked, axis=0)
+    sessions = np.take_along_axis(stacked, least[None], axis=0)[0]
+    codes = np.array([BOUNDS.index(name) for name in bounds], dtype=np.int64)
+    tpot_mean = phases.step_s / np.maximum(1.0 - sessions * between, 1e-12)
+    return Steady(
+        sessions_per_s=sessions,
+        bound=codes[least],
+        tpot_s=phases.step_s + np.where(shared, phases.largest_chunk_s, 0.0),
+        tpot_mean_s=tpot_mean,
+        ttft_cold_s=ttft_cold,
+        ttft_warm_s=ttft_warm,
+        session_s=waiting + traffic.rounds * traffic.output_tokens * tpot_mean,
+    )
 
 
 def _hbm_bound(spare: Floats, held_s: Floats) -> Floats:
@@ -176,7 +169,7 @@ def _hbm_bound(spare: Floats, held_s: Floats) -> Floats:
 def _pcie_bound(phases: Phases, traffic: Traffic, later: int) -> Floats:
     """In: R-1 whole caches. Out: the cache once, then what each round added. Each direction, and their sum."""
     into = later * phases.swap_in_s
-    out = np.where(traffic.policy == SWAP, phases.swap_out_total_s, 0.0)
+    out = phases.swap_out_total_s
     slowest = np.maximum(np.maximum(into, out), (into + out) / traffic.both_ways_ratio)
     with np.errstate(divide="ignore"):
         return np.where(slowest > 0, traffic.gpu_utilisation / np.maximum(slowest, 1e-300), np.inf)
@@ -193,16 +186,3 @@ def _tier_bound(traffic: Traffic, waiting_s: Floats, decode_s: Floats, busy_s: F
     root = np.sqrt(np.maximum(middle * middle - 4.0 * waiting_s * busy_s * held, 0.0))
     bound = 2.0 * held / (middle + root)
     return np.where(traffic.policy == SWAP, bound, np.inf)
-
-
-def _smallest(bounds: dict[str, Floats], serial: Bools, serial_rate: Floats) -> tuple[Floats, NDArray[np.int64]]:
-    names = list(bounds)
-    stacked = np.stack(list(bounds.values()))
-    least = np.argmin(stacked, axis=0)
-    sessions = np.take_along_axis(stacked, least[None], axis=0)[0]
-    codes = np.array([BOUNDS.index(name) for name in names])[least]
-    # Serial service still has to respect the tier and the links.
-    capped = np.minimum(serial_rate, stacked[names.index("ddr")])
-    sessions = np.where(serial, capped, sessions)
-    bound = np.where(serial, np.where(capped < serial_rate, BOUNDS.index("ddr"), BOUNDS.index("serial")), codes)
-    return sessions, bound.astype(np.int64)
