@@ -18,6 +18,11 @@ def _ids(engine: Engine) -> str:
     return engine.id
 
 
+def _points(engine: Engine) -> set[str]:
+    """Points of the catalog that an engine stores caches or weights in."""
+    return {f.technique_point for f in engine.kv_formats} | {f.technique_point for f in engine.weight_formats}
+
+
 def _formats(engine: str, option: str, capability: str, attention: str = "gqa") -> list[KvFormat]:
     return [
         kv_format
@@ -165,7 +170,7 @@ def test_plain_cache_and_weights_work_wherever_the_engine_does(engine: Engine) -
 
 @pytest.mark.parametrize("engine", ENGINES, ids=_ids)
 def test_formats_name_points_of_the_catalog(engine: Engine) -> None:
-    for name in [f.technique_point for f in (*engine.kv_formats, *engine.weight_formats)]:
+    for name in _points(engine):
         technique, point = FACTS.point(name)
         assert technique.dimension == ("weights" if name.startswith("w_") else "hidden")
         assert point.id == name
@@ -203,7 +208,7 @@ OTHER_BACKENDS = {
 
 def test_techniques_and_engines_agree_on_who_ships_a_format() -> None:
     """A technique that says that an engine ships its point is borne out by a format of that engine."""
-    known = {e.id: {f.technique_point for f in (*e.kv_formats, *e.weight_formats)} for e in ENGINES}
+    known = {engine.id: _points(engine) for engine in ENGINES}
     missing = {
         (point.id, support.engine)
         for technique in FACTS.all(Technique)
