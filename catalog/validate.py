@@ -177,9 +177,9 @@ def _check_model(entry: Model, names: _Names) -> Iterator[str]:
     from catalog.architecture import UnknownArchitectureError, read_config
 
     try:
-        read_config(entry.config)
+        read_config(entry.config, where="config")
     except UnknownArchitectureError as error:
-        yield f"config: {error}"
+        yield from error.problems
 
 
 def _check_technique(entry: Technique, names: _Names) -> Iterator[str]:
