@@ -373,7 +373,7 @@ class Rule(Entry):
     ``b``, in either order. A technique never clashes with itself.
 
     - ``exclusive``: never together.
-    - ``bundle``: ``a`` already contains ``b``; they may be chosen together and the loss of ``b`` isn't counted.
+    - ``bundle``: ``a`` already contains ``b``, which would be counted twice: never together either.
     - ``caution``, ``note``: allowed, and told to the user.
     - ``ok``: allowed and measured or argued so; overrides no other rule.
     """
