@@ -24,8 +24,12 @@ SPLITS = (1, 2, 3, 4, 6, 8, 16)
 """Parts into which the inner dimension is cut where the tiles alone don't fill the GPU."""
 ATTENTION_ROWS = 128
 """Query rows of one tile of an attention kernel."""
+WRITING_HEADS = 4.0
+"""KV heads of a token that one thread block writes; more are written at the same time."""
 MEMORY_FILL = 0.5
 """Share of the multiprocessors that saturates HBM."""
+LATENCY_SHARE = 0.9
+"""Part of the shortest all-reduce that doesn't depend on the size."""
 SPLIT_BYTES = 2.0
 """Bytes of partial sums per output element and part of a split GEMM, after the L2 cache [bytes]."""
 
@@ -90,7 +94,9 @@ def gemm_s(
             if split > 1:
                 time = time + fit.split_start_s + SPLIT_BYTES * m * n * split / peak.hbm_bytes_per_s
             best = np.minimum(best, time)
-    return fit.start_s + best
+    # The roofline, for parameters that a user's own fit may give.
+    bound = np.maximum(2.0 * m * n * k / peak.flops_per_s, memory * fit.bandwidth)
+    return np.maximum(fit.start_s + best, bound)
 
 
 def _joined(a: Floats, b: Floats, power: float) -> Floats:
@@ -114,7 +120,7 @@ class PrefillAttentionFit:
     chain: float
     """Time of the tile with the most keys, over that at the whole GPU's rate per multiprocessor."""
     per_token_s: float
-    """Time per query token of a sequence beyond FLOPs and bytes [s]."""
+    """Time per new token and KV head, up to `WRITING_HEADS` of them, to write its cache [s]."""
 
 
 def prefill_attention_s(
@@ -157,7 +163,8 @@ def prefill_attention_s(
     chain = fit.chain * longest * peak.multiprocessors / (fit.compute * peak.flops_per_s)
     moved = 2.0 * b * (s * hq + np.minimum(m + s, 2.0 * keys) * hk) * (k_dim + v_dim)
     traffic = moved / (fit.bandwidth * peak.hbm_bytes_per_s)
-    return fit.start_s + _joined(work, chain, fit.power) + traffic + fit.per_token_s * s
+    written = fit.per_token_s * b * s * np.minimum(hk, WRITING_HEADS)
+    return fit.start_s + _joined(work, chain, fit.power) + traffic + written
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +223,7 @@ def decode_waves(fit: DecodeAttentionFit, peak: Peak, sequences: Floats | float,
 
 @dataclass(frozen=True, slots=True)
 class AllReduceFit:
-    """All-reduce over n GPUs: measured times by message size, read in log-log."""
+    """All-reduce over n GPUs: measured times by message size, read between them in log-log."""
 
     sizes: tuple[float, ...]
     """Bytes of the message, ascending [bytes]."""
@@ -236,7 +243,8 @@ def all_reduce_s(fit: AllReduceFit, gpus: int, message_bytes: Floats | float) ->
     nearest = min(fit.times_s, key=lambda n: (abs(np.log(n / gpus)), n))
     times = np.asarray(fit.times_s[nearest])
     sizes = np.asarray(fit.sizes)
-    inside = np.exp(np.interp(np.log(np.maximum(size, 1.0)), np.log(sizes), np.log(times)))
+    floor = LATENCY_SHARE * times.min()  # What is left after the latency grows as a power of the size.
+    inside = floor + np.exp(np.interp(np.log(np.maximum(size, 1.0)), np.log(sizes), np.log(times - floor)))
     beyond = np.maximum(size / sizes[-1], 1.0)
     hops = (1.0 - 1.0 / gpus) / (1.0 - 1.0 / nearest)
     time: Floats = inside * beyond * hops
@@ -257,3 +265,63 @@ def elementwise_s(fit: ElementwiseFit, peak: Peak, moved_bytes: Floats | float, 
         fit.bandwidth * peak.hbm_bytes_per_s
     )
     return time
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertsFit:
+    """Routed experts of one layer: grouped products over the experts that the batch touches."""
+
+    start_s: float
+    compute: float
+    bandwidth: float
+    power: float
+    padded_rows: float
+    """Rows of padding per touched expert: tiles are whole, and routing is uneven."""
+
+
+def experts_s(
+    fit: ExpertsFit,
+    peak: Peak,
+    tokens: Floats | float,
+    touched: Floats | float,
+    active: Floats | float,
+    expert_elements: Floats | float,
+    width: Floats | float,
+    weight_bytes: float = 2.0,
+) -> Floats:
+    """Time of the routed experts of one layer on one GPU [s].
+
+    Parameters
+    ----------
+    fit, peak
+        Parameters and peaks.
+    tokens
+        Tokens routed.
+    touched
+        Experts on this GPU that at least one token is routed to.
+    active
+        Expert products per token on this GPU (experts per token, over the GPUs that share them out).
+    expert_elements
+        Weight elements of one expert on this GPU.
+    width
+        Elements that an expert reads and writes per token.
+    weight_bytes
+        Bytes per weight element [bytes].
+    """
+    m, used = (np.asarray(x, dtype=np.float64) for x in (tokens, touched))
+    rows = m * active
+    compute = 2.0 * expert_elements * (rows + fit.padded_rows * used) / (fit.compute * peak.flops_per_s)
+    moved = used * expert_elements * weight_bytes + 4.0 * rows * width
+    memory = moved / (fit.bandwidth * peak.hbm_bytes_per_s)
+    return fit.start_s + _joined(compute, memory, fit.power)
+
+
+def touched_experts(count: Floats | float, active: Floats | float, tokens: Floats | float) -> Floats:
+    """Expected experts that ``tokens`` tokens touch if each picks ``active`` of ``count`` evenly.
+
+    >>> float(touched_experts(8, 2, 1.0)), round(float(touched_experts(8, 2, 8.0)), 2)
+    (2.0, 7.2)
+    """
+    miss = 1.0 - np.asarray(active) / count
+    touched: Floats = count * (1.0 - miss ** np.asarray(tokens, dtype=np.float64))
+    return touched

@@ -1,0 +1,1 @@
+"""Predictions that match measurements: operations, the steps composed of them, and their intervals."""
