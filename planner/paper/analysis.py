@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from catalog.load import Catalog
-
 from planner.paper import tables
 from planner.paper.cases import CASES, Study
 from planner.paper.comparison import Comparison, compare

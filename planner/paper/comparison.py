@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from planner.paper.cases import CASES, Study
 from planner.paper.facts import Printed, printed_values
 
-_ABOUT = 0.1
+_ABOUT = 0.1 + 1e-9
 """Relative distance within which a computed value is 'about' a printed one."""
 _MORE = 0.005
 """Relative distance that rounding in between can explain, where printed digits are no guide."""
@@ -24,7 +24,7 @@ class Reading:
     unit: str
     value: float
     deviation: float | None
-    """Computed over printed, minus 1; None where only words are printed."""
+    """Computed over printed, minus 1, with users as a whole number; None where there is nothing to compare."""
     closes: bool | None
     """Whether the computed value prints as the paper has it."""
 
@@ -45,16 +45,18 @@ class Comparison:
 def compare(study: Study) -> tuple[Comparison, ...]:
     """Every printed value with its computations."""
     return tuple(
-        Comparison(row, tuple(_reading(row, case, study) for case in row.cases)) for row in printed_values()
+        Comparison(row, tuple(_reading(row, name, study) for name in (*row.cases, *row.beside)))
+        for row in printed_values()
     )
 
 
 def _reading(row: Printed, name: str, study: Study) -> Reading:
     case = CASES[name]
     value = case.compute(study)
-    if row.value is None:
+    if row.value is None or name in row.beside:
         return Reading(name, case.label, case.unit, value, None, None)
-    return Reading(name, case.label, case.unit, value, value / row.value - 1.0, prints_as(value, row))
+    counted = math.floor(value) if case.unit == "users" else value
+    return Reading(name, case.label, case.unit, value, counted / row.value - 1.0, prints_as(counted, row))
 
 
 def prints_as(value: float, row: Printed) -> bool:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from functools import cache
 from typing import Annotated, Any
 
+from pydantic import BeforeValidator, Field, model_validator
+
 from catalog.load import built_in_directory
 from catalog.read_yaml import parse_yaml
 from catalog.schema import BytesPerSecond, Fact, Provenance, Source
 from catalog.units import parse_quantity
-from pydantic import BeforeValidator, Field
 
 _Seconds = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "seconds"))]
 
@@ -39,11 +40,9 @@ class Origin(Fact):
     note: str | None = None
 
 
-class ModelShape(Fact):
-    """A model as a theoretical analysis sees it: the shape of its cache and a rounded size."""
+class Shape(Fact):
+    """What a model caches and attends with, layer by layer alike, and its experts."""
 
-    id: str
-    name: str
     layers: Annotated[int, Field(ge=1)]
     query_heads: Annotated[int, Field(ge=1)]
     kv_heads: Annotated[int, Field(ge=1)]
@@ -51,13 +50,31 @@ class ModelShape(Fact):
     latent_dim: int | None = None
     """MLA: elements of the latent, cached instead of K and V."""
     rope_dim: int = 0
-    params: Annotated[float, Field(gt=0)]
-    active_params: float | None = None
-    """Parameters that a token passes through; None: all."""
     experts: int = 0
     """Routed experts per layer."""
     active_experts: int = 0
+    active_params: float | None = None
+    """Parameters that a token passes through; None: all."""
+
+
+class ComparedModel(Fact):
+    """A model of the comparison: of the catalog, or by its shape."""
+
+    id: str
+    name: str
+    catalog: str | None = None
+    shape: Shape | None = None
+    params: Annotated[float, Field(gt=0)] | None = None
+    """Rounded size; None: the exact count of the catalog's config."""
     source: Origin
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> ComparedModel:
+        if (self.catalog is None) == (self.shape is None):
+            raise ValueError("give either catalog or shape")
+        if self.shape is not None and self.params is None:
+            raise ValueError("a shape needs params")
+        return self
 
 
 class Printed(Fact):
@@ -69,10 +86,21 @@ class Printed(Fact):
     """As printed."""
     value: float | None = None
     """As a number in the unit of the cases; None where only words are printed."""
-    cases: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Ids of `planner.paper.cases.CASES`: the paper's own convention first, then other readings."""
+    cases: tuple[str, ...] = ()
+    """Ids of `planner.paper.cases.CASES` that are compared: the paper's own convention first, then other readings."""
+    beside: tuple[str, ...] = ()
+    """Ids of cases that say more about the value, but aren't it."""
     source: Origin
     note: str | None = None
+
+
+class Mark(Fact):
+    """What the paper says a change does to the four metrics."""
+
+    change: str
+    marks: str
+    """Names of metrics with + (better) or - (worse)."""
+    source: Origin
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -93,9 +121,9 @@ def conventions() -> Conventions:
 
 
 @cache
-def model_shapes() -> dict[str, ModelShape]:
+def compared_models() -> dict[str, ComparedModel]:
     """The models of the comparison by id, in their order."""
-    rows = [ModelShape.model_validate(row) for row in _with_origins(_read("models"), "models")]
+    rows = [ComparedModel.model_validate(row) for row in _with_origins(_read("models"), "models")]
     return {row.id: row for row in rows}
 
 
@@ -103,3 +131,10 @@ def model_shapes() -> dict[str, ModelShape]:
 def printed_values() -> tuple[Printed, ...]:
     """What the paper prints, as far as it was recovered."""
     return tuple(Printed.model_validate(row) for row in _with_origins(_read("printed"), "printed"))
+
+
+@cache
+def marks() -> dict[str, Mark]:
+    """The paper's marks by change."""
+    rows = [Mark.model_validate(row) for row in _with_origins(_read("marks"), "marks")]
+    return {row.change: row for row in rows}

@@ -6,28 +6,13 @@ from dataclasses import replace
 
 from planner.cost.compression import CompressionTable
 from planner.paper.cases import Study
+from planner.paper.facts import marks
 from planner.paper.tables import Cell, Column, Table
 from planner.paper.view import Metrics, View, kept, metrics
 
 CONTEXT = 50_000
 _SAME = 0.005
 """Relative change below which a metric doesn't move."""
-
-MARKS = {
-    "context 4K to 50K": "users- prefill- decode- switch-",
-    "HBM x2": "users+",
-    "FLOP/s x2": "prefill+",
-    "HBM bandwidth x2": "decode+",
-    "PCIe x2": "switch+",
-    "tensor parallelism x2": "users+ prefill+ decode+ switch+",
-    "MHA to GQA": "users+ decode+ switch+",
-    "GQA to MQA": "users+ decode+ switch+",
-    "layer: 1 of 60, also in prefill": "users+ prefill+ decode+ switch+",
-    "head: 20 of 1024": "users+ decode+ switch+",
-    "token: half": "users+ decode+ switch+",
-    "hidden: 4 of 16 bits": "users+ decode+ switch+",
-}
-"""What the paper says improves (+) or worsens (-). Recalled, but for the bounds, which its notes quote."""
 
 
 def levers(study: Study) -> Table:
@@ -63,7 +48,8 @@ def levers(study: Study) -> Table:
                 "decode_factor": "decode",
                 "switch_factor": "switch",
                 "moves": "moves",
-                "paper": "the paper's marks (recalled)",
+                "paper": "the paper's marks",
+                "provenance": "provenance",
             }.items()
         ),
         tuple(rows),
@@ -81,7 +67,8 @@ def _row(name: str, before: Metrics, after: Metrics) -> tuple[Cell, ...]:
         "decode": after.decode_s / before.decode_s,
         "switch": after.switch_s / before.switch_s,
     }
-    return (name, *factors.values(), _moves(factors), MARKS[name])
+    said = marks()[name]
+    return (name, *factors.values(), _moves(factors), said.marks, said.source.provenance)
 
 
 def _moves(factors: dict[str, float]) -> str:

@@ -11,14 +11,13 @@ from typing import Literal
 
 from catalog.schema import Hardware
 from catalog.units import format_tokens
-
-from planner.cost.session import SWAP
+from planner.cost.session import NONE, SWAP
 from planner.paper.cases import Study
-from planner.paper.facts import conventions, model_shapes
+from planner.paper.facts import compared_models, conventions
 from planner.paper.session import interleaved_users, rounds_per_hour
 from planner.paper.view import GIB, View, critical_tokens, kept, kv_bytes, metrics, priced, stage_of
 
-Cell = str | float | None
+Cell = str | float | int | None
 CONTEXTS = (4_000, 50_000, 100_000)
 GPUS = ("a100-sxm-80gb", "h100-sxm-80gb", "h200-sxm-141gb", "mi300x", "rtx-4090")
 _NO_FIT = "weights don't fit"
@@ -63,7 +62,7 @@ def _four(view: View, tokens: int, gpus: int = 1) -> tuple[Cell, ...]:
 
 
 def _whole(view: View, users: float, gpus: int = 1) -> Cell:
-    return _NO_FIT if view.hardware.hbm < stage_of(view, gpus).weight_bytes else float(int(users))
+    return _NO_FIT if view.hardware.hbm < stage_of(view, gpus).weight_bytes else int(users)
 
 
 def running_example(study: Study) -> Table:
@@ -96,7 +95,7 @@ def tensor_parallelism(study: Study) -> Table:
     rows = []
     for gpus in (1, 2, 4, 8):
         at_4k, at_100k = (_whole(study.base, metrics(study.base, n, gpus).users, gpus) for n in (4_000, 100_000))
-        rows.append((float(gpus), at_4k, *_four(study.base, 50_000, gpus), at_100k))
+        rows.append((gpus, at_4k, *_four(study.base, 50_000, gpus), at_100k))
     return Table(
         "tensor_parallelism",
         "Tensor parallelism: Yi-34B at 50K on A100s",
@@ -109,25 +108,23 @@ def tensor_parallelism(study: Study) -> Table:
 
 def attention_kinds(study: Study) -> Table:
     """The example with one KV head per query head, in groups, and with one in all."""
-    names = {"MHA": "yi-34b-mha", "GQA": "yi-34b-200k", "MQA": "yi-34b-mqa"}
     rows = []
-    for kind, name in names.items():
+    for kind, name in {"MHA": "yi-34b-mha", "GQA": "yi-34b-200k", "MQA": "yi-34b-mqa"}.items():
         view = study.model(name)
         eight = metrics(view, 50_000, 8)
         rows.append(
             (
                 kind,
-                float(model_shapes()[name].kv_heads),
                 kv_bytes(view, 50_000) / GIB,
                 *_four(view, 50_000),
-                float(eight.concurrency),
+                eight.concurrency,
             )
         )
     return Table(
         "attention_kinds",
         "MHA to GQA to MQA: Yi-34B at 50K on one A100",
         "rebuilt",
-        _columns(kind="attention", kv_heads="KV heads", kv_gib="KV [GiB]", **_FOUR, users_8="users on 8"),
+        _columns(kind="attention", kv_gib="KV [GiB]", **_FOUR, users_8="users on 8"),
         tuple(rows),
         ("On 8 GPUs each holds a whole KV head at least: the one head of MQA is stored 8 times.",),
     )
@@ -178,22 +175,22 @@ def hardware(study: Study) -> Table:
 def models(study: Study) -> Table:
     """Other models on eight A100s."""
     rows = []
-    for shape in model_shapes().values():
-        view = study.model(shape.id)
+    for model in compared_models().values():
+        view = study.model(model.id)
         eight = [_whole(view, metrics(view, tokens, 8).users, 8) for tokens in CONTEXTS]
-        needed = next((float(n) for n in (1, 2, 4, 8) if metrics(view, 50_000, n).users >= 1), None)
+        needed = next((n for n in (1, 2, 4, 8) if metrics(view, 50_000, n).users >= 1), None)
         one = metrics(view, 50_000)
         rows.append(
             (
-                shape.name,
+                model.name,
                 kv_bytes(view, 1),
                 kv_bytes(view, 100_000) / GIB,
-                shape.params * 2 / 1e9,
+                stage_of(view).weight_bytes / 1e9,
                 needed,
                 *eight,
                 one.prefill_s,
                 one.decode_s,
-                shape.source.provenance,
+                model.source.provenance,
             )
         )
     return Table(
@@ -202,7 +199,7 @@ def models(study: Study) -> Table:
         "rebuilt",
         _columns(
             model="model",
-            kv_bytes_per_token="KV [B/token]",
+            kv_bytes_each="KV [B/token]",
             kv_100k_gib="KV 100K [GiB]",
             weights_gb="weights [GB]",
             gpus_50k="GPUs for one at 50K",
@@ -215,38 +212,23 @@ def models(study: Study) -> Table:
         ),
         tuple(rows),
         (
-            "Latencies divide the work by one A100, whether or not the model fits on it. Mixtures decode one sequence,",
+            "Latencies divide the work by one A100, whether or not the model fits on it. Mixtures decode one sequence, "
             "which reads the active experts only. KV heads and MLA latents are copied where GPUs outnumber them.",
+            "The paper's own list of models wasn't recovered.",
         ),
     )
 
 
 def session_throughput(study: Study) -> Table:
-    """Rounds per hour and GPU, one session at a time, with a context switch per round where users outnumber caches."""
-    told = conventions()
-    rows: list[tuple[Cell, ...]] = []
-    for tokens in CONTEXTS:
-        found = metrics(study.base, tokens)
-        switch = found.switch_s if tokens > CONTEXTS[0] else 0.0
-        parts = (found.prefill_s, found.decode_s, switch)
-        planned = replace(study.base, rounds=5, think_s=told.reading_time, policy=SWAP)
-        steady = priced(planned, tokens)
-        rows.append(
-            (
-                format_tokens(tokens),
-                *parts,
-                rounds_per_hour(*parts, rounds=1),
-                rounds_per_hour(*parts, rounds=5),
-                interleaved_users(found.decode_s, switch, told.reading_time),
-                float(steady.interactions_per_hour[0]) or "doesn't fit",
-            )
-        )
+    """Rounds per hour of one replica that serves one session at a time."""
+    rows = [_sessions(study, tokens, gpus) for tokens, gpus in ((4_000, 1), (50_000, 1), (100_000, 1), (100_000, 2))]
     return Table(
         "session_throughput",
-        "Session throughput: Yi-34B on one A100, 60 s of reading",
+        "Session throughput: Yi-34B on A100s, a minute of reading",
         "rebuilt",
         _columns(
             ctx="ctx",
+            gpus="GPUs",
             prefill_s="prefill [s]",
             decode_s="decode [s]",
             switch_s="switch [s]",
@@ -257,9 +239,31 @@ def session_throughput(study: Study) -> Table:
         ),
         tuple(rows),
         (
-            "The paper defines throughput in words; the closed form is ours: R / (prefill + R (decode + switch)).",
+            "The paper defines throughput in words; the closed form is ours: R / (prefill + R (decode + switch)). "
+            "Caches are switched every round where fewer fit than there are users in turns, one cache in and one out.",
             "The cost model keeps a cache where it is for the first answer, so it counts R-1 switches.",
         ),
+    )
+
+
+def _sessions(study: Study, tokens: int, gpus: int) -> tuple[Cell, ...]:
+    reading_s = conventions().reading_time
+    found = metrics(study.base, tokens, gpus)
+    in_turns = interleaved_users(found.decode_s, 0.0, reading_s)
+    crowded = found.concurrency < in_turns
+    parts = (found.prefill_s, found.decode_s, found.switch_s if crowded else 0.0)
+    if not found.concurrency:
+        return (format_tokens(tokens), gpus, *parts, *("cache doesn't fit",) * 4)
+    policy = SWAP if crowded else NONE
+    steady = priced(replace(study.base, rounds=5, think_s=reading_s, policy=policy), tokens, gpus)
+    return (
+        format_tokens(tokens),
+        gpus,
+        *parts,
+        rounds_per_hour(*parts, rounds=1),
+        rounds_per_hour(*parts, rounds=5),
+        interleaved_users(parts[1], parts[2], reading_s),
+        float(steady.interactions_per_hour[0]),
     )
 
 
@@ -284,7 +288,8 @@ def parity(study: Study) -> Table:
         reached = "yes" if size <= goal else f"{size / goal:.3g}x too large"
         rows.append((name, kv_bytes(study.base, million) / size, size / GIB, found.users, found.decode_s, reached))
     gaps = [
-        metrics(study.attention(a), million).prefill_s / metrics(study.attention(a), short).prefill_s for a in (1.0, 2.0)
+        metrics(study.attention(a), million).prefill_s / metrics(study.attention(a), short).prefill_s
+        for a in (1.0, 2.0)
     ]
     return Table(
         "parity",

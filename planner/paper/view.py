@@ -15,21 +15,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from catalog.architecture.architecture import Architecture, Experts, Layer
+
+from catalog.architecture import Architecture, Experts, Layer, read_config
 from catalog.architecture.mla import Latent, latent_attention
 from catalog.architecture.parts import Heads, Part, attention
 from catalog.load import Catalog
-from catalog.schema import Hardware, Node
-
+from catalog.schema import Hardware, Model, Node
 from planner.cost.compression import ATTENTION, HEAD, HIDDEN, LAYER, TOKEN, CompressionTable, compression_table
 from planner.cost.compute import Rates, rates
 from planner.cost.efficiency import PEAK
 from planner.cost.memory import session_bytes
 from planner.cost.price import Candidates, Priced, Setting, price
-from planner.cost.replica import Shape, Stage, WeightFormat, shard
+from planner.cost.replica import Shape as Split
+from planner.cost.replica import Stage, WeightFormat, shard
 from planner.cost.session import NONE
 from planner.cost.workload import Workload
-from planner.paper.facts import ModelShape, conventions, model_shapes
+from planner.errors import InputError
+from planner.paper.facts import ComparedModel, Shape, compared_models, conventions
 
 EXACT_CAUSAL = 2.0
 """Coefficient of attention in the cost model: two FLOPs per multiplication and addition, half of the pairs."""
@@ -63,35 +65,55 @@ class Metrics:
     switch_s: float
 
 
-def rounded(shape: ModelShape, attention_coefficient: float) -> Architecture:
-    """A model of this shape and size whose parameters all are ordinary weights.
+def rounded(catalog: Catalog, model: ComparedModel, attention_coefficient: float) -> Architecture:
+    """A model whose parameters all are ordinary weights, as many as its rounded size.
 
     Parameters
     ----------
-    shape
-        Shape and rounded size.
+    catalog
+        Where the model's config is, if it is named there.
+    model
+        The model.
     attention_coefficient
         FLOPs of prefill attention per token, layer, unit of width and context token.
     """
-    part = _attention(shape)
-    terms = tuple(
-        replace(term, prefill_flops=term.prefill_flops * attention_coefficient / EXACT_CAUSAL) for term in part.cache
+    layers = _config_layers(catalog, model) if model.shape is None else _shape_layers(model.shape, model.params or 0.0)
+    params = round(model.params) if model.params else _architecture(catalog, model).total_params
+    ordinary = params - sum(la.experts.count * la.experts.params_each for la in layers if la.experts)
+    factor = attention_coefficient / EXACT_CAUSAL
+    ends = [ordinary * i // len(layers) for i in range(len(layers) + 1)]
+    same = tuple(
+        replace(
+            layer,
+            cache=tuple(replace(term, prefill_flops=term.prefill_flops * factor) for term in layer.cache),
+            sharded_params=ends[index + 1] - ends[index],
+            kv_params=0,
+            replicated_params=0,
+        )
+        for index, layer in enumerate(layers)
     )
-    params, count = round(shape.params), shape.layers
-    experts = None
-    if shape.experts and shape.active_params:
-        idle = (params - round(shape.active_params)) / (shape.experts - shape.active_experts)
-        experts = Experts(shape.experts, shape.active_experts, round(idle / count))
-        params -= experts.count * experts.params_each * count
-    ends = [params * i // count for i in range(count + 1)]
-    layers = tuple(
-        Layer(terms, end - start, 0, 0, part.kv_heads, experts) for start, end in zip(ends, ends[1:], strict=False)
-    )
-    width = shape.query_heads * shape.head_dim
-    return Architecture("paper", layers, width, 1, shape.query_heads, 0, 0, False, 0, 0, 10**9)
+    heads = model.shape.query_heads if model.shape else _architecture(catalog, model).query_heads
+    return Architecture("paper", same, 1, 1, heads, 0, 0, False, 0, 0, 10**9)
 
 
-def _attention(shape: ModelShape) -> Part:
+def _architecture(catalog: Catalog, model: ComparedModel) -> Architecture:
+    return read_config(catalog.get(Model, model.catalog or model.id).config)
+
+
+def _config_layers(catalog: Catalog, model: ComparedModel) -> tuple[Layer, ...]:
+    return _architecture(catalog, model).layers
+
+
+def _shape_layers(shape: Shape, params: float) -> tuple[Layer, ...]:
+    """Equal layers of this shape, with the routed experts that its active size implies."""
+    part, experts = _attention(shape), None
+    if shape.active_params is not None:
+        idle = (params - shape.active_params) / (shape.experts - shape.active_experts)
+        experts = Experts(shape.experts, shape.active_experts, round(idle / shape.layers))
+    return (Layer(part.cache, 0, 0, 0, part.kv_heads, experts),) * shape.layers
+
+
+def _attention(shape: Shape) -> Part:
     """The shape's attention, of which only the cache and the FLOPs per attended token are used."""
     query, dim = shape.query_heads, shape.head_dim
     if shape.latent_dim is None:
@@ -115,7 +137,7 @@ def paper_view(
     catalog
         Facts.
     model
-        Id of `planner.paper.facts.model_shapes`.
+        Id of `planner.paper.facts.compared_models`.
     attention_coefficient
         See `rounded`.
     hbm_bandwidth
@@ -134,12 +156,19 @@ def paper_view(
 def on(
     catalog: Catalog, hardware: Hardware, model: str | None = None, attention_coefficient: float | None = None
 ) -> View:
-    """A model on any GPU type, by default with the paper's model and coefficient of attention."""
+    """A model on any GPU type, by default with the paper's model and coefficient of attention.
+
+    Raises
+    ------
+    InputError
+        If the catalog has no server for the GPU nor for the paper's.
+    """
     told = conventions()
     coefficient = told.attention_coefficient if attention_coefficient is None else attention_coefficient
-    architecture = rounded(model_shapes()[model or told.model], coefficient)
+    architecture = rounded(catalog, compared_models()[model or told.model], coefficient)
     node = catalog.default_node(hardware) or catalog.default_node(catalog.get(Hardware, told.hardware))
-    assert node is not None, "the catalog has a server for the paper's GPU"
+    if node is None:
+        raise InputError(f"nodes: none is assumed for {told.hardware}; add default_for: [{told.hardware}] to one")
     return View(architecture, hardware, node, told.output_tokens)
 
 
@@ -162,7 +191,7 @@ def kept(*, prefill: float = 1.0, **shares: float) -> CompressionTable:
 
 def stage_of(view: View, gpus: int = 1) -> Stage:
     """What each GPU of a replica stores and computes, split by tensor parallelism."""
-    return shard(view.architecture, Shape(tp=gpus), WeightFormat()).stages[0]
+    return shard(view.architecture, Split(tp=gpus), WeightFormat()).stages[0]
 
 
 def rates_of(view: View) -> Rates:
@@ -187,7 +216,7 @@ def priced(view: View, tokens: int, gpus: int = 1, compression: CompressionTable
         cluster_gpus=gpus,
         workload=work,
         efficiency=PEAK,
-        shapes=(Shape(tp=gpus),),
+        shapes=(Split(tp=gpus),),
         weight_formats={"w_bf16": WeightFormat()},
         compression=compression or kept(),
     )
