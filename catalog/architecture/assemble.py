@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from catalog.architecture.architecture import Architecture, Layer
 from catalog.architecture.fields import MAX_TOKENS, Fields
 
-CONTEXT_NAMES = ("max_position_embeddings", "model_max_length", "n_positions", "max_seq_len", "seq_length")
+CONTEXT_NAMES = ("model_max_length", "max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+"""Spellings of the window, the decisive one first: Cohere declares its window as ``model_max_length``."""
 _STRETCHED = ("linear", "dynamic")
 
 
@@ -66,7 +67,8 @@ def read_context(fields: Fields, default: int | None = None) -> int:
     as vLLM 0.33 reads it.
     """
     names = CONTEXT_NAMES
-    if not isinstance(fields.raw("model_max_length"), int):
+    limit = fields.raw("model_max_length")
+    if not isinstance(limit, int) or limit > MAX_TOKENS:
         # Tokenizers' 1e30 finds its way into configs, and means: not stated.
         names = tuple(name for name in names if name != "model_max_length")
     tokens = fields.count(*names, default=default, most=MAX_TOKENS)
@@ -76,7 +78,8 @@ def read_context(fields: Fields, default: int | None = None) -> int:
     if not isinstance(rope, Mapping):
         fields.problem("rope_scaling", "is no object", "copy it from the model's config.json, or write null")
         return tokens
-    if rope.get("rope_type", rope.get("type")) in _STRETCHED:
+    stretched = rope.get("rope_type", rope.get("type")) in _STRETCHED
+    if stretched and not str(fields.raw("model_type")).startswith("gemma3"):
         factor = Fields(rope, fields.problems, f"{fields.path}rope_scaling.").ratio("factor", 1.0, 1.0, 1e6)
         return int(tokens * factor)
     return tokens
