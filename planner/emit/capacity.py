@@ -1,0 +1,72 @@
+"""KV memory to reserve, so that an engine holds exactly the sessions that the plan counted.
+
+vLLM allocates whole blocks and keeps one for itself, so a plan's bytes would hold a session too few.
+The blocks are asked of `planner.cost.allocation`, which equals vLLM's own planner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner.cost.allocation import KvCapacity, NotCoveredError, vllm_capacity
+from planner.emit.deployment import Deployment, PoolPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """KV memory of one rank, and what vLLM makes of it."""
+
+    bytes_per_gpu: int
+    capacity: KvCapacity | None
+    """None where vLLM's allocation of this model isn't known exactly."""
+    note: str | None = None
+
+
+def reserve(deployment: Deployment, pool: PoolPlan, batched_tokens: int) -> Reservation | None:
+    """Return the KV memory for the pool's resident sessions; None where the plan counts none.
+
+    Parameters
+    ----------
+    deployment
+        The plan.
+    pool
+        Its pool.
+    batched_tokens
+        ``--max-num-batched-tokens`` [tokens].
+    """
+    if pool.resident_sessions is None:
+        return None
+    hbm = deployment.document.metrics.hbm_bytes_per_gpu
+    free = int(hbm.limit - hbm.weights - hbm.workspace - hbm.overhead)
+    kv_format = deployment.kv_format if deployment.technology("hidden") else None
+
+    def capacity(available: int) -> KvCapacity:
+        return vllm_capacity(
+            deployment.architecture,
+            available_bytes=available,
+            max_model_len=deployment.max_model_len,
+            max_num_batched_tokens=batched_tokens,
+            kv_format=kv_format,
+            tp=pool.tp,
+            pp=pool.pp,
+            dcp=pool.dcp,
+            block_tokens=deployment.engine.kv_block_tokens,
+            prefix_caching=deployment.decision.offload.policy != "recompute",
+        )
+
+    try:
+        unit = capacity(0)
+    except NotCoveredError as error:
+        note = f"vLLM's allocation of this model isn't known exactly ({error}); all free KV memory is given to it"
+        return Reservation(max(free, int(hbm.kv)), None, note)
+    wanted = (pool.resident_sessions * unit.blocks_per_request + 1) * unit.bytes_per_block
+    # Rounding to blocks may exceed the plan's bytes by a block per session and group, not by more.
+    rounding = (pool.resident_sessions * len(unit.groups) + 1) * unit.bytes_per_block
+    if wanted <= max(free, int(hbm.kv)) + rounding:
+        return Reservation(wanted, capacity(wanted))
+    given = capacity(max(free, int(hbm.kv)))
+    note = (
+        f"the plan counts {pool.resident_sessions} sessions in HBM; vLLM, which pads and groups this model's layers, "
+        f"holds {given.concurrency:.2f} of the full length in the same memory"
+    )
+    return Reservation(max(free, int(hbm.kv)), given, note)

@@ -1,0 +1,361 @@
+"""A plan in the words of a deployment: everything that is looked up, once, before anything is written.
+
+Nothing is priced or chosen here. Each value is the plan's own, or one that the plan's contract defines
+from it (the longest session, batched tokens = chunk + decodes), or a fact of the catalog.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from catalog.architecture import Architecture
+from catalog.architecture.architecture import AttentionKind
+from catalog.errors import UnknownEntryError
+from catalog.load import Catalog
+from catalog.schema import Engine, Hardware, KvFormat, Point, Technique, WeightFormat
+from planner.cost.workload import Workload
+from planner.errors import InputError
+from planner.plan import DIMENSIONS, UNCOMPRESSED, Choice, Decision, Document, Pool
+from planner.problem import Problem, resolve
+from planner.request import Cluster, Request
+
+Role = Literal["serve", "prefill", "decode"]
+NATIVE = "native"
+"""Weights of a plan that are as the checkpoint's makers quantised them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Technology:
+    """A technique of the plan at its strength."""
+
+    dimension: str
+    technique: Technique
+    point: Point
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """One pool of equal engine instances: all of them, or the prefill or decode part."""
+
+    role: Role
+    tp: int
+    pp: int
+    dcp: int
+    pcp: int
+    ep: int
+    replicas: int
+    decode_sequences: int
+    resident_sessions: int | None
+    """Sessions in HBM of one replica; None: as many as fit."""
+    chunk_tokens: int | None
+    """None: the whole prompt in one piece."""
+    throttled: bool
+
+    @property
+    def data_parallel(self) -> int:
+        """Replicas that share their experts and therefore run as one instance."""
+        return max(1, self.ep // self.tp)
+
+    @property
+    def instances(self) -> int:
+        """Engine instances, each of `data_parallel` replicas."""
+        return self.replicas // self.data_parallel
+
+    @property
+    def instance_gpus(self) -> int:
+        """GPUs of one instance."""
+        return self.tp * self.pp * self.pcp * self.data_parallel
+
+    @property
+    def sequences(self) -> int:
+        """Sequences that an engine works on at a time: those that decode, and one in prefill."""
+        return self.decode_sequences + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A plan with its engine, GPUs, model and session looked up."""
+
+    document: Document
+    request: Request
+    problem: Problem
+    engine: Engine
+    technologies: tuple[Technology, ...]
+    """Techniques other than 'none', in the order of `planner.plan.DIMENSIONS`."""
+    weights: Technology | None
+    """None: as the checkpoint has them (bf16, or quantised by its makers)."""
+    kv_format: KvFormat | None
+    """None: the engine's own precision."""
+    weight_format: WeightFormat | None
+    pools: tuple[PoolPlan, ...]
+    model_source: str
+    """Hugging Face id or local directory."""
+    config: dict[str, Any]
+    """The model's ``config.json``."""
+    checkpoint: str | None = None
+    """An existing quantised checkpoint that the operator named."""
+    offload_backend: Literal["native", "lmcache"] = "native"
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def decision(self) -> Decision:
+        """The plan's decision."""
+        return self.document.decision
+
+    @property
+    def hardware(self) -> Hardware:
+        """The GPU."""
+        return self.problem.cluster.hardware
+
+    @property
+    def cluster(self) -> Cluster:
+        """The GPUs and their servers."""
+        return self.problem.cluster
+
+    @property
+    def architecture(self) -> Architecture:
+        """The model."""
+        return self.problem.architecture
+
+    @property
+    def workload(self) -> Workload:
+        """The session, growing with each round, as it does at run time."""
+        work = self.problem.workload
+        return Workload(
+            work.ctx_tokens,
+            work.rounds,
+            work.question_tokens,
+            work.output_tokens,
+            work.think_s,
+            work.shared_prefix_tokens,
+            growth=True,
+        )
+
+    @property
+    def max_model_len(self) -> int:
+        """Longest session: the document and every round's question and answer [tokens]."""
+        return self.workload.end_tokens
+
+    @property
+    def served_name(self) -> str:
+        """Name under which clients ask for the model."""
+        return Path(self.model_source).name if self.problem.model_entry is None else self.problem.model_id
+
+    @property
+    def slug(self) -> str:
+        """A name for Kubernetes and Docker objects: lower case, digits and dashes."""
+        plain = re.sub(r"[^a-z0-9]+", "-", self.served_name.lower()).strip("-")[:40].strip("-")
+        return f"plan-{plain}" if plain else "plan-model"
+
+    @property
+    def memory_share(self) -> float:
+        """Share of HBM that the plan fills, of 1."""
+        return round(self.document.metrics.hbm_bytes_per_gpu.limit / self.hardware.hbm, 4)
+
+    def technology(self, dimension: str) -> Technology | None:
+        """Return the technique of a dimension, if any."""
+        return next((t for t in self.technologies if t.dimension == dimension), None)
+
+    def tier_bytes_per_instance(self, pool: PoolPlan) -> int:
+        """Bytes of the offload tier for one instance, rounded up [bytes]."""
+        metrics = self.document.metrics
+        total = metrics.nvme_bytes if self.decision.offload.tier == "nvme" else metrics.ddr_bytes
+        return -int(-total // pool.instances)
+
+
+def read_deployment(
+    document: Document,
+    catalog: Catalog,
+    *,
+    engine: str | None = None,
+    checkpoint: str | None = None,
+    offload_backend: Literal["native", "lmcache"] = "native",
+) -> Deployment:
+    """Look up everything that a plan names.
+
+    Parameters
+    ----------
+    document
+        The plan.
+    catalog
+        The facts.
+    engine
+        Engine where the plan leaves it open.
+    checkpoint
+        A quantised checkpoint to serve; None: one is made from the model's own weights.
+    offload_backend
+        What moves caches below HBM where the engine has a choice.
+
+    Raises
+    ------
+    InputError
+        If the plan can't be deployed: no feasible decision, priced at theoretical peak, made for
+        another engine, or naming something that the catalog lacks.
+    """
+    if document.status == "infeasible":
+        raise InputError("the plan: status infeasible: there is nothing to deploy; relax a limit and plan again")
+    try:
+        request = Request.model_validate(document.request)
+    except ValidationError as error:
+        raise InputError(f"the plan: request: {error.errors()[0]['msg']}; take a file that plan has written") from None
+    if request.efficiency == "peak":
+        raise InputError(
+            "the plan: priced at theoretical peak, which fills all of HBM with weights and KV and leaves an engine "
+            "no room to run; plan again without --efficiency peak"
+        )
+    problem = resolve(request, catalog)
+    decision = document.decision
+    chosen = _engine(decision, engine, catalog)
+    technologies = _technologies(decision, catalog)
+    weights = _weights(decision.weights, catalog)
+    capability = problem.cluster.hardware.compute_capability
+    kinds = {t.kind for layer in problem.architecture.layers for t in layer.cache if t.compressible}
+    return Deployment(
+        document=document,
+        request=request,
+        problem=problem,
+        engine=chosen,
+        technologies=technologies,
+        weights=weights,
+        kv_format=_kv_format(technologies, chosen, capability, kinds),
+        weight_format=_weight_format(weights, chosen, capability),
+        pools=_pools(document, problem.cluster),
+        model_source=_model_source(problem),
+        config=_config(problem),
+        checkpoint=checkpoint,
+        offload_backend=offload_backend,
+    )
+
+
+def _engine(decision: Decision, named: str | None, catalog: Catalog) -> Engine:
+    if decision.engine == "any":
+        if named is None:
+            known = ", ".join(e.id for e in catalog.all(Engine))
+            raise InputError(f"the plan: engine any: name the engine as a target too, one of {known}")
+        return catalog.get(Engine, named)
+    engine = catalog.get(Engine, decision.engine)
+    if named is not None and catalog.get(Engine, named).id != engine.id:
+        raise InputError(
+            f"--target {named}: the plan was made for {engine.id}, and its memory and speed are those of {engine.id}; "
+            f"plan again with --engine {named}"
+        )
+    return engine
+
+
+def _technologies(decision: Decision, catalog: Catalog) -> tuple[Technology, ...]:
+    found = []
+    for dimension in DIMENSIONS:
+        choice: Choice = getattr(decision.compression, dimension)
+        if choice.technique in ("none", UNCOMPRESSED[dimension]):
+            continue
+        try:
+            technique, point = _point(choice, catalog)
+        except UnknownEntryError as error:
+            raise InputError(f"the plan: decision.compression.{dimension}: {error}") from None
+        if point.id != UNCOMPRESSED[dimension]:
+            found.append(Technology(dimension, technique, point))
+    return tuple(found)
+
+
+def _point(choice: Choice, catalog: Catalog) -> tuple[Technique, Point]:
+    """Look up a choice: its point, a technique with its strength, or a technique of one point."""
+    if choice.point is not None:
+        return catalog.point(choice.point)
+    if choice.strength is not None and catalog.has(Technique, choice.technique):
+        return catalog.point(f"{choice.technique}:{choice.strength}")
+    return catalog.point(choice.technique)
+
+
+def _weights(name: str, catalog: Catalog) -> Technology | None:
+    if name in (NATIVE, "bf16", "w_bf16"):
+        return None
+    for spelling in (f"w_{name}", name):
+        try:
+            technique, point = catalog.point(spelling)
+        except UnknownEntryError:
+            continue
+        return Technology("weights", technique, point)
+    raise InputError(f"the plan: decision.weights: the catalog has no weight format {name!r}; write for example bf16")
+
+
+def _kv_format(
+    technologies: tuple[Technology, ...], engine: Engine, capability: str, kinds: set[AttentionKind]
+) -> KvFormat | None:
+    """Return the engine's format of the plan's KV; one that doesn't fit only where none does, to be refused."""
+    hidden = next((t.point.id for t in technologies if t.dimension == "hidden"), UNCOMPRESSED["hidden"])
+    matching = [f for f in engine.kv_formats if f.technique_point == hidden]
+    return max(matching, key=lambda f: (capability in f.compute_capabilities, kinds <= set(f.attention)), default=None)
+
+
+def _weight_format(weights: Technology | None, engine: Engine, capability: str) -> WeightFormat | None:
+    if weights is None:
+        return None
+    matching = [f for f in engine.weight_formats if f.technique_point == weights.point.id]
+    return max(matching, key=lambda f: capability in f.compute_capabilities, default=None)
+
+
+def _pools(document: Document, cluster: Cluster) -> tuple[PoolPlan, ...]:
+    decision = document.decision
+    if decision.serving == "aggregated":
+        pool = Pool(parallel=decision.parallel, batch=decision.batch)
+        fits = document.metrics.concurrency // decision.parallel.replicas
+        return (_pool("serve", pool, cluster, fits or None),)
+    if decision.pools is None:
+        raise InputError("the plan: serving disaggregated without pools; give pools.prefill and pools.decode")
+    decode = decision.pools.decode
+    fits = document.metrics.concurrency // decode.parallel.replicas
+    return (
+        _pool("prefill", decision.pools.prefill, cluster, None),
+        _pool("decode", decode, cluster, fits or None),
+    )
+
+
+def _pool(role: Role, pool: Pool, cluster: Cluster, fits: int | None) -> PoolPlan:
+    parallel, batch = pool.parallel, pool.batch
+    tp = parallel.tp or cluster.gpus_per_node
+    planned = PoolPlan(
+        role=role,
+        tp=tp,
+        pp=parallel.pp,
+        dcp=parallel.dcp,
+        pcp=parallel.pcp,
+        ep=parallel.ep,
+        replicas=parallel.replicas,
+        decode_sequences=batch.decode_sequences,
+        resident_sessions=batch.resident_sessions or fits,
+        chunk_tokens=batch.prefill_chunk_tokens,
+        throttled=batch.prefill_throttled,
+    )
+    if parallel.ep > 1 and (parallel.ep % tp or parallel.replicas % planned.data_parallel):
+        raise InputError(
+            f"the plan: ep {parallel.ep} must be tp {tp} times a divisor of the {parallel.replicas} replicas; "
+            "experts spread over whole replicas"
+        )
+    return planned
+
+
+def _model_source(problem: Problem) -> str:
+    if problem.model_entry is not None:
+        source = problem.model_entry.hf_id
+    else:
+        path = Path(problem.model_id)
+        source = str((path.parent if path.is_file() else path).absolute())
+    if any(not character.isprintable() for character in source):
+        raise InputError(f"the plan: model {source!r}: has control characters; rename the directory")
+    return source
+
+
+def _config(problem: Problem) -> dict[str, Any]:
+    if problem.model_entry is not None:
+        return problem.model_entry.config
+    import json
+
+    path = Path(problem.model_id)
+    file = path if path.is_file() else path / "config.json"
+    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return config

@@ -1,0 +1,132 @@
+"""From a plan and targets to files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from catalog.errors import nearest
+from catalog.load import Catalog
+from planner.emit.deployment import Deployment, read_deployment
+from planner.emit.engines import vllm
+from planner.emit.flags import problems_of_environment, problems_of_flags, snapshot
+from planner.emit.launch import Launch
+from planner.emit.platforms import compose, kubernetes, shell
+from planner.emit.readme import provenance_file, readme
+from planner.errors import InputError
+from planner.plan import Document
+
+Build = Callable[[Deployment, str], list[Launch]]
+Arrange = Callable[[Deployment, list[Launch]], dict[str, str]]
+
+ENGINES: dict[str, Build] = {"vllm": vllm.launches}
+"""Engine -> what turns a plan into its launches."""
+PLATFORMS: dict[str, Arrange] = {
+    "shell": shell.files,
+    "compose": compose.files,
+    "kubernetes": kubernetes.files,
+}
+"""Platform -> what turns launches into files."""
+LMCACHE = "lmcache"
+"""Not a platform: caches go below HBM through LMCache instead of the engine's own offloading."""
+
+
+def emit(
+    document: Document,
+    targets: str | Sequence[str],
+    catalog: Catalog,
+    *,
+    engine_version: str | None = None,
+    checkpoint: str | None = None,
+) -> dict[str, str]:
+    """Return deployment files of a plan, by relative path.
+
+    Parameters
+    ----------
+    document
+        The plan.
+    targets
+        Engines and platforms: ``vllm``, ``compose``, ``kubernetes``, ... An engine alone gives its shell
+        scripts and config file; a platform alone takes the plan's engine.
+    catalog
+        The facts.
+    engine_version
+        Another version of the engine than the catalog's; its flags must be known.
+    checkpoint
+        A quantised checkpoint to serve where the plan quantises weights; None: one is made.
+
+    Raises
+    ------
+    InputError
+        With everything that the engine can't do, or that the plan lacks.
+    """
+    names = [t.strip() for t in targets.split(",")] if isinstance(targets, str) else list(targets)
+    engines, platforms, backend = _sort_targets(names)
+    deployment = read_deployment(
+        document,
+        catalog,
+        engine=engines[0] if engines else None,
+        checkpoint=checkpoint,
+        offload_backend=backend,
+    )
+    build = ENGINES.get(deployment.engine.id)
+    if build is None:
+        raise InputError(f"--target {deployment.engine.id}: no files are written for it; use {', '.join(ENGINES)}")
+    launches = build(deployment, engine_version or deployment.engine.version)
+    _check(launches)
+    files: dict[str, str] = {}
+    if engines or not platforms:
+        files |= _below(deployment.engine.id, shell.files(deployment, launches))
+        files |= _below(deployment.engine.id, _config_files(launches))
+    for platform in platforms:
+        files |= _below(platform, PLATFORMS[platform](deployment, launches))
+    files["plan.json"] = document.model_dump_json(indent=2) + "\n"
+    files["provenance.json"] = provenance_file(deployment, launches, _snapshots(launches))
+    files["README.md"] = readme(deployment, launches, files)
+    return files
+
+
+def _sort_targets(names: list[str]) -> tuple[list[str], list[str], Literal["native", "lmcache"]]:
+    known = [*ENGINES, *PLATFORMS, LMCACHE]
+    problems = []
+    for name in names:
+        if name not in known:
+            near = nearest(name, known)
+            meant = f"did you mean {near[0]}? " if near else ""
+            problems.append(f"--target {name!r}: unknown; {meant}targets are {', '.join(known)}")
+    engines = [name for name in dict.fromkeys(names) if name in ENGINES]
+    if len(engines) > 1:
+        problems.append(f"--target {','.join(engines)}: a plan is for one engine; name one")
+    if problems or not names:
+        raise InputError(problems or f"--target: empty; targets are {', '.join(known)}")
+    platforms = [name for name in dict.fromkeys(names) if name in PLATFORMS]
+    return engines, platforms, "lmcache" if LMCACHE in names else "native"
+
+
+def _check(launches: list[Launch]) -> None:
+    """Refuse flags that the engine's own parser would refuse."""
+    problems: list[str] = []
+    for launch in launches:
+        flags = (*launch.flags, *launch.worker_flags)
+        fixed = tuple((name, value) for name, value in launch.node_flags if "{" not in str(value))
+        named = tuple(
+            (name, 0 if value == "{rank}" else "10.0.0.1") for name, value in launch.node_flags if "{" in str(value)
+        )
+        found = problems_of_flags((*flags, *fixed, *named), launch.engine, launch.version)
+        found += problems_of_environment(launch.environment, launch.engine, launch.version)
+        problems += [problem for problem in found if problem not in problems]
+    if problems:
+        raise InputError(problems)
+
+
+def _snapshots(launches: list[Launch]) -> dict[str, str]:
+    found = snapshot(launches[0].engine, launches[0].version)
+    return {"package": str(found["package"]), "sha256": str(found["sha256"])}
+
+
+def _config_files(launches: list[Launch]) -> dict[str, str]:
+    return {f"{launch.pool.role}.yaml": launch.config for launch in launches if launch.config}
+
+
+def _below(folder: str, files: dict[str, str]) -> dict[str, str]:
+    return {f"{folder}/{name}": content for name, content in files.items()}

@@ -1,0 +1,180 @@
+"""What an engine can't do is said, not dropped: every decision without a flag, with the engines that have one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from catalog.schema import Engine
+from planner.emit.deployment import Deployment, PoolPlan, Technology
+from planner.errors import InputError
+
+
+def refuse_unshipped(
+    deployment: Deployment, version: str, dimensions: Collection[str], weights: Collection[str]
+) -> None:
+    """Refuse a plan that the engine can't run.
+
+    Parameters
+    ----------
+    deployment
+        The plan.
+    version
+        Of the engine, for the messages.
+    dimensions
+        Compression dimensions whose techniques the engine's flags express.
+    weights
+        Catalog points of weights, beside bf16, that its flags express.
+
+    Raises
+    ------
+    InputError
+        With every decision that has no flag here.
+    """
+    who = f"{deployment.engine.id} {version}"
+    problems = [
+        *_gpu_problems(deployment, who),
+        *_technique_problems(deployment, who, dimensions),
+        *_weight_problems(deployment, who, weights),
+        *_serving_problems(deployment, who),
+    ]
+    for pool in deployment.pools:
+        problems += [p for p in _parallel_problems(deployment, pool, who) if p not in problems]
+    if problems:
+        raise InputError(problems)
+
+
+def _all_engines(deployment: Deployment) -> list[Engine]:
+    return deployment.problem.catalog.all(Engine)
+
+
+def _having(names: Iterable[str]) -> str:
+    known = ", ".join(sorted(set(names)))
+    return f"; engines that have it: {known}" if known else "; no engine of the catalog has it"
+
+
+def _gpu_problems(deployment: Deployment, who: str) -> list[str]:
+    engine, gpu = deployment.engine, deployment.hardware
+    capability = gpu.compute_capability
+    if capability not in engine.compute_capabilities:
+        others = [e.id for e in _all_engines(deployment) if capability in e.compute_capabilities]
+        return [f"{who} doesn't run on {gpu.name} (capability {capability}){_having(others)}"]
+    problems = []
+    for kind in sorted(deployment.architecture.attention_kinds):
+        if capability not in engine.attention.get(kind, ()):
+            others = [e.id for e in _all_engines(deployment) if capability in e.attention.get(kind, ())]
+            problems.append(f"{who} has no {kind} attention on {gpu.name} (capability {capability}){_having(others)}")
+    return problems
+
+
+def _technique_problems(deployment: Deployment, who: str, dimensions: Collection[str]) -> list[str]:
+    problems = []
+    for used in deployment.technologies:
+        if used.technique.requires_native_model:
+            continue
+        if used.dimension == "hidden":
+            problems += _format_problems(deployment, used, who)
+        elif used.dimension not in dimensions or not _ships(used, deployment.engine):
+            having = [s.engine for s in used.technique.engines if s.status == "ships"]
+            problems.append(f"{used.dimension}: {who} has no flag for {used.point.id}{_having(having)}")
+    return problems
+
+
+def _ships(used: Technology, engine: Engine) -> bool:
+    return any(
+        support.engine == engine.id
+        and support.status == "ships"
+        and used.point.id in (support.points or (used.point.id,))
+        for support in used.technique.engines
+    )
+
+
+def _format_problems(deployment: Deployment, used: Technology, who: str) -> list[str]:
+    gpu, kv_format = deployment.hardware, deployment.kv_format
+    capability = gpu.compute_capability
+    having = [
+        engine.id
+        for engine in _all_engines(deployment)
+        for f in engine.kv_formats
+        if f.technique_point == used.point.id and capability in f.compute_capabilities
+    ]
+    if kv_format is None:
+        return [f"hidden: {who} has no KV format for {used.point.id}{_having(having)}"]
+    problems = []
+    if capability not in kv_format.compute_capabilities:
+        runs = ", ".join(kv_format.compute_capabilities)
+        problems.append(
+            f"hidden: {who} runs {kv_format.option} KV on capabilities {runs}, not on {gpu.name} ({capability})"
+            f"{_having(having)}"
+        )
+    kinds = {t.kind for layer in deployment.architecture.layers for t in layer.cache if t.compressible}
+    refused = sorted(kind for kind in kinds if kv_format.attention and kind not in kv_format.attention)
+    if refused:
+        takes = ", ".join(kv_format.attention)
+        problems.append(
+            f"hidden: {who} takes {kv_format.option} KV for {takes} attention, not for {', '.join(refused)}"
+        )
+    return problems
+
+
+def _weight_problems(deployment: Deployment, who: str, weights: Collection[str]) -> list[str]:
+    if deployment.weights is None:
+        return []
+    point, gpu = deployment.weights.point.id, deployment.hardware
+    if deployment.config.get("quantization_config"):
+        return [
+            f"weights: {deployment.model_source!r} is quantised by its makers and can't be made "
+            f"{deployment.decision.weights}; plan with --weights native, or a model that comes in bf16"
+        ]
+    having = [
+        engine.id
+        for engine in _all_engines(deployment)
+        for f in engine.weight_formats
+        if f.technique_point == point and gpu.compute_capability in f.compute_capabilities
+    ]
+    found = deployment.weight_format
+    if found is None or point not in weights:
+        return [f"weights: {who} has no flag for {deployment.decision.weights}{_having(having)}"]
+    if gpu.compute_capability not in found.compute_capabilities:
+        runs = ", ".join(found.compute_capabilities)
+        return [
+            f"weights: {who} runs {deployment.decision.weights} on capabilities {runs}, not on {gpu.name} "
+            f"({gpu.compute_capability}){_having(having)}"
+        ]
+    return []
+
+
+def _parallel_problems(deployment: Deployment, pool: PoolPlan, who: str) -> list[str]:
+    has = deployment.engine.parallelism
+    asked = (
+        ("tp", pool.tp > 1, "tensor"),
+        ("pp", pool.pp > 1, "pipeline"),
+        ("dcp", pool.dcp > 1, "decode_context"),
+        ("pcp", pool.pcp > 1, "prefill_context"),
+        ("ep", pool.ep > 1, "expert"),
+        ("ep over replicas", pool.data_parallel > 1, "attention_data"),
+    )
+    problems = []
+    for name, wanted, field in asked:
+        if wanted and not getattr(has, field):
+            having = [e.id for e in _all_engines(deployment) if getattr(e.parallelism, field)]
+            problems.append(f"parallel: {who} has no {name}{_having(having)}")
+    return problems
+
+
+def _serving_problems(deployment: Deployment, who: str) -> list[str]:
+    engine, decision = deployment.engine, deployment.decision
+    problems = []
+    if decision.serving == "disaggregated" and engine.disaggregated is None:
+        having = [e.id for e in _all_engines(deployment) if e.disaggregated]
+        problems.append(f"serving: {who} has no disaggregated prefill and decode{_having(having)}")
+    if any(pool.throttled for pool in deployment.pools) and engine.long_prefill_throttle is None:
+        having = [e.id for e in _all_engines(deployment) if e.long_prefill_throttle]
+        problems.append(f"batch: {who} can't make long prefills yield to short ones{_having(having)}")
+    if any(pool.chunk_tokens for pool in deployment.pools) and not engine.chunked_prefill:
+        having = [e.id for e in _all_engines(deployment) if e.chunked_prefill]
+        problems.append(f"batch: {who} has no chunked prefill{_having(having)}")
+    tier = decision.offload.tier or "ddr"
+    if decision.offload.policy == "swap" and not any(o.tier == tier for o in engine.offload):
+        having = [e.id for e in _all_engines(deployment) if any(o.tier == tier for o in e.offload)]
+        problems.append(f"offload: {who} moves no KV to {tier}{_having(having)}")
+    return problems

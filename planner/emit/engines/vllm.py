@@ -1,0 +1,265 @@
+"""vLLM: ``vllm serve`` with every decision as a flag, and the same as its ``--config`` file."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from planner.emit.capacity import Reservation, reserve
+from planner.emit.checkpoint import makes_checkpoint, served_checkpoint
+from planner.emit.deployment import Deployment, PoolPlan
+from planner.emit.engines.refusals import refuse_unshipped
+from planner.emit.launch import SHARED_MEMORY_BYTES, Flags, Launch, servers
+from planner.emit.lmcache import lmcache_file
+from planner.emit.longer_window import longer_window
+from planner.emit.quoting import yaml_text
+from planner.errors import InputError
+
+IMAGE = "vllm/vllm-openai:v{version}"
+PORT = 8000
+TRANSFER_PORT = 5600
+"""Of NIXL's handshake between the pools."""
+LMCACHE_FILE = "lmcache.yaml"
+QUANTIZATION = {
+    "w_fp8": "fp8",
+    "w_int8_w8a8": None,
+    "w_gptq8": "gptq_marlin",
+    "w_awq4": "awq_marlin",
+    "w_gptq4": "gptq_marlin",
+}
+"""Catalog point of the weights -> ``--quantization``; None: vLLM reads it from the checkpoint."""
+MADE_AT_LOAD = frozenset({"w_fp8"})
+"""Made from bf16 weights while they are loaded, without a checkpoint of their own."""
+
+
+def launches(deployment: Deployment, version: str) -> list[Launch]:
+    """Return one launch per pool.
+
+    Raises
+    ------
+    InputError
+        If the plan decides something that vLLM has no flag for on this GPU.
+    """
+    refuse_unshipped(deployment, version, {"hidden"}, QUANTIZATION)
+    if _uses_lmcache(deployment) and deployment.architecture.attention_kinds & {"sliding", "chunked", "linear"}:
+        raise InputError(
+            f"offload: vllm {version} keeps whole caches for windowed layers when LMCache is its connector, so the plan's "
+            "sessions wouldn't fit; emit without lmcache, or plan with offload in DDR"
+        )
+    return [_launch(deployment, pool, version) for pool in deployment.pools]
+
+
+def batched_tokens(deployment: Deployment, pool: PoolPlan) -> int:
+    """Tokens of one step: the prefill chunk and one per decoding sequence [tokens]."""
+    whole = deployment.max_model_len
+    if pool.role == "decode" and pool.chunk_tokens is None:
+        whole = max(deployment.request.question_tokens, 1)
+    return max((pool.chunk_tokens or whole) + pool.decode_sequences, pool.sequences)
+
+
+def config_settings(flags: Flags, model: str) -> dict[str, Any]:
+    """Return the content of a ``--config`` file: flags without dashes, values as YAML has them."""
+    settings: dict[str, Any] = {"model": model}
+    for name, value in flags:
+        key = name.removeprefix("--")
+        if isinstance(value, str) and value.startswith("{"):
+            settings[key] = json.loads(value)
+        else:
+            settings[key] = value
+    return settings
+
+
+def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
+    batched = batched_tokens(deployment, pool)
+    nodes, each = servers(pool, deployment.cluster.gpus_per_node)
+    reservation = reserve(deployment, pool, batched)
+    swaps = deployment.decision.offload.policy == "swap" and pool.role != "prefill"
+    tier_bytes = deployment.tier_bytes_per_instance(pool) if swaps else 0
+    lmcache = swaps and _uses_lmcache(deployment)
+    on_disk = deployment.decision.offload.tier == "nvme"
+    flags: Flags = (
+        *_interface_flags(deployment),
+        *_parallel_flags(pool),
+        ("--max-model-len", deployment.max_model_len),
+        ("--max-num-seqs", pool.sequences),
+        ("--max-num-batched-tokens", batched),
+        *_prefill_flags(deployment, pool),
+        *_memory_flags(deployment, reservation),
+        *_cache_flags(deployment),
+        *_connector_flags(deployment, pool),
+        *_admission_flags(pool),
+    )
+    model = served_checkpoint(deployment, MADE_AT_LOAD)
+    throttle = _throttle_note(deployment, pool) if pool.throttled else None
+    return Launch(
+        engine="vllm",
+        version=version,
+        image=IMAGE.format(version=version),
+        program=("vllm", "serve", model),
+        program_words=2,
+        flags=flags,
+        pool=pool,
+        port=PORT,
+        config=yaml_text(config_settings(flags, model)),
+        config_command="vllm serve --config {file}",
+        batched_tokens=batched,
+        notes=tuple(note for note in (reservation.note if reservation else None, throttle) if note),
+        environment=_environment(deployment, pool, lmcache),
+        files={LMCACHE_FILE: lmcache_file(deployment, pool)} if lmcache else {},
+        nodes=nodes,
+        gpus_per_node=each,
+        node_flags=_node_flags(nodes),
+        worker_flags=(("--headless", True),) if nodes > 1 else (),
+        shared_memory_bytes=SHARED_MEMORY_BYTES + (0 if lmcache else tier_bytes),
+        host_memory_bytes=0 if on_disk else tier_bytes,
+        disk_bytes=tier_bytes if on_disk else 0,
+        pod_address_variable="VLLM_NIXL_SIDE_CHANNEL_HOST" if pool.role != "serve" else None,
+        port_variables=("VLLM_NIXL_SIDE_CHANNEL_PORT",) if pool.role != "serve" else (),
+    )
+
+
+def _interface_flags(deployment: Deployment) -> Flags:
+    flags: list[tuple[str, str | int]] = [
+        ("--served-model-name", deployment.served_name),
+        ("--host", "0.0.0.0"),  # noqa: S104 - a server that clients reach
+        ("--port", PORT),
+        ("--dtype", "bfloat16"),
+    ]
+    method = _quantization(deployment)
+    if method is not None:
+        flags.append(("--quantization", method))
+    window = longer_window(deployment)
+    if window is not None:
+        flags.append(("--hf-overrides", json.dumps(window.overrides)))
+    return tuple(flags)
+
+
+def _quantization(deployment: Deployment) -> str | None:
+    if deployment.weights is None:
+        return None
+    if makes_checkpoint(deployment, MADE_AT_LOAD):
+        return "compressed-tensors"  # what llm-compressor writes
+    return QUANTIZATION[deployment.weights.point.id]
+
+
+def _parallel_flags(pool: PoolPlan) -> Flags:
+    flags: list[tuple[str, int | bool]] = [
+        ("--tensor-parallel-size", pool.tp),
+        ("--pipeline-parallel-size", pool.pp),
+    ]
+    if pool.dcp > 1:
+        flags.append(("--decode-context-parallel-size", pool.dcp))
+    if pool.pcp > 1:
+        flags.append(("--prefill-context-parallel-size", pool.pcp))
+    if pool.ep > 1:
+        flags.append(("--enable-expert-parallel", True))
+    if pool.data_parallel > 1:
+        flags += [("--data-parallel-size", pool.data_parallel), ("--api-server-count", 1)]
+    return tuple(flags)
+
+
+def _prefill_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
+    if pool.chunk_tokens is None and pool.role != "decode":
+        return (("--disable-chunked-prefill", True),)
+    flags: Flags = (("--enable-chunked-prefill", True),)
+    if pool.throttled:
+        flags += (("--long-prefill-token-threshold", _throttle(deployment, pool)),)
+    return flags
+
+
+def _throttle(deployment: Deployment, pool: PoolPlan) -> int:
+    """Tokens of a step that one long prefill may take, leaving room for a question beside it [tokens]."""
+    if pool.chunk_tokens is None:
+        raise InputError(
+            "the plan: prefill_throttled without prefill_chunk_tokens: a prompt in one piece can't yield; give a chunk"
+        )
+    room = deployment.request.question_tokens
+    return pool.chunk_tokens - room if room < pool.chunk_tokens else max(1, pool.chunk_tokens // 2)
+
+
+def _throttle_note(deployment: Deployment, pool: PoolPlan) -> str:
+    return (
+        f"a long prefill takes {_throttle(deployment, pool)} of the {pool.chunk_tokens} tokens of a chunk while others "
+        "wait, so that a question fits beside it; alone it takes all of them"
+    )
+
+
+def _memory_flags(deployment: Deployment, reservation: Reservation | None) -> Flags:
+    flags: Flags = (("--gpu-memory-utilization", deployment.memory_share),)
+    if reservation is not None:
+        flags += (("--kv-cache-memory-bytes", reservation.bytes_per_gpu),)
+    if "mla" not in deployment.architecture.attention_kinds:
+        # MLA's backends each want a block of their own; vLLM then picks it.
+        flags += (("--block-size", deployment.engine.kv_block_tokens),)
+    return flags
+
+
+def _cache_flags(deployment: Deployment) -> Flags:
+    flags: list[tuple[str, str | bool]] = []
+    if deployment.kv_format is not None and deployment.technology("hidden") is not None:
+        flags.append(("--kv-cache-dtype", deployment.kv_format.option))
+        backend = deployment.kv_format.backend.get(deployment.hardware.compute_capability)
+        if backend is not None:
+            flags.append(("--attention-backend", backend))
+    recompute = deployment.decision.offload.policy == "recompute" and not deployment.request.shared_prefix_tokens
+    flags.append(("--disable-prefix-caching" if recompute else "--enable-prefix-caching", True))
+    return tuple(flags)
+
+
+def _uses_lmcache(deployment: Deployment) -> bool:
+    offload = deployment.decision.offload
+    return offload.policy == "swap" and (deployment.offload_backend == "lmcache" or offload.tier == "nvme")
+
+
+def _connector_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
+    """Where caches go below HBM, and how they get from the prefill to the decode pool."""
+    swaps = deployment.decision.offload.policy == "swap" and pool.role != "prefill"
+    tier_bytes = deployment.tier_bytes_per_instance(pool)
+    if swaps and pool.role == "serve" and not _uses_lmcache(deployment):
+        return (("--kv-offloading-backend", "native"), ("--kv-offloading-size", tier_bytes / 2**30))
+    connectors: list[dict[str, Any]] = []
+    if pool.role != "serve":
+        connectors.append({"kv_connector": "NixlConnector", "kv_role": "kv_both"})
+    if swaps and _uses_lmcache(deployment):
+        connectors.append({"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"})
+    elif swaps:
+        extra = {"cpu_bytes_to_use": tier_bytes}
+        connectors.append(
+            {"kv_connector": "OffloadingConnector", "kv_role": "kv_both", "kv_connector_extra_config": extra}
+        )
+    if not connectors:
+        return ()
+    if len(connectors) == 1:
+        return (("--kv-transfer-config", json.dumps(connectors[0])),)
+    both = {"kv_connector": "MultiConnector", "kv_role": "kv_both"}
+    return (("--kv-transfer-config", json.dumps({**both, "kv_connector_extra_config": {"connectors": connectors}})),)
+
+
+def _admission_flags(pool: PoolPlan) -> Flags:
+    """Refuse (503) what would push idle sessions out of the cache: at most one request per resident session."""
+    if pool.resident_sessions is None:
+        return ()
+    return (("--max-num-queued-reqs", max(pool.resident_sessions, pool.sequences) * pool.data_parallel),)
+
+
+def _node_flags(nodes: int) -> Flags:
+    if nodes == 1:
+        return ()
+    return (
+        ("--distributed-executor-backend", "mp"),
+        ("--nnodes", nodes),
+        ("--node-rank", "{rank}"),
+        ("--master-addr", "{head}"),
+    )
+
+
+def _environment(deployment: Deployment, pool: PoolPlan, lmcache: bool) -> dict[str, str]:
+    environment = {"VLLM_NO_USAGE_STATS": "1"}
+    if "chunked" in deployment.architecture.attention_kinds:
+        # Without it vLLM keeps whole caches for chunked layers, and the plan's sessions don't fit.
+        environment["VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE"] = "1"
+    if pool.role != "serve":
+        environment["VLLM_NIXL_SIDE_CHANNEL_PORT"] = str(TRANSFER_PORT)
+    if lmcache:
+        environment["LMCACHE_CONFIG_FILE"] = "{directory}/" + LMCACHE_FILE
+    return environment

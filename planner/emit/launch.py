@@ -1,0 +1,133 @@
+"""How an engine is started, before any platform writes it down: program, flags, environment, files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from planner.emit.deployment import PoolPlan
+
+Value = str | int | float | bool
+Flags = tuple[tuple[str, Value], ...]
+
+CONFIG_DIRECTORY = "/etc/plan"
+"""Where containers find the files of a launch."""
+SHARED_MEMORY_BYTES = 16 << 30
+"""Shared memory for the ranks of an instance to talk through, beside what offloading takes [bytes]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One pool's engine: what every instance of it is started with."""
+
+    engine: str
+    version: str
+    image: str
+    program: tuple[str, ...]
+    """The command and its positional arguments, the model among them."""
+    program_words: int
+    """How many of them start the program, before the model."""
+    flags: Flags
+    """In order; True is a bare flag."""
+    pool: PoolPlan
+    port: int
+    port_flag: str = "--port"
+    health_path: str = "/health"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Files that the command reads, by name; the command names them below ``directory``."""
+    config: str | None = None
+    """The same settings as the engine's own config file."""
+    config_command: str = ""
+    """Command that starts the engine from ``{file}``."""
+    batched_tokens: int = 0
+    """Tokens of one step where vLLM's allocation is known; else 0 [tokens]."""
+    notes: tuple[str, ...] = ()
+    """What an operator should know."""
+    nodes: int = 1
+    """Servers of one instance."""
+    gpus_per_node: int = 1
+    node_flags: Flags = ()
+    """Flags of an instance over several servers; ``{rank}``, ``{head}`` stand for the server's rank and the first
+    server's address."""
+    worker_flags: Flags = ()
+    """Of all servers but the first."""
+    shared_memory_bytes: int = SHARED_MEMORY_BYTES
+    host_memory_bytes: int = 0
+    """Host memory that the plan gives to caches [bytes]."""
+    disk_bytes: int = 0
+    """Local disk that the plan gives to caches [bytes]."""
+    pod_address_variable: str | None = None
+    """Environment variable that must hold the instance's own address."""
+    port_variables: tuple[str, ...] = ()
+    """Environment variables with ports that instances on one server must not share."""
+
+    def arguments(self, directory: str) -> list[str]:
+        """Return the whole command line with the launch's files below a directory."""
+        words = [word.replace("{directory}", directory) for word in self.program]
+        return words + flag_words(self.flags, directory)
+
+    def value(self, name: str) -> Value | None:
+        """Return the value of a flag, None if it isn't given."""
+        return next((value for flag, value in self.flags if flag == name), None)
+
+
+def flag_words(flags: Flags, directory: str = CONFIG_DIRECTORY) -> list[str]:
+    """Return flags as words of a command line."""
+    words: list[str] = []
+    for name, value in flags:
+        words.append(name)
+        if value is not True:
+            words.append(text(value).replace("{directory}", directory))
+    return words
+
+
+def text(value: Value) -> str:
+    """Return a value as a command line writes it: plain integers, no exponents for what is whole.
+
+    >>> text(1_001_750), text(0.92), text(512.0)
+    ('1001750', '0.92', '512')
+    """
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the instances of a launch stand when servers are filled in order."""
+
+    slots: int
+    """Instances on one server."""
+    first_gpu: int
+    """First GPU of the pool on a server that it shares with another pool."""
+    first_port: int
+
+
+def places(launches: list[Launch], gpus_per_node: int) -> dict[str, Place]:
+    """Return each pool's place, by role: side by side where all fit one server, else on servers of their own."""
+    total = sum(launch.gpus_per_node * launch.nodes * launch.pool.instances for launch in launches)
+    together = total <= gpus_per_node
+    found: dict[str, Place] = {}
+    gpu = 0
+    port = launches[0].port
+    for launch in launches:
+        slots = 1 if launch.nodes > 1 else min(launch.pool.instances, gpus_per_node // launch.gpus_per_node)
+        found[launch.pool.role] = Place(slots, gpu, port)
+        if together:
+            gpu += launch.gpus_per_node * launch.pool.instances
+            port += launch.pool.instances
+    return found
+
+
+def servers(pool: PoolPlan, gpus_per_node: int) -> tuple[int, int]:
+    """Return over how many servers an instance spreads, and its GPUs on each.
+
+    Whole tensor-parallel groups stay on a server where they fit.
+    """
+    gpus = pool.instance_gpus
+    if gpus <= gpus_per_node:
+        return 1, gpus
+    group = pool.tp if pool.tp <= gpus_per_node else 1
+    each = max(n for n in range(1, gpus_per_node + 1) if gpus % n == 0 and (n % group == 0 or group == 1))
+    return gpus // each, each

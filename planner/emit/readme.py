@@ -1,0 +1,177 @@
+"""The operator's page: what runs, what to expect, and how to find out whether it is true."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+from planner.emit.capacity import reserve
+from planner.emit.checks import load_test_words, quality_test_words, uncompressed_words
+from planner.emit.deployment import Deployment
+from planner.emit.launch import Launch
+from planner.emit.quoting import code, code_block, shell_lines
+from planner.emit.router import PORT, SESSION_HEADER, admission_cap, is_routed
+
+_GIB = 1 << 30
+
+
+def readme(deployment: Deployment, launches: list[Launch], files: Iterable[str]) -> str:
+    """Return the page as Markdown."""
+    parts = [
+        f"# {code(deployment.served_name)} on {deployment.cluster.gpus} x {deployment.hardware.name}",
+        _what_runs(deployment, launches),
+        "## Start",
+        _start(deployment, launches, set(files)),
+        "## What to expect",
+        _expectations(deployment, launches),
+        "## Keep it true",
+        _keep_true(deployment),
+        "## Check speed",
+        _speed_check(deployment),
+        "## Check quality",
+        _quality_check(deployment, launches),
+        "## Where it comes from",
+        _provenance(deployment, launches),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _what_runs(deployment: Deployment, launches: list[Launch]) -> str:
+    lines = []
+    for launch in launches:
+        pool = launch.pool
+        split = f"tp {pool.tp}, pp {pool.pp}, dcp {pool.dcp}, pcp {pool.pcp}, ep {pool.ep}"
+        lines.append(
+            f"- {pool.role}: {pool.instances} x {launch.engine} {launch.version} on {pool.instance_gpus} GPUs each "
+            f"({split}), sessions up to {deployment.max_model_len} tokens"
+        )
+    used = [f"{t.dimension} {code(t.point.id)}" for t in deployment.technologies]
+    lines.append(f"- weights: {code(deployment.decision.weights)}; compression: {', '.join(used) or 'none'}")
+    offload = deployment.decision.offload
+    where = f" to {offload.tier} through {deployment.offload_backend}" if offload.policy == "swap" else ""
+    lines.append(f"- between rounds: {offload.policy}{where}")
+    lines += [f"- note: {note}" for note in _notes(deployment, launches)]
+    return "\n".join(lines)
+
+
+def _notes(deployment: Deployment, launches: list[Launch]) -> list[str]:
+    notes = list(deployment.notes)
+    for launch in launches:
+        notes += [note for note in launch.notes if note not in notes]
+    return notes
+
+
+def _start(deployment: Deployment, launches: list[Launch], files: set[str]) -> str:
+    roles = [launch.pool.role for launch in launches]
+    lines = []
+    engine = launches[0].engine
+    if f"{engine}/{roles[0]}.sh" in files:
+        scripts = ", then ".join(code(f"{engine}/{role}.sh 0") for role in roles)
+        last = f", {code(f'{engine}/router.sh')} last" if f"{engine}/router.sh" in files else ""
+        lines.append(f"- shell: run {scripts} on the GPU servers, one call per instance{last}")
+        if launches[0].config:
+            command = code(launches[0].config_command.format(file=f"{engine}/{roles[0]}.yaml"))
+            lines.append(f"- or with the config file: {command}")
+    if "compose/compose.yaml" in files:
+        lines.append(
+            f"- compose: {code('docker compose -f compose/compose.yaml up -d')} (HF_TOKEN from the environment)"
+        )
+    if "kubernetes/kubernetes.yaml" in files:
+        secret = code("kubectl create secret generic hf-token --from-literal=token=$HF_TOKEN")
+        lines.append(f"- Kubernetes: {secret} once, then {code('kubectl apply -f kubernetes/kubernetes.yaml')}")
+        if any(launch.nodes > 1 for launch in launches):
+            lines.append("  (an instance spans servers: the cluster needs the LeaderWorkerSet controller)")
+    port = PORT if is_routed(deployment) else launches[0].port
+    lines.append(f"- clients: an OpenAI-compatible API on port {port}, model {code(deployment.served_name)}")
+    return "\n".join(lines)
+
+
+def _expectations(deployment: Deployment, launches: list[Launch]) -> str:
+    metrics, pool = deployment.document.metrics, launches[-1].pool
+    rows = [
+        ("time to first token, whole document", _seconds(metrics.ttft_cold_s)),
+        ("time to first token, later question", _seconds(metrics.ttft_warm_s)),
+        ("time per output token, worst step", _seconds(metrics.tpot_s)),
+        ("time per output token, mean", _seconds(metrics.tpot_mean_s)),
+        ("sessions that fit in HBM, whole cluster", str(metrics.concurrency)),
+        ("users", f"{metrics.users:.1f}"),
+        ("answers per hour", f"{metrics.interactions_per_hour:.1f}"),
+        ("KV cache of one session", f"{metrics.kv_bytes_per_session / _GIB:.3f} GiB"),
+        ("quality loss, mean", f"{metrics.quality_loss_mean:.2%}"),
+        ("quality loss at the plan's confidence", f"{metrics.quality_loss_at_confidence:.2%}"),
+    ]
+    held = reserve(deployment, pool, int(launches[-1].batched_tokens)) if launches[-1].batched_tokens else None
+    if held is not None and held.capacity is not None:
+        rows += [
+            ("KV tokens that an instance reports at start", str(held.capacity.tokens)),
+            ("concurrency that an instance reports at start", f"{held.capacity.concurrency:.2f}"),
+        ]
+    table = ["| quantity | predicted |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    return "\n".join([*table, "", "Times exclude queueing. `plan accuracy` says how far predictions have been off."])
+
+
+def _seconds(value: float | None) -> str:
+    return "not applicable" if value is None else f"{value:.4g} s"
+
+
+def _keep_true(deployment: Deployment) -> str:
+    cap = admission_cap(deployment)
+    lines = [
+        "- Idle sessions stay in HBM only as an LRU prefix cache; nothing reserves their memory. More than "
+        f"{int(deployment.document.metrics.users)} users at once push each other's documents out, and every later "
+        "question then pays for the whole document again."
+    ]
+    if is_routed(deployment):
+        header = code(f"{SESSION_HEADER}: <session>")
+        lines.append(f"- Send {header} with every request: the router sends a session to one instance.")
+    if cap is not None:
+        lines.append(f"- Requests beyond {cap} in the system are refused (429 or 503); let clients retry later.")
+    return "\n".join(lines)
+
+
+def _speed_check(deployment: Deployment) -> str:
+    words = load_test_words(deployment)
+    return "\n\n".join(
+        [
+            "The plan's sessions: documents that repeat, a question each time, at the planned rate. Compare its TTFT "
+            "and TPOT with the table above.",
+            code_block(shell_lines(words[:3], words[3:]), "sh"),
+        ]
+    )
+
+
+def _quality_check(deployment: Deployment, launches: list[Launch]) -> str:
+    words = quality_test_words(deployment)
+    bare = uncompressed_words(deployment, launches[-1])
+    return "\n\n".join(
+        [
+            f"RULER at {deployment.request.ctx} tokens, once on this deployment and once without compression. The "
+            "relative difference should be within the predicted loss.",
+            code_block(shell_lines(words[:1], words[1:]), "sh"),
+            "The same model without compression, one session at a time:",
+            code_block(shell_lines(bare[:3], bare[3:]), "sh"),
+        ]
+    )
+
+
+def _provenance(deployment: Deployment, launches: list[Launch]) -> str:
+    provenance = deployment.document.provenance
+    lines = [
+        f"- {code('plan.json')} is the exact plan; {code('provenance.json')} says what produced it.",
+        f"- catalog {code(provenance.catalog_hash)}, efficiency {code(provenance.efficiency)}, bounded by "
+        f"{code(str(provenance.bounded_by))}",
+    ]
+    lines += [f"- assumed: {code(text)}" for text in provenance.assumptions]
+    lines += [f"- {code(launch.image)}" for launch in launches[:1]]
+    return "\n".join(lines)
+
+
+def provenance_file(deployment: Deployment, launches: list[Launch], snapshots: Mapping[str, str]) -> str:
+    """Return what produced the plan and against what its flags were checked, as JSON."""
+    content = {
+        "plan": deployment.document.provenance.model_dump(mode="json"),
+        "engine": {"name": launches[0].engine, "version": launches[0].version, "image": launches[0].image},
+        "flags_checked_against": dict(snapshots),
+        "model": deployment.model_source,
+    }
+    return json.dumps(content, indent=2, ensure_ascii=True) + "\n"

@@ -1,0 +1,74 @@
+"""Engines and tools whose settings are keys of a file, or plain ``add_argument`` calls."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from scripts.engine_flags.reading import Flag, Wheel, calls, flag, plain_flag
+
+
+def lmcache(wheel: Wheel) -> dict[str, Any]:
+    """Return LMCache's configuration keys, from its literal table of definitions."""
+    tree = wheel.tree("lmcache/v1/config.py")
+    table = next(
+        statement.value
+        for statement in tree.body
+        if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.target) == "_CONFIG_DEFINITIONS"
+    )
+    keys: dict[str, Flag] = {}
+    for key, value in _items(table):
+        keys[key] = _without_names(_setting(dict(_items(value))["type"]))
+    return {"tables": {"config": keys}}
+
+
+def router(wheel: Wheel) -> dict[str, Any]:
+    """Return the flags of ``vllm-router``."""
+    flags = [plain_flag(call, {}) for call in calls(wheel.tree("vllm_router/router_args.py"), "add_argument")]
+    return {"flags": {record["names"][0]: record for record in flags if record["names"]}}
+
+
+def bench(wheel: Wheel) -> dict[str, Any]:
+    """Return the flags of ``vllm bench serve`` and its data sets."""
+    trees = [wheel.tree("vllm/benchmarks/serve.py"), wheel.tree("vllm/benchmarks/datasets/datasets.py")]
+    flags = [plain_flag(call, {}) for tree in trees for call in calls(tree, "add_argument")]
+    return {"flags": {record["names"][0]: record for record in flags if record["names"]}}
+
+
+def kvpress(wheel: Wheel) -> dict[str, Any]:
+    """Return the parameters of every press, inherited ones included."""
+    classes: dict[str, ast.ClassDef] = {}
+    for name in wheel.files("kvpress/presses/"):
+        classes.update({n.name: n for n in wheel.tree(name).body if isinstance(n, ast.ClassDef)})
+    tables = {name: _fields(node, classes) for name, node in sorted(classes.items()) if name.endswith("Press")}
+    return {"tables": tables}
+
+
+def _fields(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> dict[str, Flag]:
+    found: dict[str, Flag] = {}
+    for base in node.bases:
+        if isinstance(base, ast.Name) and base.id in classes:
+            found |= _fields(classes[base.id], classes)
+    for statement in node.body:
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            found[statement.target.id] = _without_names(_setting(statement.annotation))
+    return found
+
+
+def _items(node: ast.AST | None) -> list[tuple[str, ast.expr]]:
+    if not isinstance(node, ast.Dict):
+        return []
+    return [(str(k.value), v) for k, v in zip(node.keys, node.values, strict=True) if isinstance(k, ast.Constant)]
+
+
+def _setting(annotation: ast.AST) -> Flag:
+    written = ast.unparse(annotation)
+    many = "list" in written.lower()
+    for kind in ("bool", "int", "float", "dict"):
+        if kind in written and "str" not in written:
+            return flag([], "json" if kind == "dict" else kind, None, many)
+    return flag([], "str", None, many)
+
+
+def _without_names(record: Flag) -> Flag:
+    return {key: value for key, value in record.items() if key != "names"}
