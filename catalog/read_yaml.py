@@ -13,6 +13,7 @@ from catalog.errors import nearest
 from catalog.schema import KINDS, Entry
 
 _MAX_BYTES = 4 << 20
+_MAX_DEPTH = 50
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -38,6 +39,21 @@ class _StrictLoader(_Loader):  # type: ignore[misc]
         return super().construct_mapping(node, deep=deep)
 
 
+def _refuse_hostile(text: str) -> None:
+    """Refuse what would blow up when it is built or printed, from the stream of events."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.events.AliasEvent):
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise ValueError(f"line {line}: aliases (*name) aren't supported; write it out")
+        if isinstance(event, yaml.events.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.events.CollectionEndEvent):
+            depth -= 1
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"nested more than {_MAX_DEPTH} deep; a catalog entry is flatter")
+
+
 def parse_yaml(text: str, *, trusted: bool = False) -> Any:
     """Parse YAML without anchors and without repeated keys.
 
@@ -48,10 +64,7 @@ def parse_yaml(text: str, *, trusted: bool = False) -> Any:
     """
     try:
         if not trusted:
-            for event in yaml.parse(text, Loader=_Loader):
-                if isinstance(event, yaml.events.AliasEvent):
-                    line = event.start_mark.line + 1 if event.start_mark else 1
-                    raise ValueError(f"line {line}: aliases (*name) aren't supported; write it out")
+            _refuse_hostile(text)
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a subclass of SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark

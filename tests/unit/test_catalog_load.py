@@ -152,8 +152,10 @@ def test_all_problems_of_all_files_are_told_together_with_field_and_fix(write_en
         ("name: A GPU", "<<: 3", "line 2"),
         ("tdp: 400 W", "tdp: " + "9" * 5000, "line 13, column 6"),
         ("tdp: 400 W", "tdp: -1 W", "tdp: '-1 W' is not a positive number"),
-        ("tdp: 400 W", "tdp: " + "[" * 3000 + "]" * 3000, ""),
+        ("tdp: 400 W", "tdp: " + "[" * 3000 + "]" * 3000, "nested more than 50 deep"),
+        ("tdp: 400 W", "tdp: " + "{a: " * 60 + "}" * 60, "nested more than 50 deep"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_a_wrong_file_is_told_and_never_crashes(write_entry: Write, old: str, new: str, told: str) -> None:
     assert old in gpu()
