@@ -1,8 +1,17 @@
-"""The parts of a session on a pool: first prompt, decode step, later questions, swaps, transfers."""
+"""The parts of a session on a pool: first prompt, decode step, later questions, swaps, transfers.
+
+A prefill depends on a candidate only through its chunk and a few factors of its compression, so it is
+computed once for each of these that differ.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.cost.candidates import Candidates, Floats, Ints, Setting
 from planner.cost.links import link_bytes_per_s, pool_link_bytes_per_s
@@ -11,30 +20,108 @@ from planner.cost.session import RECOMPUTE, SWAP, Phases, PrefillPool
 from planner.cost.workload import Workload
 
 
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """One prefill, ``(candidate,)`` each."""
+
+    busy_s: Floats
+    """GPU time, pipeline full."""
+    latency_s: Floats
+    steps: Floats
+    """Decode steps that its chunks give way to."""
+    largest_s: Floats
+    """Its longest chunk through the whole pipeline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefills:
+    """The prefills that a pool may do."""
+
+    prompt: Prefill
+    """The first one: the document and, with growth, the first question."""
+    document: Prefill
+    question: Prefill
+    """A later question after a cache that was kept."""
+    again: Prefill
+    """A later question after a cache that was dropped: everything."""
+
+
+def prefills_of(work: Workload, pool: Pool, chunk: Ints) -> Prefills:
+    """Price every prefill in chunks of these sizes ``(candidate,)``; 0 asks for one piece."""
+    left = pool.left
+    first, inverse = _distinct(
+        (chunk, left.prefill_linear, left.prefill_attention, left.prefix_share, left.element_share, left.prefill_time)
+    )
+    pool, chunk = pool.take(first), chunk[first]
+    start = float(work.shared_prefix_tokens)
+    document = prompt = _prefill(pool, chunk, start, work.ctx_tokens)
+    if work.prompt_tokens > work.ctx_tokens:
+        prompt = _prefill(pool, chunk, start, work.prompt_tokens)
+    zero = np.zeros(len(first))
+    question = again = Prefill(zero, zero, zero, zero)
+    if work.rounds > 1:
+        asked = float(work.question_tokens)
+        if asked > 0:
+            mean = _prefill(pool, chunk, work.warm_tokens, work.warm_tokens + asked)
+            last = _prefill(pool, chunk, work.last_warm_tokens, work.last_warm_tokens + asked)
+            question = Prefill(mean.busy_s, mean.latency_s, mean.steps, last.largest_s)
+        again = _again(work, pool, chunk)
+    parts = (prompt, document, question, again)
+    return Prefills(*(Prefill(*(getattr(part, f.name)[inverse] for f in fields(Prefill))) for part in parts))
+
+
+def _prefill(pool: Pool, chunk: Ints, start: float, end: float) -> Prefill:
+    tokens = max(end - start, 1.0)
+    size = np.where(chunk <= 0, tokens, np.minimum(chunk, tokens))
+    busy, latency = pool.prefill_s(start, end, size)
+    return Prefill(busy, latency, pool.slots(end - start, size), pool.chunk_s(size, np.maximum(end - size, start)))
+
+
+def _again(work: Workload, pool: Pool, chunk: Ints) -> Prefill:
+    """GPU time: the mean of rounds 2 and R, no less than that over the rounds, as prefill is convex. Else: round R."""
+    start = float(work.shared_prefix_tokens)
+    grown = float(work.question_tokens if work.growth else 0)
+    early = _prefill(pool, chunk, start, 2.0 * work.warm_tokens - work.last_warm_tokens + grown)
+    last = _prefill(pool, chunk, start, work.last_warm_tokens + grown)
+    return Prefill((early.busy_s + last.busy_s) / 2.0, last.latency_s, last.steps, last.largest_s)
+
+
+def _distinct(columns: Sequence[NDArray[Any]]) -> tuple[Ints, Ints]:
+    """Rows that differ in some column, and for every row which of them it equals."""
+    key = np.zeros(len(columns[0]), dtype=np.int64)
+    for column in columns:
+        if (column != column[0]).any():
+            values, codes = np.unique(column, return_inverse=True)
+            _, key = np.unique(key * len(values) + codes, return_inverse=True)
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    return first, inverse
+
+
 def phases_of(
-    setting: Setting, pool: Pool, candidates: Candidates, sequences: Floats, has_prefill_pool: bool
+    setting: Setting, pool: Pool, candidates: Candidates, sequences: Floats, prefills: Prefills, has_prefill_pool: bool
 ) -> Phases:
     """Times of a session's parts on the replica that decodes it."""
     work = setting.workload
-    start, prompt = float(work.shared_prefix_tokens), float(work.prompt_tokens)
-    busy = latency = steps = largest = np.zeros(len(candidates))
-    if not has_prefill_pool:
-        size = chunk_sizes(candidates.prefill_chunk, prompt - start)
-        busy, latency = pool.prefill_s(start, prompt, size)
-        steps = pool.slots(prompt - start, size)
-        largest = pool.chunk_s(size, np.maximum(prompt - size, start))
-    later_busy, later_latency, later_steps, later_largest = _later_prefill(work, pool, candidates)
+    zero = np.zeros(len(candidates))
+    prompt = Prefill(zero, zero, zero, zero) if has_prefill_pool else prefills.prompt
+    recomputes = candidates.policy == RECOMPUTE
+    later = Prefill(
+        *(
+            np.where(recomputes, getattr(prefills.again, f.name), getattr(prefills.question, f.name))
+            for f in fields(Prefill)
+        )
+    )
     into, out = link_bytes_per_s(setting, candidates.tier)
     swaps = (candidates.policy == SWAP) & (work.rounds > 1)
     return Phases(
-        prefill_busy_s=busy,
-        prefill_latency_s=latency,
-        prefill_steps=steps,
-        largest_chunk_s=np.maximum(largest, later_largest),
+        prefill_busy_s=prompt.busy_s,
+        prefill_latency_s=prompt.latency_s,
+        prefill_steps=prompt.steps,
+        largest_chunk_s=np.maximum(prompt.largest_s, later.largest_s),
         step_s=pool.step_s(sequences, work.decode_tokens),
-        later_prefill_busy_s=later_busy,
-        later_prefill_latency_s=later_latency,
-        later_prefill_steps=later_steps,
+        later_prefill_busy_s=later.busy_s,
+        later_prefill_latency_s=later.latency_s,
+        later_prefill_steps=later.steps,
         swap_in_s=np.where(swaps, pool.warm_bytes / into, 0.0),
         swap_out_s=np.where(swaps, pool.warm_bytes / out, 0.0),
         swap_out_total_s=np.where(swaps, pool.last_warm_bytes / out, 0.0),
@@ -42,71 +129,18 @@ def phases_of(
     )
 
 
-def chunk_sizes(chunk: Ints, tokens: float) -> Floats:
-    """Tokens per chunk of a prefill of ``tokens`` tokens; 0 asks for one piece ``(candidate,)`` [tokens]."""
-    whole = max(tokens, 1.0)
-    return np.where(chunk <= 0, whole, np.minimum(chunk, whole))
-
-
-def _later_prefill(work: Workload, pool: Pool, candidates: Candidates) -> tuple[Floats, Floats, Floats, Floats]:
-    """GPU time, latency, decode steps given way to, and largest chunk of a later round's prefill.
-
-    A later round prefills its question after the cache; where the cache was dropped, everything.
-    """
-    zero = np.zeros(len(candidates))
-    if work.rounds == 1:
-        return zero, zero, zero, zero
-    asked = float(work.question_tokens)
-    question = (zero, zero, zero, zero)
-    if asked > 0:
-        size = chunk_sizes(candidates.prefill_chunk, asked)
-        busy, latency = pool.prefill_s(work.warm_tokens, work.warm_tokens + asked, size)
-        largest = pool.chunk_s(size, work.last_warm_tokens + asked - size)
-        question = (busy, latency, pool.slots(asked, size), largest)
-    recomputes = candidates.policy == RECOMPUTE
-    if not recomputes.any():
-        return question
-    again = _recomputed(work, pool, candidates)
-    busy, latency, steps, largest = (np.where(recomputes, a, q) for a, q in zip(again, question, strict=True))
-    return busy, latency, steps, largest
-
-
-def _recomputed(work: Workload, pool: Pool, candidates: Candidates) -> tuple[Floats, Floats, Floats, Floats]:
-    """As `_later_prefill`, of a cache that was dropped: the mean of rounds 2 and R, and the longest of them.
-
-    Prefill is convex in the length, so the mean of the two ends is no less than that over the rounds.
-    """
-    start = float(work.shared_prefix_tokens)
-    grown = float(work.question_tokens if work.growth else 0)
-    first = 2.0 * work.warm_tokens - work.last_warm_tokens + grown
-    last = work.last_warm_tokens + grown
-    size = chunk_sizes(candidates.prefill_chunk, last - start)
-    early_busy, _ = pool.prefill_s(start, first, size)
-    busy, latency = pool.prefill_s(start, last, size)
-    largest = pool.chunk_s(size, np.maximum(last - size, start))
-    return (early_busy + busy) / 2.0, latency, pool.slots(last - start, size), largest
-
-
-def document_s(work: Workload, pool: Pool, chunk: Ints) -> Floats:
-    """Time of the document alone, without a question, on an idle replica ``(candidate,)`` [s]."""
-    start, ctx = float(work.shared_prefix_tokens), float(work.ctx_tokens)
-    return pool.prefill_s(start, ctx, chunk_sizes(chunk, ctx - start))[1]
-
-
 def prefill_pool_of(
-    setting: Setting, pool: Pool, prefill: Pool, candidates: Candidates, gpu_utilisation: float
+    setting: Setting, pool: Pool, prefill: Pool, candidates: Candidates, prompt: Prefill
 ) -> PrefillPool:
     """What a prefill pool and the link to it give each replica of the decode pool."""
-    work = setting.workload
-    start, prompt = float(work.shared_prefix_tokens), float(work.prompt_tokens)
-    busy, latency = prefill.prefill_s(start, prompt, chunk_sizes(candidates.prefill_pool_chunk, prompt - start))
+    rho = setting.efficiency.gpu_utilisation
     ratio = candidates.prefill_replicas / candidates.replicas
     per_gpu = pool_link_bytes_per_s(setting, candidates, pool.gpus, prefill.gpus)
     # Every decode GPU receives its part, replicated heads included.
     session = pool.prompt_bytes * pool.gpus
     return PrefillPool(
-        sessions_per_s=gpu_utilisation * ratio / busy,
-        latency_s=latency,
+        sessions_per_s=rho * ratio / prompt.busy_s,
+        latency_s=prompt.latency_s,
         transfer_s=session / (per_gpu * min(pool.gpus, prefill.gpus)),
-        link_sessions_per_s=gpu_utilisation * per_gpu * np.minimum(pool.gpus, prefill.gpus * ratio) / session,
+        link_sessions_per_s=rho * per_gpu * np.minimum(pool.gpus, prefill.gpus * ratio) / session,
     )

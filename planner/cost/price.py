@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from planner.cost.candidates import DDR, NVME, Bools, Candidates, Floats, Ints, Setting
 from planner.cost.links import both_ways_ratio, link_bytes_per_s, tier_bytes
-from planner.cost.phases import document_s, phases_of, prefill_pool_of
+from planner.cost.phases import phases_of, prefill_pool_of, prefills_of
 from planner.cost.pool import Pool, compressed
 from planner.cost.session import BOUNDS, RECOMPUTE, SWAP, Phases, Steady, Traffic, aggregated, disaggregated
 from planner.cost.workload import Workload
@@ -96,24 +96,25 @@ def _groups(candidates: Candidates) -> Iterator[Ints]:
 
 
 def _price_group(setting: Setting, pools: dict[int, Pool], candidates: Candidates) -> Priced:
-    work, rho = setting.workload, setting.efficiency.gpu_utilisation
+    work = setting.workload
     pool = pools[int(candidates.shape[0])].take(candidates.compression)
     prefill_index = int(candidates.prefill_shape[0])
-    prefill = pools[prefill_index].take(candidates.compression) if prefill_index >= 0 else None
     fits, resident, serial = _residency(pool, candidates, work)
     sequences = np.where(serial, 1.0, candidates.decode_sequences.astype(np.float64))
     traffic = _traffic(setting, pool, candidates, resident, serial, sequences)
-    phases = phases_of(setting, pool, candidates, sequences, prefill is not None)
+    prefills = prefills_of(work, pool, candidates.prefill_chunk)
+    phases = phases_of(setting, pool, candidates, sequences, prefills, prefill_index >= 0)
     gpus = candidates.replicas.astype(np.float64) * pool.gpus
-    if prefill is None:
-        steady = aggregated(phases, traffic)
-        document = document_s(work, pool, candidates.prefill_chunk) if work.growth else phases.prefill_latency_s
+    if prefill_index < 0:
+        steady, document_s = aggregated(phases, traffic), prefills.document.latency_s
     else:
+        prefill = pools[prefill_index].take(candidates.compression)
+        elsewhere = prefills_of(work, prefill, candidates.prefill_pool_chunk)
         fits = fits & (prefill.fit >= 1)
         gpus = gpus + candidates.prefill_replicas * prefill.gpus
-        steady = disaggregated(phases, traffic, prefill_pool_of(setting, pool, prefill, candidates, rho))
-        document = document_s(work, prefill, candidates.prefill_pool_chunk)
-    return _collect(setting, pool, candidates, fits, resident, gpus, phases, steady, document)
+        given = prefill_pool_of(setting, pool, prefill, candidates, elsewhere.prompt)
+        steady, document_s = disaggregated(phases, traffic, given), elsewhere.document.latency_s
+    return _collect(setting, pool, candidates, fits, resident, gpus, phases, steady, document_s)
 
 
 def _residency(pool: Pool, candidates: Candidates, work: Workload) -> tuple[Bools, Floats, Bools]:
@@ -161,7 +162,7 @@ def _collect(
     gpus: Floats,
     phases: Phases,
     steady: Steady,
-    document: Floats,
+    document_s: Floats,
 ) -> Priced:
     work, replicas = setting.workload, candidates.replicas.astype(np.float64)
     sessions = np.where(fits, steady.sessions_per_s * replicas, 0.0)
@@ -179,7 +180,7 @@ def _collect(
         users=users,
         interactions_per_hour=interactions,
         bound=np.where(fits, steady.bound, BOUNDS.index("memory")),
-        prefill_s=document,
+        prefill_s=document_s,
         decode_s=work.output_tokens * phases.step_s,
         step_s=phases.step_s,
         tpot_s=steady.tpot_s,
