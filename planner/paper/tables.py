@@ -20,7 +20,7 @@ from planner.paper.view import GIB, View, critical_tokens, kept, kv_bytes, metri
 Cell = str | float | int | None
 CONTEXTS = (4_000, 50_000, 100_000)
 GPUS = ("a100-sxm-80gb", "h100-sxm-80gb", "h200-sxm-141gb", "mi300x", "rtx-4090")
-_NO_FIT = "weights don't fit"
+_NO_FIT = "don't fit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +167,7 @@ def hardware(study: Study) -> Table:
         tuple(rows),
         (
             "Prefill follows FLOP/s, decode HBM bandwidth, switch PCIe; users only grow with HBM (A100 to H100: none).",
+            "don't fit: the weights are larger than the HBM.",
             "Rates, with their sources: plan catalog show hardware ID. Which GPUs the paper compares wasn't recovered.",
         ),
     )

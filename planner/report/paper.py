@@ -72,11 +72,11 @@ def _new_table() -> RichTable:
 def _printed(rows: tuple[Comparison, ...]) -> RichTable:
     table = _new_table()
     for title in ("value", "printed", "provenance"):
-        table.add_column(title)
-    table.add_column("computed", justify="right")
-    table.add_column("deviation", justify="right")
-    table.add_column("", no_wrap=True)
-    table.add_column("how")
+        table.add_column(title, overflow="fold")
+    table.add_column("computed", justify="right", overflow="fold")
+    table.add_column("deviation", justify="right", overflow="fold")
+    table.add_column("", overflow="fold")
+    table.add_column("how", overflow="fold")
     for row in rows:
         head = (row.printed.what, row.printed.text, row.printed.source.provenance)
         for index, reading in enumerate(row.readings):
@@ -93,7 +93,7 @@ def _table(table: Table) -> RichTable:
     made = _new_table()
     for index, column in enumerate(table.columns):
         numeric = any(isinstance(row[index], float | int) for row in table.rows)
-        made.add_column(Text(column.title), justify="right" if numeric else "left")
+        made.add_column(Text(column.title), justify="right" if numeric else "left", overflow="fold")
     for row in table.rows:
         made.add_row(*(number(cell) for cell in row))
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import matplotlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from catalog.load import Catalog, built_in_directory
 from catalog.schema import Model
@@ -23,6 +25,7 @@ from planner.paper.session import busy_s, rounds_per_hour
 from planner.paper.tables import Table, session_throughput
 from planner.paper.view import View, kept, kv_bytes, metrics, paper_view, rounded
 from planner.report.figure import check_target, draw
+from planner.report.paper import PaperReport
 
 GOLDEN: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "golden" / "paper.json").read_text("utf-8"))
 EXACT = 1e-12
@@ -230,7 +233,7 @@ def test_parity_needs_a_250th_and_leaves_prefill(analysis: Analysis) -> None:
 
 
 def test_a_gpu_that_the_weights_do_not_fit_says_so(analysis: Analysis) -> None:
-    assert column(table_of(analysis, "hardware"), "users")["NVIDIA GeForce RTX 4090"] == "weights don't fit"
+    assert column(table_of(analysis, "hardware"), "users")["NVIDIA GeForce RTX 4090"] == "don't fit"
 
 
 def test_the_cost_model_agrees_with_the_closed_form_but_for_one_switch(study: Study) -> None:
@@ -240,6 +243,18 @@ def test_the_cost_model_agrees_with_the_closed_form_but_for_one_switch(study: St
     saved = busy_s(parts[1].prefill_s, parts[1].decode_s, parts[1].switch_s, 5) - parts[1].switch_s
     assert rows[1][-1] == pytest.approx(5 * 3600 / saved)
     assert rows[2][-1] == "cache doesn't fit"
+
+
+# --------------------------------------------------------------------------- report
+
+
+@pytest.mark.parametrize("width", [60, 80, 170])
+def test_a_narrow_terminal_cuts_nothing_off(analysis: Analysis, width: int) -> None:
+    console = Console(width=width, record=True, file=StringIO())
+    console.print(PaperReport(analysis))
+    text = console.export_text()
+    assert "…" not in text
+    assert "prefill [s]" in text or width < 170
 
 
 # --------------------------------------------------------------------------- figure
