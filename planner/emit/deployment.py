@@ -144,7 +144,8 @@ class Deployment:
     @property
     def served_name(self) -> str:
         """Name under which clients ask for the model."""
-        return Path(self.model_source).name if self.problem.model_entry is None else self.problem.model_id
+        name = Path(self.model_source).name if self.problem.model_entry is None else self.problem.model_id
+        return name.lstrip("-") or "model"  # a leading dash would be read as a flag
 
     @property
     def slug(self) -> str:
@@ -345,8 +346,8 @@ def _model_source(problem: Problem) -> str:
     else:
         path = Path(problem.model_id)
         source = str((path.parent if path.is_file() else path).absolute())
-    if any(not character.isprintable() for character in source):
-        raise InputError(f"the plan: model {source!r}: has control characters; rename the directory")
+    if source.startswith("-") or any(not character.isprintable() for character in source):
+        raise InputError(f"the plan: model {source!r}: begins with a dash or has control characters; rename it")
     return source
 
 

@@ -20,7 +20,8 @@ _PACKAGE = "catalog.engine_flags"
 
 def versions(engine: str) -> list[str]:
     """Return the versions of an engine that have a snapshot, in order of their names."""
-    return sorted(name.removeprefix(f"{engine}-") for name in _names() if name.startswith(f"{engine}-"))
+    rest = (name.removeprefix(f"{engine}-") for name in _names() if name.startswith(f"{engine}-"))
+    return sorted(version for version in rest if version[:1].isdigit())
 
 
 def snapshot(engine: str, version: str) -> Mapping[str, Any]:

@@ -43,8 +43,8 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
     refuse_unshipped(deployment, version, {"hidden"}, QUANTIZATION)
     if _uses_lmcache(deployment) and deployment.architecture.attention_kinds & {"sliding", "chunked", "linear"}:
         raise InputError(
-            f"offload: vllm {version} keeps whole caches for windowed layers when LMCache is its connector, so the plan's "
-            "sessions wouldn't fit; emit without lmcache, or plan with offload in DDR"
+            f"offload: vllm {version} keeps whole caches for windowed layers when LMCache is its connector, so the "
+            "plan's sessions wouldn't fit; emit without lmcache, or plan with offload in DDR"
         )
     return [_launch(deployment, pool, version) for pool in deployment.pools]
 

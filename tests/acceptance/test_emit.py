@@ -1,0 +1,266 @@
+"""Emitted files are what validators accept, what engines are started with, and what the plan says."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from catalog.load import open_catalog
+from catalog.schema import Model
+from compose_spec import PyCompose
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from planner.emit import emit, write
+from planner.plan import Document
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "emit"
+PLANS = sorted((GOLDEN / "plans").glob("*.json"))
+KUBERNETES = "1.37"
+SEVERAL_SERVERS = {"scout-1m-pp"}
+
+
+@cache
+def emitted(name: str) -> dict[str, str]:
+    document = Document.model_validate_json((GOLDEN / "plans" / f"{name}.json").read_text())
+    targets = [document.decision.engine, "kubernetes"]
+    if name not in SEVERAL_SERVERS:
+        targets.append("compose")
+    return emit(document, targets, open_catalog())
+
+
+names = pytest.mark.parametrize("name", [path.stem for path in PLANS])
+
+
+@names
+def test_the_files_are_the_golden_ones(name: str) -> None:
+    """PLAN_UPDATE_GOLDEN=1 writes them; the difference is to be read before it is committed."""
+    golden = GOLDEN / f"{name}.txt"
+    shown = {path: text for path, text in emitted(name).items() if path != "plan.json"}
+    text = "".join(f"===== {path}\n{content}" for path, content in shown.items())
+    if os.environ.get("PLAN_UPDATE_GOLDEN"):
+        golden.write_text(text, encoding="utf-8")
+    assert golden.read_text(encoding="utf-8") == text
+
+
+@names
+def test_the_plan_beside_the_files_is_exact(name: str) -> None:
+    plan = Document.model_validate_json((GOLDEN / "plans" / f"{name}.json").read_text())
+    assert Document.model_validate_json(emitted(name)["plan.json"]) == plan
+
+
+@names
+def test_kubernetes_takes_the_manifests(name: str) -> None:
+    kinds = [check_manifest(manifest) for manifest in yaml.safe_load_all(emitted(name)["kubernetes/kubernetes.yaml"])]
+    assert "Service" in kinds
+    assert "Deployment" in kinds or "LeaderWorkerSet" in kinds
+
+
+def check_manifest(manifest: dict[str, Any]) -> str:
+    """Validate a manifest strictly; those of custom resources by our own schema, their pods as pods."""
+    kind = str(manifest["kind"])
+    if kind == "LeaderWorkerSet":
+        schema = json.loads((GOLDEN / "schemas" / "leaderworkerset.json").read_text())
+        jsonschema.validate(manifest, schema)
+        group = manifest["spec"]["leaderWorkerTemplate"]
+        for part in ("leaderTemplate", "workerTemplate"):
+            check_pod(group[part])
+        meta = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": manifest["metadata"]}
+        kubernetes_validate.validate(meta, KUBERNETES, strict=True)
+    else:
+        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+    return kind
+
+
+def check_pod(template: dict[str, Any]) -> None:
+    wrapped = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "x"}, "template": template}
+    kubernetes_validate.validate(wrapped, KUBERNETES, strict=True)
+
+
+def test_a_mutated_manifest_is_refused() -> None:
+    manifest = next(iter(yaml.safe_load_all(emitted("llama70b-fp8")["kubernetes/kubernetes.yaml"])))
+    container = manifest["spec"]["template"]["spec"]["containers"][0]
+    container["startupProbes"] = container.pop("startupProbe")
+    with pytest.raises(kubernetes_validate.ValidationError):
+        check_manifest(manifest)
+
+
+def test_pods_wait_for_hours_of_loading_and_name_their_secret() -> None:
+    manifest = next(iter(yaml.safe_load_all(emitted("llama70b-fp8")["kubernetes/kubernetes.yaml"])))
+    pod = manifest["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    probe = container["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 3600
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": "8"}
+    token = next(e for e in container["env"] if e["name"] == "HF_TOKEN")
+    assert token["valueFrom"]["secretKeyRef"]["name"] == "hf-token"
+    assert "value" not in token
+    assert pod["nodeSelector"]["nvidia.com/gpu.compute.major"] == "8"
+    assert any(volume["name"] == "shm" and volume["emptyDir"]["medium"] == "Memory" for volume in pod["volumes"])
+
+
+@pytest.mark.parametrize("name", [path.stem for path in PLANS if path.stem not in SEVERAL_SERVERS])
+def test_compose_takes_the_file_and_gpus_are_given_once(name: str) -> None:
+    text = emitted(name)["compose/compose.yaml"]
+    PyCompose.from_yaml(text)
+    services = yaml.safe_load(text)["services"]
+    devices = [
+        gpu
+        for service in services.values()
+        for device in service.get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices", [])
+        for gpu in device["device_ids"]
+    ]
+    plan = Document.model_validate_json(emitted(name)["plan.json"])
+    assert len(devices) == len(set(devices)) == plan.metrics.gpus_used
+
+
+# --------------------------------------------------------------------------- what a shell really runs
+
+RECORD = """#!{python}
+import json, os, sys
+with open({out!r}, "a") as f:
+    f.write(json.dumps({{"argv": sys.argv, "env": dict(os.environ)}}) + "\\n")
+"""
+VERSION = """#!/bin/sh
+echo 0.33.0
+"""
+
+
+def run_script(files: dict[str, str], script: str, place: Path, **environment: str) -> list[dict[str, Any]]:
+    """Run an emitted script with engines that only write down how they were called."""
+    shutil.rmtree(place, ignore_errors=True)
+    programs = place / "bin"
+    programs.mkdir(parents=True)
+    record = place / "record.jsonl"
+    for name in ("vllm", "vllm-router", "sglang", "lmdeploy", "llama-server", "trtllm-serve"):
+        (programs / name).write_text(RECORD.format(python=sys.executable, out=str(record)))
+        (programs / name).chmod(0o755)
+    (programs / "python3").write_text(VERSION)
+    (programs / "python3").chmod(0o755)
+    write(files, place / "out")
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    arguments = shlex.split(environment.pop("ARGUMENTS", ""))
+    subprocess.run(
+        ["bash", str(place / "out" / script), *arguments],
+        check=True,
+        capture_output=True,
+        env={"PATH": path, "HOME": str(place), **environment},
+        cwd=place,
+        timeout=30,
+    )
+    return [json.loads(line) for line in record.read_text().splitlines()]
+
+
+def test_every_instance_gets_its_own_gpus_and_port(tmp_path: Path) -> None:
+    seen = set()
+    for instance in range(8):
+        (call,) = run_script(emitted("llama8b-int8"), "vllm/serve.sh", tmp_path, ARGUMENTS=str(instance))
+        words = call["argv"]
+        assert words[1:3] == ["serve", "meta-llama/Llama-3.1-8B"]
+        seen.add((call["env"]["CUDA_VISIBLE_DEVICES"], words[words.index("--port") + 1]))
+    assert seen == {(str(i), str(8000 + i)) for i in range(8)}
+
+
+def test_pools_on_one_server_share_its_gpus(tmp_path: Path) -> None:
+    files = emitted("llama8b-split")
+    gpus: list[str] = []
+    for role, count in (("prefill", 2), ("decode", 4)):
+        for instance in range(count):
+            (call,) = run_script(files, f"vllm/{role}.sh", tmp_path, ARGUMENTS=str(instance))
+            gpus += call["env"]["CUDA_VISIBLE_DEVICES"].split(",")
+    assert sorted(gpus) == [str(i) for i in range(8)]
+
+
+def test_the_router_knows_every_instance(tmp_path: Path) -> None:
+    (call,) = run_script(emitted("llama8b-split"), "vllm/router.sh", tmp_path)
+    words = call["argv"]
+    assert words.count("--prefill") == 2
+    assert words.count("--decode") == 4
+    assert words[words.index("--policy") + 1] == "consistent_hash"
+    assert words[words.index("--max-concurrent-requests") + 1] == str(4 * 4)
+    assert len({word for word in words if word.startswith("http://")}) == 6
+
+
+def test_servers_of_one_instance_have_their_rank(tmp_path: Path) -> None:
+    files = emitted("scout-1m-pp")
+    (first,) = run_script(files, "vllm/serve.sh", tmp_path, RANK="0", HEAD="10.0.0.1")
+    (second,) = run_script(files, "vllm/serve.sh", tmp_path, RANK="1", HEAD="10.0.0.1")
+    for rank, call in (("0", first), ("1", second)):
+        words = call["argv"]
+        assert words[words.index("--node-rank") + 1] == rank
+        assert words[words.index("--master-addr") + 1] == "10.0.0.1"
+    assert "--headless" in second["argv"]
+    assert "--headless" not in first["argv"]
+
+
+def test_another_version_of_the_engine_is_not_started(tmp_path: Path) -> None:
+    files = {path: text.replace("0.33.0", "0.34.0") for path, text in emitted("llama70b-fp8").items()}
+    with pytest.raises(subprocess.CalledProcessError):
+        run_script(files, "vllm/serve.sh", tmp_path)
+
+
+# --------------------------------------------------------------------------- hostile names
+
+HOSTILE = st.text(
+    alphabet=st.characters(
+        min_codepoint=32,
+        max_codepoint=0x2FFF,
+        exclude_characters="/\x7f",
+        exclude_categories=["Cc", "Cs", "Cn", "Zl", "Zp", "Cf", "Co"],
+    ),
+    min_size=1,
+    max_size=24,
+).filter(lambda name: name.isprintable() and name not in (".", "..") and len(name.encode()) < 200)
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=HOSTILE
+    | st.sampled_from(
+        [
+            "$(touch pwned)",
+            "`touch pwned`",
+            "'; touch pwned; '",
+            '"; touch pwned #',
+            "a: b\n".strip(),
+            "]() <b>",
+            "${HOME}",
+            "$(HOME)",
+            "--help",
+            "```",
+        ]
+    )
+)
+def test_a_hostile_path_stays_one_argument(name: str, tmp_path: Path) -> None:
+    directory = tmp_path / "models" / name
+    directory.mkdir(parents=True, exist_ok=True)
+    config = open_catalog().get(Model, "llama-3.1-8b").config
+    (directory / "config.json").write_text(json.dumps(config))
+    content = json.loads((GOLDEN / "plans" / "llama8b-int8.json").read_text())
+    content["request"]["model"] = str(directory)
+    files = emit(Document.model_validate(content), ["vllm", "compose", "kubernetes"], open_catalog())
+    (call,) = run_script(files, "vllm/serve.sh", tmp_path / "run")
+    assert call["argv"][2] == str(directory)
+    assert call["argv"][4] == (name.lstrip("-") or "model")
+    assert not list((tmp_path / "run").rglob("pwned"))
+    manifest = next(iter(yaml.safe_load_all(files["kubernetes/kubernetes.yaml"])))
+    check_manifest(manifest)
+    (container,) = manifest["spec"]["template"]["spec"]["containers"]
+    assert container["args"][0].replace("$$(", "$(") == str(directory)
+    service = yaml.safe_load(files["compose/compose.yaml"])["services"]["serve-0"]
+    assert service["command"][0].replace("$$", "$") == str(directory)
+    assert yaml.safe_load(files["vllm/serve.yaml"])["model"] == str(directory)
+    heading = files["README.md"].splitlines()[0]
+    assert heading.startswith("# `")
+    assert "<b>" not in heading.split("`")[-1]

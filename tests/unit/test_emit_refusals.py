@@ -1,0 +1,90 @@
+"""What an engine can't do is said, with the engines that can."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from catalog.load import open_catalog
+
+from planner.emit import emit
+from planner.errors import InputError
+from planner.plan import Document
+
+PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"
+
+
+def problems(name: str, targets: str = "vllm", engine_version: str | None = None, **changes: Any) -> str:
+    content = json.loads((PLANS / f"{name}.json").read_text())
+    for part, values in changes.items():
+        content[part] |= values
+    with pytest.raises(InputError) as raised:
+        emit(Document.model_validate(content), targets, open_catalog(), engine_version=engine_version)
+    return str(raised.value)
+
+
+def compressed(**choices: tuple[str, float | None]) -> dict[str, Any]:
+    return {"compression": {d: {"technique": t, "strength": s} for d, (t, s) in choices.items()}}
+
+
+def test_token_eviction_names_the_engines_that_ship_it() -> None:
+    text = problems("llama70b-fp8", decision=compressed(token=("snapkv_1024", None)))
+    assert "token: vllm 0.33.0 has no flag for snapkv_1024" in text
+    assert "transformers-kvpress" in text
+
+
+def test_every_problem_is_told_at_once() -> None:
+    bad = compressed(token=("snapkv_1024", None), attention=("quest_1024", None))
+    text = problems("llama70b-fp8", decision=bad)
+    assert "token:" in text
+    assert "attention:" in text
+
+
+def test_a_kv_format_that_the_gpu_lacks_is_refused() -> None:
+    bad = compressed(hidden=("kv_fp8_e4m3", 8.0))
+    text = problems("deepseek-v3-dcp", request={"gpus": "2x8xA100"}, decision=bad)
+    assert "hidden: vllm 0.33.0" in text
+
+
+def test_a_kv_format_of_another_engine_is_refused() -> None:
+    text = problems("llama70b-fp8", decision=compressed(hidden=("lcpp_q8_0", None)))
+    assert "no KV format for lcpp_q8_0" in text
+    assert "llama.cpp" in text
+
+
+def test_weights_that_the_engine_lacks_are_refused() -> None:
+    text = problems("llama70b-fp8", decision={"weights": "qserve_w4a8"})
+    assert "weights: vllm 0.33.0 has no flag for qserve_w4a8" in text
+
+
+def test_quantising_what_is_quantised_is_refused() -> None:
+    assert "quantised by its makers" in problems("deepseek-v3-dcp", decision={"weights": "awq4"})
+
+
+def test_a_version_without_a_snapshot_is_refused() -> None:
+    assert "known versions: 0.32.0, 0.33.0" in problems("llama70b-fp8", engine_version="0.20.0")
+
+
+def test_another_engine_than_the_plans_is_refused() -> None:
+    content = json.loads((PLANS / "llama70b-fp8.json").read_text())
+    content["decision"]["engine"] = "sglang"
+    with pytest.raises(InputError, match="made for sglang"):
+        emit(Document.model_validate(content), "vllm", open_catalog())
+
+
+def test_compose_is_refused_over_several_servers() -> None:
+    assert "compose runs on one server" in problems("scout-1m-pp", "compose")
+
+
+def test_unknown_targets_are_named_with_the_known_ones() -> None:
+    text = problems("llama70b-fp8", "vllm,kubernets")
+    assert "did you mean kubernetes?" in text
+    assert "--target" in problems("llama70b-fp8", "")
+
+
+def test_an_infeasible_plan_is_refused() -> None:
+    content = json.loads((PLANS / "llama70b-fp8.json").read_text()) | {"status": "infeasible"}
+    with pytest.raises(InputError, match="nothing to deploy"):
+        emit(Document.model_validate(content), "vllm", open_catalog())
