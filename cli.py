@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BAD_INPUT = 2
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
+_OF_NO_VERB = {"-h", "--help", "--version"}
 
 app = typer.Typer(
     name="plan",
@@ -221,7 +222,24 @@ def paper(
         print_analysis(analysis)
 
 
-# --------------------------------------------------------------------------- errors
+# --------------------------------------------------------------------------- the way in
+
+
+def name_verb(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the verb that they mean: options without a verb make a plan.
+
+    >>> name_verb(["--ctx", "1M", "--gpus", "8xA100"])
+    ['make', '--ctx', '1M', '--gpus', '8xA100']
+    >>> name_verb(["--catalog", "mine", "catalog", "list", "models"])
+    ['--catalog', 'mine', 'catalog', 'list', 'models']
+    """
+    first = 0
+    while first < len(arguments) and arguments[first].partition("=")[0] == "--catalog":
+        first += 1 if "=" in arguments[first] else 2
+    rest = list(arguments[first:])
+    if rest and rest[0].startswith("-") and rest[0] not in _OF_NO_VERB:
+        rest.insert(0, "make")
+    return [*arguments[:first], *rest]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -230,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from planner.errors import PlannerError
 
     try:
-        code = _run(arguments)
+        code = _run(name_verb(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except (PlannerError, CatalogError, UnknownEntryError) as error:
         typer.echo(f"plan: {error}", err=True)
@@ -248,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(arguments: Sequence[str] | None) -> int:
+def _run(arguments: Sequence[str]) -> int:
     try:
         app(args=arguments, prog_name="plan")
     except SystemExit as done:

@@ -116,6 +116,21 @@ def test_a_reader_that_leaves_is_no_error_to_talk_about(cache: Path) -> None:
     assert done.stderr == ""
 
 
+def test_a_terminal_without_accents_is_no_reason_to_fail(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "hardware").mkdir()
+    shipped = (ROOT / "catalog" / "hardware" / "l4.yaml").read_text(encoding="utf-8")
+    (tmp_path / "hardware" / "l4.yaml").write_text(shipped.replace("name: ", "name: é ", 1), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", "catalog", "show", "hardware", "L4", "--catalog", tmp_path],
+        capture_output=True,
+        text=True,
+        env={**_environment(cache), "PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "NVIDIA L4" in done.stdout
+
+
 def test_an_interrupt_is_quiet(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
