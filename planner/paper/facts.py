@@ -47,9 +47,6 @@ class Shape(Fact):
     query_heads: Annotated[int, Field(ge=1)]
     kv_heads: Annotated[int, Field(ge=1)]
     head_dim: Annotated[int, Field(ge=1)]
-    latent_dim: int | None = None
-    """MLA: elements of the latent, cached instead of K and V."""
-    rope_dim: int = 0
     experts: int = 0
     """Routed experts per layer."""
     active_experts: int = 0
@@ -66,14 +63,15 @@ class ComparedModel(Fact):
     shape: Shape | None = None
     params: Annotated[float, Field(gt=0)] | None = None
     """Rounded size; None: the exact count of the catalog's config."""
-    source: Origin
+    source: Origin | None = None
+    """Of the shape; a model of the catalog has its own."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> ComparedModel:
         if (self.catalog is None) == (self.shape is None):
             raise ValueError("give either catalog or shape")
-        if self.shape is not None and self.params is None:
-            raise ValueError("a shape needs params")
+        if self.shape is not None and (self.params is None or self.source is None):
+            raise ValueError("a shape needs params and source")
         return self
 
 
@@ -111,7 +109,7 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _with_origins(raw: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    return [{**row, "source": raw["sources"][row["source"]]} for row in raw[key]]
+    return [{**row, "source": raw["sources"][row["source"]]} if "source" in row else row for row in raw[key]]
 
 
 @cache

@@ -15,7 +15,7 @@ from planner.cost.session import NONE, SWAP
 from planner.paper.cases import Study
 from planner.paper.facts import compared_models, conventions
 from planner.paper.session import interleaved_users, rounds_per_hour
-from planner.paper.view import GIB, View, critical_tokens, kept, kv_bytes, metrics, priced, stage_of
+from planner.paper.view import GIB, View, critical_tokens, kept, kv_bytes, metrics, priced, shape_provenance, stage_of
 
 Cell = str | float | int | None
 CONTEXTS = (4_000, 50_000, 100_000)
@@ -191,7 +191,7 @@ def models(study: Study) -> Table:
                 *eight,
                 one.prefill_s,
                 one.decode_s,
-                model.source.provenance,
+                shape_provenance(study.catalog, model),
             )
         )
     return Table(

@@ -17,10 +17,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from catalog.architecture import Architecture, Experts, Layer, read_config
-from catalog.architecture.mla import Latent, latent_attention
-from catalog.architecture.parts import Heads, Part, attention
+from catalog.architecture.parts import Heads, attention
 from catalog.load import Catalog
-from catalog.schema import Hardware, Model, Node
+from catalog.schema import Hardware, Model, Node, Provenance
 from planner.cost.compression import ATTENTION, HEAD, HIDDEN, LAYER, TOKEN, CompressionTable, compression_table
 from planner.cost.compute import Rates, rates
 from planner.cost.efficiency import PEAK
@@ -37,6 +36,8 @@ EXACT_CAUSAL = 2.0
 """Coefficient of attention in the cost model: two FLOPs per multiplication and addition, half of the pairs."""
 DIMENSIONS = {"layer": LAYER, "head": HEAD, "token": TOKEN, "hidden": HIDDEN, "attention": ATTENTION}
 GIB = float(2**30)
+_WEAKER: tuple[Provenance, ...] = ("found", "derived", "secondary", "recalled")
+"""Each is weaker than the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,12 @@ def rounded(catalog: Catalog, model: ComparedModel, attention_coefficient: float
     attention_coefficient
         FLOPs of prefill attention per token, layer, unit of width and context token.
     """
-    layers = _config_layers(catalog, model) if model.shape is None else _shape_layers(model.shape, model.params or 0.0)
-    params = round(model.params) if model.params else _architecture(catalog, model).total_params
+    if model.shape is None:
+        config = read_config(catalog.get(Model, model.catalog or model.id).config)
+        layers, heads, params = config.layers, config.query_heads, round(model.params or config.total_params)
+    else:
+        params, heads = round(model.params or 0.0), model.shape.query_heads
+        layers = _shape_layers(model.shape, params)
     ordinary = params - sum(la.experts.count * la.experts.params_each for la in layers if la.experts)
     factor = attention_coefficient / EXACT_CAUSAL
     ends = [ordinary * i // len(layers) for i in range(len(layers) + 1)]
@@ -92,34 +97,27 @@ def rounded(catalog: Catalog, model: ComparedModel, attention_coefficient: float
         )
         for index, layer in enumerate(layers)
     )
-    heads = model.shape.query_heads if model.shape else _architecture(catalog, model).query_heads
     return Architecture("paper", same, 1, 1, heads, 0, 0, False, 0, 0, 10**9)
 
 
-def _architecture(catalog: Catalog, model: ComparedModel) -> Architecture:
-    return read_config(catalog.get(Model, model.catalog or model.id).config)
+def shape_provenance(catalog: Catalog, model: ComparedModel) -> Provenance:
+    """The weakest provenance among the sources of a model's shape."""
+    if model.source is not None:
+        return model.source.provenance
+    sources = catalog.get(Model, model.catalog or model.id).sources
+    speaking = [source.provenance for source in sources if not source.fields or "config" in source.fields]
+    return max(speaking or [source.provenance for source in sources], key=_WEAKER.index)
 
 
-def _config_layers(catalog: Catalog, model: ComparedModel) -> tuple[Layer, ...]:
-    return _architecture(catalog, model).layers
-
-
-def _shape_layers(shape: Shape, params: float) -> tuple[Layer, ...]:
+def _shape_layers(shape: Shape, params: int) -> tuple[Layer, ...]:
     """Equal layers of this shape, with the routed experts that its active size implies."""
-    part, experts = _attention(shape), None
+    width, experts = shape.query_heads * shape.head_dim, None
+    # Of the attention only the cache and the FLOPs per attended token count, whatever the model's width.
+    part = attention(Heads(width, shape.query_heads, shape.kv_heads, shape.head_dim, shape.head_dim))
     if shape.active_params is not None:
         idle = (params - shape.active_params) / (shape.experts - shape.active_experts)
         experts = Experts(shape.experts, shape.active_experts, round(idle / shape.layers))
     return (Layer(part.cache, 0, 0, 0, part.kv_heads, experts),) * shape.layers
-
-
-def _attention(shape: Shape) -> Part:
-    """The shape's attention, of which only the cache and the FLOPs per attended token are used."""
-    query, dim = shape.query_heads, shape.head_dim
-    if shape.latent_dim is None:
-        return attention(Heads(query * dim, query, shape.kv_heads, dim, dim))
-    latent = Latent(query * dim, query, 0, shape.latent_dim, dim, shape.rope_dim, dim)
-    return latent_attention(latent)
 
 
 def paper_view(

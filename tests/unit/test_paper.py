@@ -23,7 +23,7 @@ from planner.paper.facts import Origin, Printed, compared_models, conventions, p
 from planner.paper.levers import levers
 from planner.paper.session import busy_s, rounds_per_hour
 from planner.paper.tables import Table, session_throughput
-from planner.paper.view import View, kept, kv_bytes, metrics, paper_view, rounded
+from planner.paper.view import View, kept, kv_bytes, metrics, paper_view, rounded, stage_of
 from planner.report.figure import check_target, draw
 from planner.report.paper import PaperReport
 
@@ -151,12 +151,20 @@ def test_the_rounded_model_has_the_rounded_size(catalog: Catalog) -> None:
             assert architecture.active_params == pytest.approx(model.shape.active_params, rel=1e-6), model.id
 
 
-def test_shapes_agree_with_the_catalog_where_it_has_the_model(catalog: Catalog) -> None:
+def test_the_variants_differ_from_the_catalogs_model_in_kv_heads_only(study: Study) -> None:
+    per_token = {name: study.per_token(name) for name in ("yi-34b-mha", "yi-34b-200k", "yi-34b-mqa")}
+    assert per_token == {"yi-34b-mha": 56 * 30_720, "yi-34b-200k": 8 * 30_720, "yi-34b-mqa": 30_720}
+    flops = {sum(term.decode_flops for term in stage_of(study.model(name)).terms) for name in per_token}
+    assert len(flops) == 1
+
+
+def test_a_shape_is_no_better_known_than_its_weakest_source(catalog: Catalog, analysis: Analysis) -> None:
+    told = column(table_of(analysis, "models"), "provenance")
     for model in compared_models().values():
-        if model.shape is not None and catalog.has(Model, model.id):
-            here = rounded(catalog, model, 1.0)
-            there = rounded(catalog, model.model_copy(update={"shape": None, "catalog": model.id}), 1.0)
-            assert here.kv_bytes_per_token == there.kv_bytes_per_token, model.id
+        if model.catalog is not None:
+            known = {source.provenance for source in catalog.get(Model, model.catalog).sources}
+            assert told[model.name] in known, model.id
+    assert told["Yi-34B if MHA"] == "derived"
 
 
 def test_the_paper_view_is_the_catalogs_a100_but_for_the_conventions(study: Study) -> None:
