@@ -244,4 +244,6 @@ def _clashes(entries: Mapping[str, Mapping[str, _Read]]) -> Iterator[str]:
         for claim in claims:
             if claim in owners:
                 yield f"{read.path}: {field}: {claim!r} is already in {owners[claim]}; keep one of the two"
+            elif field == "points" and claim != read.entry.id and claim in entries["techniques"]:
+                yield f"{read.path}: {field}: {claim!r} is also a technique; rename the point"
             owners[claim] = read.path

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -220,6 +222,22 @@ def test_validate_checks_a_point_that_two_techniques_claim(plan: Plan, write_ent
     assert "keeper2.yaml: points: 'keeper_half' is already in" in output.stderr
 
 
+def test_validate_checks_a_point_that_is_called_like_a_technique(plan: Plan, write_entry: Write) -> None:
+    text = TECHNIQUE.replace("engines: [{engines: name}]\n", "").replace("keeper_half", "snapkv")
+    output = plan("catalog", "validate", write_entry("techniques", "keeper", text))
+    assert output.code == 2
+    assert "keeper.yaml: points: 'snapkv' is also a technique; rename the point" in output.stderr
+
+
+def test_validate_checks_two_servers_for_one_gpu(plan: Plan, write_entry: Write) -> None:
+    shipped = next(path for path in SHIPPED if path.parent.name == "nodes" and "\ndefault_for: [" in path.read_text())
+    text = shipped.read_text(encoding="utf-8").replace(f"\nid: {shipped.stem}\n", "\nid: other\n")
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("aliases:"))
+    output = plan("catalog", "validate", write_entry("nodes", "other", text))
+    assert output.code == 2
+    assert "other.yaml: default_for: " in output.stderr
+
+
 def test_validate_refuses_a_directory_without_entries(plan: Plan, tmp_path: Path) -> None:
     output = plan("catalog", "validate", tmp_path)
     assert output.code == 2
@@ -284,3 +302,15 @@ def test_looking_up_a_fact_imports_neither_numpy_nor_the_solver() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.benchmark
+def test_looking_up_a_fact_takes_less_than_half_a_second(cache: Path) -> None:
+    command = [sys.executable, "-m", "cli", "catalog", "show", "hardware", "A100"]
+    environment = {**os.environ, "PLAN_CACHE": str(cache), "PYTHONPATH": str(Path(__file__).parents[2])}
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True, env=environment)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5
