@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,7 @@ def test_a_kept_share_of_any_dimension_is_that_share_of_the_cache(share: float, 
     assert kv_bytes(view, 50_000, kept(**{dimension: share})) == pytest.approx(share * kv_bytes(view, 50_000))
 
 
+@cache
 def _view() -> View:
     return paper_view(Catalog([built_in_directory()]))
 
