@@ -66,7 +66,7 @@ def read_context(fields: Fields, default: int | None = None) -> int:
     ``longrope``, or the model's authors ask to raise it by hand; ``linear`` and ``dynamic`` multiply it,
     as vLLM 0.33 reads it.
     """
-    names = CONTEXT_NAMES
+    names: tuple[str, ...] = CONTEXT_NAMES
     limit = fields.raw("model_max_length")
     if not isinstance(limit, int) or limit > MAX_TOKENS:
         # Tokenizers' 1e30 finds its way into configs, and means: not stated.
@@ -99,7 +99,7 @@ def native_weight_bits(config: Mapping[str, object]) -> float | None:
         return None
     method = str(quant.get("quant_method", "")).lower()
     algorithm = str(quant.get("moe_quant_algo") or quant.get("quant_algo") or "").upper()
-    if method == "mxfp4" or config.get("expert_dtype") == "fp4" and "NVFP4" not in algorithm:
+    if method == "mxfp4" or (config.get("expert_dtype") == "fp4" and "NVFP4" not in algorithm):
         return 4.25
     if "NVFP4" in algorithm:
         return 4.5
@@ -108,11 +108,15 @@ def native_weight_bits(config: Mapping[str, object]) -> float | None:
     if method in ("awq", "gptq", "auto-round"):
         return _grouped(quant.get("bits"), quant.get("group_size"))
     groups = quant.get("config_groups")
-    first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
-    weights = first.get("weights") if isinstance(first, Mapping) else None
-    if isinstance(weights, Mapping):
-        return _grouped(weights.get("num_bits"), weights.get("group_size"))
-    return None
+    found = [_group_bits(group) for group in groups.values()] if isinstance(groups, Mapping) else []
+    known = [bits for bits in found if bits is not None]
+    # Several groups mean layers of several precisions: the widest, so that the weights fit.
+    return max(known) if known and len(known) == len(found) else None
+
+
+def _group_bits(group: object) -> float | None:
+    weights = group.get("weights") if isinstance(group, Mapping) else None
+    return _grouped(weights.get("num_bits"), weights.get("group_size")) if isinstance(weights, Mapping) else None
 
 
 def _grouped(bits: object, group: object) -> float | None:

@@ -47,9 +47,7 @@ DENSE: dict[str, Style] = {
     "llama": Style(kv_default=True, qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias"),
     "mistral": Style(window="all"),
     "qwen2": Style(qkv_bias=True, window="upper"),
-    "qwen3": Style(
-        dim=128, qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="head", window="upper"
-    ),
+    "qwen3": Style(dim=128, qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="head", window="upper"),
     "mimo": Style(qkv_bias="attention_bias", window="upper"),
     "gemma": Style(dim=256, qkv_bias="attention_bias", out_bias="attention_bias", tied=True),
     "gemma2": Style(
@@ -108,7 +106,9 @@ DENSE: dict[str, Style] = {
     "smollm3": Style(
         qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias", tied=True, window="no_rope"
     ),
-    "seed_oss": Style(dim=128, qkv_bias="attention_bias", bias_default=True, out_bias="attention_out_bias", mlp_bias="mlp_bias"),
+    "seed_oss": Style(
+        dim=128, qkv_bias="attention_bias", bias_default=True, out_bias="attention_out_bias", mlp_bias="mlp_bias"
+    ),
     "glm": Style(dim=128, qkv_bias="attention_bias", bias_default=True),
     "glm4": Style(dim=128, qkv_bias="attention_bias", bias_default=True, norms=4),
 }

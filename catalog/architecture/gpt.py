@@ -45,9 +45,7 @@ def opt(fields: Fields) -> Architecture:
     block = feed_forward(hidden, fields.count("ffn_dim"), gated=False, bias=bias)
     positions = (read_context(fields) + 2) * hidden
     layers = [layer(part, block, norms=2 * affine * hidden)] * count
-    return assemble(
-        fields, layers, hidden, heads.query, tied=True, final=last * hidden, extra_embedding=positions
-    )
+    return assemble(fields, layers, hidden, heads.query, tied=True, final=last * hidden, extra_embedding=positions)
 
 
 def gptj(fields: Fields) -> Architecture:
@@ -127,7 +125,9 @@ def nemotron_nas(fields: Fields) -> Architecture:
         blocks = []
     layers = []
     for index, block in enumerate(blocks):
-        here = Fields(block if isinstance(block, dict) else {}, fields.problems, f"{fields.path}block_configs[{index}].")
+        here = Fields(
+            block if isinstance(block, dict) else {}, fields.problems, f"{fields.path}block_configs[{index}]."
+        )
         parts, norms = [], 0
         mixer, ffn = here.nested("attention"), here.nested("ffn")
         for sub in (mixer, ffn):

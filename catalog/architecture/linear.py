@@ -11,6 +11,8 @@ counts: ``transformers`` 5.24.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from catalog.architecture.architecture import Architecture
 from catalog.architecture.assemble import assemble
 from catalog.architecture.dense import combine
@@ -116,12 +118,15 @@ def linear_part(
 
 
 def kimi_linear(fields: Fields) -> Architecture:
-    """Kimi Linear: three delta-attention layers (decay per channel), then one of MLA."""
+    """Kimi Linear and K3: three delta-attention layers (decay per channel), then one of MLA.
+
+    K3 adds output gates, experts in a latent space and attention residuals; its shapes are those of vLLM
+    0.33 (``vllm/models/kimi_k3``), and its vision tower isn't counted.
+    """
     count, hidden = fields.layers(), fields.count("hidden_size")
-    for name in ("routed_expert_hidden_size", "attn_res_block_size"):
-        if fields.has(name):
-            fields.problem(name, "belongs to Kimi K3, whose layers aren't known here", "plan it when its code is public")
     shape = read_latent(fields, hidden)
+    if fields.flag("mla_use_output_gate"):
+        shape = replace(shape, gate=hidden * shape.query * shape.v_dim)
     setup = fields.nested("linear_attn_config")
     if setup is None:
         setup = Fields({}, [])
@@ -132,8 +137,26 @@ def kimi_linear(fields: Fields) -> Architecture:
         ["full" if i in full else "linear" for i in range(count)],
         {"full": lambda: latent_attention(shape), "linear": lambda: _delta_attention(setup, hidden)},
     )
-    blocks = deepseek_ffn(fields, hidden, count)
-    return assemble(fields, combine(mixers, blocks, 2 * hidden), hidden, shape.query)
+    width = fields.count("routed_expert_hidden_size", default=0, least=0)
+    blocks = _latent_ffn(fields, hidden, count, width) if width else deepseek_ffn(fields, hidden, count)
+    # Attention residuals: a norm and a projection to one weight, twice per layer and once at the end.
+    residual = 2 * hidden if fields.has("attn_res_block_size") else 0
+    layers = combine(mixers, blocks, 2 * hidden + 2 * residual)
+    return assemble(fields, layers, hidden, shape.query, final=hidden + residual)
+
+
+def _latent_ffn(fields: Fields, hidden: int, count: int, width: int) -> list[Part]:
+    """Kimi K3: dense first layers, then experts that work at a smaller width, and shared ones at the full."""
+    inner = fields.count("moe_intermediate_size")
+    number, active = read_experts(fields, "num_experts")
+    shared = fields.count("num_shared_experts", default=0, least=0) * inner
+    norm = width if fields.flag("latent_moe_use_norm") else 0
+    sparse = experts(hidden, inner, number, active, shared=shared, width=width, router_extra=norm)
+    dense = feed_forward(hidden, fields.count("intermediate_size"))
+    first = fields.count("first_k_dense_replace", least=0)
+    if fields.count("moe_layer_freq", default=1) != 1:
+        fields.problem("moe_layer_freq", "is not 1", "other patterns aren't known for this family")
+    return [dense if i < first else sparse for i in range(count)]
 
 
 def _delta_attention(setup: Fields, hidden: int) -> Part:
@@ -141,10 +164,12 @@ def _delta_attention(setup: Fields, hidden: int) -> Part:
     dim = setup.count("head_dim", most=100_000)
     kernel = setup.count("short_conv_kernel_size", default=4, most=1000)
     wide = heads * dim
-    params = 4 * wide * hidden + 3 * wide * kernel + hidden * heads + 2 * dim * wide + wide + heads
+    params = 4 * wide * hidden + 3 * wide * kernel + hidden * heads + dim * wide + wide + heads
+    full_gate = setup.flag("use_full_rank_gate")
+    params += wide * hidden if full_gate else dim * wide
     return linear_part(
         params=params,
-        norm=dim + 2 * hidden * dim,
+        norm=dim + (1 if full_gate else 2) * hidden * dim,
         elements=wide * dim,
         heads=heads,
         conv=3 * wide,
@@ -202,9 +227,7 @@ def lfm2(fields: Fields) -> Architecture:
         state = float((kernel - 1) * hidden * _CONV_BYTES)
         params = hidden * (kernel + 4 * hidden) + (5 * hidden if bias else 0)
         flops = 2.0 * kernel * hidden
-        return Part(
-            sharded=params, state_bytes=state, conv_state_bytes=state, state_heads=hidden, scan_flops=flops
-        )
+        return Part(sharded=params, state_bytes=state, conv_state_bytes=state, state_heads=hidden, scan_flops=flops)
 
     mixers = by_kind(
         kinds, {"full": lambda: attention(heads, q_norm=heads.k_dim, k_norm=heads.k_dim), "conv": convolution}

@@ -130,7 +130,9 @@ def _nemotron_kinds(fields: Fields) -> list[str]:
         return ["mamba"]
     if declared not in (None, len(pattern)):
         fields.problem(
-            "num_hidden_layers", f"{declared}, but hybrid_override_pattern has {len(pattern)} letters", "make both agree"
+            "num_hidden_layers",
+            f"{declared}, but hybrid_override_pattern has {len(pattern)} letters",
+            "make both agree",
         )
     return [_LETTERS[letter] for letter in pattern]
 

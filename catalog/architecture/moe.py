@@ -281,9 +281,7 @@ def step3p7(fields: Fields) -> Architecture:
     if fields.has("attention_other_setting"):
         fields.problem("attention_other_setting", "head counts per kind of layer aren't supported", "remove it")
     made = {
-        window: attention(
-            heads, q_norm=heads.k_dim, k_norm=heads.k_dim, gate=heads.query * hidden, window=window
-        )
+        window: attention(heads, q_norm=heads.k_dim, k_norm=heads.k_dim, gate=heads.query * hidden, window=window)
         for window in set(windows)
     }
     first = fields.count("first_k_dense_replace", default=3, least=0)
@@ -353,9 +351,7 @@ def gemma4(fields: Fields) -> Architecture:
         vocab = fields.count("vocab_size_per_layer_input", default=fields.count("vocab_size"), most=100_000_000)
         extra = vocab * count * per_layer
         final = hidden * count * per_layer + per_layer
-    return assemble(
-        fields, layers, hidden, local.query, tied=True, final=hidden + final, extra_embedding=extra
-    )
+    return assemble(fields, layers, hidden, local.query, tied=True, final=hidden + final, extra_embedding=extra)
 
 
 def _gemma4_experts(fields: Fields, hidden: int) -> Part:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from catalog.architecture.architecture import Architecture
 from catalog.architecture.assemble import native_weight_bits
-from catalog.architecture.dense import DENSE, chatglm, internlm2, reader
 from catalog.architecture.deepseek_v4 import deepseek_v4
+from catalog.architecture.dense import DENSE, chatglm, internlm2, reader
 from catalog.architecture.fields import Fields, shown
 from catalog.architecture.gpt import bloom, falcon, gpt2, gpt_neox, gptj, nemotron_nas, opt
 from catalog.architecture.linear import kimi_linear, lfm2, minimax, qwen3_5, qwen3_next
@@ -147,7 +147,7 @@ def read_config(source: Mapping[str, object], *, where: str = "config.json") -> 
     Traceback (most recent call last):
     ...
     catalog.architecture.read.UnknownArchitectureError: config.json: model_type: 'lama' isn't known; \
-did you mean llama? Its fields look like Llama's: if it is one in all but name, set model_type to llama
+did you mean llama or llama4 or jamba? Its fields read as Llama's: if it is one in all but name, set model_type to llama
     """
     if not isinstance(source, Mapping):
         raise UnknownArchitectureError([f"holds {shown(source)}, no object; give a model's config.json"], where)
@@ -191,13 +191,17 @@ def load_config(path: Path) -> dict[str, object]:
     try:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise UnknownArchitectureError(["isn't a file; give a config.json or the directory that holds it"], str(file))
+            raise UnknownArchitectureError(
+                ["isn't a file; give a config.json or the directory that holds it"], str(file)
+            )
         if status.st_size > MAX_BYTES:
             raise UnknownArchitectureError([f"is larger than {MAX_BYTES >> 20} MiB; give a config.json"], str(file))
         parsed = json.loads(file.read_bytes(), object_pairs_hook=_one_value_per_key)
     except OSError as error:
         what = "doesn't exist" if isinstance(error, FileNotFoundError) else f"can't be read: {error.strerror}"
-        raise UnknownArchitectureError([f"{what}; give a config.json or the directory that holds it"], str(file)) from None
+        raise UnknownArchitectureError(
+            [f"{what}; give a config.json or the directory that holds it"], str(file)
+        ) from None
     except json.JSONDecodeError as error:
         at = f"line {error.lineno}, column {error.colno}"
         raise UnknownArchitectureError([f"isn't JSON: {error.msg} at {at}; download it again"], str(file)) from None
@@ -257,15 +261,25 @@ def _mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, Mapping) else {}
 
 
-_LLAMA_FIELDS = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")
+_FOREIGN = ("conv", "expert", "linear", "lora", "mamba", "ssm", "state_size", "window")
+"""Parts of field names that a plain decoder doesn't have."""
+
+
+def _reads_as_llama(source: Mapping[str, object]) -> bool:
+    problems: list[str] = []
+    fields = Fields(source, problems)
+    READERS["llama"](fields)
+    fields.check_unread()
+    return not problems and not any(part in field for field in source for part in _FOREIGN if source[field])
 
 
 def _advice(name: str, source: Mapping[str, object]) -> str:
-    near = nearest(name, [*READERS, *WRAPPERS])
+    known = sorted({*READERS, *WRAPPERS})
+    near = nearest(name, known)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
-    if all(field in source for field in _LLAMA_FIELDS):
-        return f"{meant}Its fields look like Llama's: if it is one in all but name, set model_type to llama"
+    if _reads_as_llama(source):
+        return f"{meant}Its fields read as Llama's: if it is one in all but name, set model_type to llama"
     inner = _mapping(source.get("text_config")).get("model_type")
     if isinstance(inner, str) and inner in READERS:
         return f"{meant}If its language model alone decides what is cached, give its text_config as a config.json"
-    return f"{meant}Known are {', '.join(sorted({*READERS, *WRAPPERS}))}; set model_type to one that caches alike"
+    return f"{meant}If it caches exactly as a known family does, set model_type to that: {', '.join(known)}"
