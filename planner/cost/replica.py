@@ -133,6 +133,8 @@ def shape_problems(architecture: Architecture, shape: Shape, replicas: int = 1) 
     if architecture.query_heads % shape.tp:
         near = ", ".join(str(tp) for tp in range(1, 65) if architecture.query_heads % tp == 0)
         problems.append(f"tp {shape.tp} doesn't divide {architecture.query_heads} query heads; use one of {near}")
+    else:
+        problems += _kv_head_problems(architecture, shape.tp)
     if shape.pp > len(architecture.layers):
         problems.append(f"pp {shape.pp} exceeds the {len(architecture.layers)} layers; use fewer stages")
     if shape.dcp > 1:
@@ -151,6 +153,12 @@ def shape_problems(architecture: Architecture, shape: Shape, replicas: int = 1) 
         elif any(la.experts and la.experts.count % shape.ep for la in architecture.layers):
             problems.append(f"ep {shape.ep} doesn't divide the number of experts")
     return problems
+
+
+def _kv_head_problems(architecture: Architecture, tp: int) -> list[str]:
+    kv_heads = sorted({layer.kv_heads for layer in architecture.layers if layer.cache})
+    clashing = [heads for heads in kv_heads if max(heads, tp) % min(heads, tp)]
+    return [f"tp {tp} and {heads} KV heads: one must divide the other; use a tp that does" for heads in clashing[:1]]
 
 
 def shard(architecture: Architecture, shape: Shape, weights: WeightFormat) -> Replica:
