@@ -70,11 +70,13 @@ class Fields:
     def __init__(self, values: Mapping[str, object], problems: list[str], path: str = "") -> None:
         self._values = values
         self._seen: set[str] = set()
+        self._wrong: set[str] = set()
         self.problems = problems
         self.path = path
 
     def problem(self, field: str, what: str, fix: str) -> None:
         """Note ``field: what is wrong; what to do``, once."""
+        self._wrong.add(field)
         text = f"{self.path}{field}: {what}; {fix}"
         if text not in self.problems:
             self.problems.append(text)
@@ -87,6 +89,10 @@ class Fields:
     def has(self, *names: str) -> bool:
         """Whether one of these fields is present and not null."""
         return self.raw(*names) is not None
+
+    def sound(self, *names: str) -> bool:
+        """Whether none of these fields has a problem, so that its value can be compared with others."""
+        return self._wrong.isdisjoint(names)
 
     def ignore(self, *names: str) -> None:
         """Count these fields as read: the family knows them and they change nothing that is cached."""

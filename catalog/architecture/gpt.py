@@ -14,7 +14,7 @@ _ALIBI_CONTEXT = 2048
 
 
 def _one_kv_per_head(fields: Fields, hidden: int, query: int) -> Heads:
-    if hidden % query:
+    if hidden % query and fields.sound(*_HIDDEN, *_QUERY):
         fields.problem(_QUERY[0], f"{query} doesn't divide hidden_size {hidden}", "correct either")
     dim = max(1, hidden // query)
     return Heads(hidden, query, query, dim, dim)

@@ -90,7 +90,8 @@ def read_heads(
     query = fields.count(*query_names, most=100_000)
     kv = fields.count("num_key_value_heads", default=query if kv_default else None, most=100_000)
     check_groups(fields, query, kv)
-    if not fields.has(*dim_names) and dim is None and hidden % query:
+    sound = fields.sound("hidden_size", *query_names)
+    if not fields.has(*dim_names) and dim is None and hidden % query and sound:
         fields.problem(query_names[0], f"{query} doesn't divide hidden_size {hidden}", "add head_dim or correct either")
     size = fields.count(*dim_names, default=dim or max(1, hidden // query), most=100_000)
     return Heads(hidden, query, kv, size, size)
@@ -98,7 +99,7 @@ def read_heads(
 
 def check_groups(fields: Fields, query: int, kv: int, name: str = "num_key_value_heads") -> None:
     """Note a problem unless `kv` KV heads divide `query` query heads."""
-    if query % kv:
+    if query % kv and fields.sound(name, "num_attention_heads"):
         fields.problem(name, f"{kv} KV heads don't divide {query} query heads", "correct either")
 
 
