@@ -456,6 +456,8 @@ class Engine(Entry):
     """Share of HBM that the engine takes by default."""
     parallelism: Parallelism
     chunked_prefill: bool
+    continuous_batching: bool = True
+    """False: a library that runs one batch at a time, not a server; planned only when named."""
     long_prefill_throttle: str | None = None
     disaggregated: str | None = None
     offload: tuple[Offload, ...] = ()

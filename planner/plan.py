@@ -36,6 +36,8 @@ class Choice(_Document):
 
     technique: str = "none"
     strength: float | None = None
+    point: str | None = None
+    """Catalog id of the point, where technique and strength don't name one; plans always give it."""
 
 
 class Compression(_Document):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from planner.cost.candidates import NVME, Candidates, Floats, Ints, Setting
+from planner.cost.candidates import NVME, Floats, Ints, Setting
 
 _NO_DISK_BYTES_PER_S = 1e-9
 """Where a node has no NVMe: nothing moves, and nothing fits."""
@@ -36,9 +36,9 @@ def tier_bytes(setting: Setting, tier: Ints, gpus: int) -> Floats:
     return np.where(tier == NVME, nvme, setting.node.host_memory) * (gpus / setting.node.gpus)
 
 
-def pool_link_bytes_per_s(setting: Setting, candidates: Candidates, decode_gpus: int, prefill_gpus: int) -> Floats:
-    """Bandwidth per GPU between the pools: the GPUs' own link inside a node, else the node's network [bytes/s]."""
-    gpus = candidates.replicas * decode_gpus + candidates.prefill_replicas * prefill_gpus
+def between_pools_bytes_per_s(setting: Setting, gpus: Ints) -> Floats:
+    """Bandwidth per GPU between two pools of so many GPUs in all: the GPUs' own link inside a node, else the
+    node's network [bytes/s]."""
     inside = setting.hardware.pcie.effective
     if setting.hardware.gpu_link is not None and setting.node.gpu_topology not in ("pcie", "none"):
         inside = setting.hardware.gpu_link.effective

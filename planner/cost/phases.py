@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.cost.candidates import Candidates, Floats, Ints, Setting
-from planner.cost.links import link_bytes_per_s, pool_link_bytes_per_s
+from planner.cost.links import between_pools_bytes_per_s, link_bytes_per_s
 from planner.cost.pool import Pool
 from planner.cost.session import RECOMPUTE, SWAP, Phases, PrefillPool
 from planner.cost.workload import Workload
@@ -135,7 +135,8 @@ def prefill_pool_of(
     """What a prefill pool and the link to it give each replica of the decode pool."""
     rho = setting.efficiency.gpu_utilisation
     ratio = candidates.prefill_replicas / candidates.replicas
-    per_gpu = pool_link_bytes_per_s(setting, candidates, pool.gpus, prefill.gpus)
+    gpus = candidates.replicas * pool.gpus + candidates.prefill_replicas * prefill.gpus
+    per_gpu = between_pools_bytes_per_s(setting, gpus)
     # Every decode GPU receives its part, replicated heads included.
     session = pool.prompt_bytes * pool.gpus
     return PrefillPool(

@@ -1,0 +1,213 @@
+"""The question against the facts: a request with its model, GPUs, session and price looked up.
+
+`resolve` collects everything that is wrong with a request and tells it at once. What it had to
+assume is kept in words, since a default that shapes an answer must be visible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from catalog.architecture import Architecture, UnknownArchitectureError, read_config
+from catalog.architecture.read import read_config_file
+from catalog.errors import UnknownEntryError
+from catalog.load import Catalog
+from catalog.schema import Engine, Model, Price
+from catalog.units import format_tokens
+
+from planner.cost.quality import LogLoss, window_loss
+from planner.cost.workload import Workload
+from planner.errors import InputError
+from planner.request import PAPER_MODEL, Cluster, Request, resolve_cluster
+
+PAPER_MODEL_PARAMS = 34_388_917_248
+"""Size of the source paper's model: without ``--model``, the choice for a longer context is no larger."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A request, resolved."""
+
+    request: Request
+    catalog: Catalog
+    cluster: Cluster
+    model_id: str
+    """Catalog id, or the path that was given."""
+    model_entry: Model | None
+    architecture: Architecture
+    window_tokens: int
+    """Context that the model was trained for [tokens]."""
+    workload: Workload
+    engines: tuple[Engine, ...]
+    """Engines that may serve it: the named one, or all that run on this GPU."""
+    price: Price | None
+    """Offer behind `usd_per_gpu_hour`; None where the request names a price or nobody offers the GPU."""
+    usd_per_gpu_hour: float | None
+    assumptions: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def window(self) -> LogLoss:
+        """Loss from running beyond the trained window, which no decision changes."""
+        return window_loss(self.request.ctx, self.window_tokens)
+
+
+def resolve(request: Request, catalog: Catalog) -> Problem:
+    """Look up everything that a request names.
+
+    Raises
+    ------
+    InputError
+        With every problem of the request: unknown GPU, model or engine, a session that makes no sense.
+    """
+    problems: list[str] = []
+    assumptions: list[str] = []
+    cluster = _try(problems, lambda: resolve_cluster(request.gpus, catalog))
+    model = _try(problems, lambda: _model(request, catalog, assumptions))
+    engines = _try(problems, lambda: _engines(request, catalog, cluster))
+    problems += _session_problems(request)
+    if problems or cluster is None or model is None or engines is None:
+        raise InputError(problems)
+    model_id, architecture, window, entry = model
+    if cluster.assumed_node:
+        assumptions.append(f"--gpus {request.gpus}: servers taken to be {cluster.node.name}")
+    offer = None
+    if request.usd_per_gpu_hour is None:
+        offer = next((o for o in catalog.offers(cluster.hardware) if o.kind == "on-demand"), None)
+    return Problem(
+        request=request,
+        catalog=catalog,
+        cluster=cluster,
+        model_id=model_id,
+        model_entry=entry,
+        architecture=architecture,
+        window_tokens=window,
+        workload=workload_of(request),
+        engines=engines,
+        price=offer,
+        usd_per_gpu_hour=offer.usd_per_gpu_hour if offer else request.usd_per_gpu_hour,
+        assumptions=tuple(assumptions),
+        warnings=_window_warning(request.ctx, model_id, window, catalog),
+    )
+
+
+def workload_of(request: Request) -> Workload:
+    """The session of a request; at theoretical peak everything is priced at the document's length."""
+    return Workload(
+        ctx_tokens=request.ctx,
+        rounds=request.rounds,
+        question_tokens=request.question_tokens,
+        output_tokens=request.output_tokens,
+        think_s=request.think_time,
+        shared_prefix_tokens=request.shared_prefix_tokens,
+        growth=request.efficiency != "peak",
+    )
+
+
+def _try(problems: list[str], look_up: Callable[[], T]) -> T | None:
+    try:
+        return look_up()
+    except InputError as error:
+        problems.extend(error.problems)
+    except (UnknownEntryError, UnknownArchitectureError) as error:
+        problems.append(str(error))
+    return None
+
+
+def _session_problems(request: Request) -> list[str]:
+    problems = []
+    if request.shared_prefix_tokens >= request.ctx:
+        problems.append(
+            f"--shared-prefix-tokens {request.shared_prefix_tokens}: isn't shorter than --ctx {request.ctx}; "
+            "the shared prefix is the beginning of the document"
+        )
+    if request.objective in ("latency", "quality") and request.users is None:
+        problems.append(
+            f"--objective {request.objective}: add --users N; one user alone is always served fastest, and without loss"
+        )
+    return problems
+
+
+def _model(
+    request: Request, catalog: Catalog, assumptions: list[str]
+) -> tuple[str, Architecture, int, Model | None]:
+    name = request.model
+    if name is None:
+        entry = default_model(request.ctx, catalog)
+        window = format_tokens(entry.context_tokens)
+        assumptions.append(f"no --model given: {entry.name}, trained for {window} tokens")
+        return entry.id, read_config(entry.config), entry.context_tokens, entry
+    if catalog.has(Model, name):
+        entry = catalog.get(Model, name)
+        return entry.id, read_config(entry.config), entry.context_tokens, entry
+    path = Path(name).expanduser()
+    if path.exists() or path.suffix == ".json" or name.startswith((".", "/", "~")):
+        architecture = read_config_file(path)
+        return str(path), architecture, architecture.context_tokens, None
+    known = [spelling for model in catalog.all(Model) for spelling in (model.id, *model.aliases)]
+    raise UnknownEntryError("models", name, known, "(plan catalog list models; the path of a config.json works too)")
+
+
+def default_model(ctx: int, catalog: Catalog) -> Model:
+    """The paper's model up to its window; above it the largest dense one, up to its size, of that window.
+
+    Beyond every dense model's window any architecture will do, the smallest first; beyond every
+    window, the model with the longest.
+    """
+    paper = catalog.get(Model, PAPER_MODEL)
+    if ctx <= paper.context_tokens:
+        return paper
+    models = catalog.all(Model)
+    fitting = [(model, read_config(model.config)) for model in models if model.context_tokens >= ctx]
+    if not fitting:
+        return max(models, key=lambda model: (model.context_tokens, model.id))
+    plain = {"mha", "gqa", "mqa"}
+    dense = [
+        (arch.total_params, model.id, model)
+        for model, arch in fitting
+        if arch.attention_kinds <= plain and arch.total_params <= PAPER_MODEL_PARAMS and arch.dense
+    ]
+    if dense:
+        return max(dense, key=lambda row: row[:2])[2]
+    return min(fitting, key=lambda row: (row[1].total_params, row[0].id))[0]
+
+
+def _window_warning(ctx: int, model_id: str, window: int, catalog: Catalog) -> tuple[str, ...]:
+    if ctx <= window:
+        return ()
+    fitting = sorted((m for m in catalog.all(Model) if m.context_tokens >= ctx), key=lambda m: (m.context_tokens, m.id))
+    names = ", ".join(model.id for model in fitting[:4])
+    instead = f"trained for it: {names}" if names else "no model of the catalog is trained for it"
+    return (
+        f"{format_tokens(ctx)} tokens are beyond the {format_tokens(window)} that {model_id} was trained for; "
+        f"expect worse answers than any compression costs ({instead})",
+    )
+
+
+def _engines(request: Request, catalog: Catalog, cluster: Cluster | None) -> tuple[Engine, ...] | None:
+    if request.engine != "any":
+        engine = catalog.get(Engine, request.engine)
+        if cluster is not None and not runs_on(engine, cluster.hardware.compute_capability):
+            gpus = ", ".join(engine.compute_capabilities)
+            raise InputError(
+                f"--engine {request.engine}: {engine.name} {engine.version} doesn't run on {cluster.hardware.name} "
+                f"(capability {cluster.hardware.compute_capability}; it has {gpus}); leave --engine out"
+            )
+        return (engine,)
+    if cluster is None:
+        return None
+    capability = cluster.hardware.compute_capability
+    found = tuple(e for e in catalog.all(Engine) if e.continuous_batching and runs_on(e, capability))
+    if not found:
+        raise InputError(f"--gpus {request.gpus}: no engine of the catalog runs on {cluster.hardware.name}")
+    return found
+
+
+def runs_on(engine: Engine, capability: str) -> bool:
+    """Whether an engine runs on GPUs of a compute capability."""
+    return capability in engine.compute_capabilities

@@ -1,0 +1,200 @@
+"""Combinations of compression options, and what a whole space of them can reach at best.
+
+The solver never lists combinations; they are for the exhaustive oracle, for a first good plan, and
+for bounds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.cost.compression import CompressionTable, compression_table
+from planner.cost.quality import LogLoss, log_budget, z_score
+from planner.plan import DIMENSIONS
+from planner.problem import Problem
+from planner.space import Option, Space, WeightOption
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Combinations:
+    """Option indices, ``(dimension, combination)``, with their stacked loss."""
+
+    options: Ints
+    loss_mean: Floats
+    """On the adding scale, without weights."""
+    loss_variance: Floats
+
+    def __len__(self) -> int:
+        return int(self.options.shape[1])
+
+    def take(self, columns: Ints | Bools) -> Combinations:
+        """Some of the combinations."""
+        return Combinations(self.options[:, columns], self.loss_mean[columns], self.loss_variance[columns])
+
+    def loss_at(self, confidence: float) -> Floats:
+        """Relative loss that isn't exceeded with this confidence, a fraction."""
+        return 1.0 - np.exp(-(self.loss_mean + z_score(confidence) * np.sqrt(self.loss_variance)))
+
+    def table(self, space: Space) -> CompressionTable:
+        """As the cost model takes them."""
+        rows = []
+        for column in range(len(self)):
+            chosen = self.chosen(space, column)
+            rows.append([(o.technique, o.point) if o.technique and o.point else None for o in chosen])
+        return compression_table(rows)
+
+    @staticmethod
+    def joined(parts: list[Combinations]) -> Combinations:
+        """Several sets, one after the other."""
+        return Combinations(
+            np.concatenate([p.options for p in parts], axis=1),
+            np.concatenate([p.loss_mean for p in parts]),
+            np.concatenate([p.loss_variance for p in parts]),
+        )
+
+    def chosen(self, space: Space, column: int) -> tuple[Option, ...]:
+        """The options of one combination."""
+        return tuple(space.options[name][int(self.options[d, column])] for d, name in enumerate(DIMENSIONS))
+
+
+def within_budget(problem: Problem, mean: Floats, variance: Floats) -> Bools:
+    """Whether stacked losses satisfy the request's budget, at the mean and at its confidence."""
+    budget = log_budget(problem.request.max_quality_loss)
+    z = z_score(problem.request.confidence)
+    slack = 1e-12
+    return (mean <= budget + slack) & (mean + z * np.sqrt(variance) <= budget + slack)
+
+
+def count_combinations(space: Space) -> int:
+    """Size of the product of all dimensions' options."""
+    return math.prod(len(options) for options in space.options.values())
+
+
+def all_combinations(problem: Problem, space: Space) -> Combinations:
+    """Every combination that is compatible and within the quality budget."""
+    sizes = [len(space.options[name]) for name in DIMENSIONS]
+    grid = np.indices(sizes, dtype=np.int64).reshape(len(sizes), -1)
+    return filtered(problem, space, grid)
+
+
+def filtered(problem: Problem, space: Space, grid: Ints) -> Combinations:
+    """Those columns of option indices that are compatible and within the budget, with their losses."""
+    keep = np.ones(grid.shape[1], dtype=np.bool_)
+    for first, second in forbidden_pairs(space):
+        keep &= ~((grid[first[0]] == first[1]) & (grid[second[0]] == second[1]))
+    grid = grid[:, keep]
+    mean, variance = _losses(space, grid)
+    keep = within_budget(problem, mean, variance)
+    return Combinations(grid[:, keep], mean[keep], variance[keep])
+
+
+def with_weights(problem: Problem, space: Space, found: Combinations, weights: WeightOption) -> Combinations:
+    """Those combinations that a weight precision leaves possible, with its loss on top."""
+    keep = np.ones(len(found), dtype=np.bool_)
+    name = weights.point.id if weights.point else ""
+    for pair in space.compatibility.pairs:
+        if name in pair:
+            keep &= ~_any_of(space, found.options, pair - {name})
+    extra_mean, extra_variance = weight_surcharge(space, weights, found.options)
+    mean = found.loss_mean + extra_mean + weights.loss.mean
+    variance = found.loss_variance + extra_variance + weights.loss.variance
+    keep &= within_budget(problem, mean, variance)
+    return Combinations(found.options[:, keep], mean[keep], variance[keep])
+
+
+def forbidden_pairs(space: Space) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Pairs of (dimension, option) that are never together."""
+    place = {
+        option.id: (d, o)
+        for d, name in enumerate(DIMENSIONS)
+        for o, option in enumerate(space.options[name])
+        if option.point is not None
+    }
+    pairs = []
+    for pair in space.compatibility.pairs:
+        places = sorted(place[name] for name in pair if name in place)
+        if len(places) == 2 and places[0][0] != places[1][0]:
+            pairs.append((places[0], places[1]))
+    return sorted(pairs)
+
+
+def _losses(space: Space, grid: Ints) -> tuple[Floats, Floats]:
+    mean: Floats = np.zeros(grid.shape[1])
+    variance: Floats = np.zeros(grid.shape[1])
+    for d, name in enumerate(DIMENSIONS):
+        mean += np.array([option.loss.mean for option in space.options[name]])[grid[d]]
+        variance += np.array([option.loss.variance for option in space.options[name]])[grid[d]]
+    for extra in space.compatibility.surcharges:
+        on_a = _any_of(space, grid, extra.a)
+        on_b = _any_of(space, grid, extra.b)
+        both = on_a & on_b
+        mean += extra.loss.mean * both
+        variance += extra.loss.variance * both
+    return mean, variance
+
+
+def _any_of(space: Space, grid: Ints, ids: frozenset[str]) -> Bools:
+    found = np.zeros(grid.shape[1], dtype=np.bool_)
+    for d, name in enumerate(DIMENSIONS):
+        found |= np.array([option.id in ids for option in space.options[name]])[grid[d]]
+    return found
+
+
+def weight_surcharge(space: Space, weights: WeightOption, grid: Ints) -> tuple[Floats, Floats]:
+    """Extra loss where a weight precision is stacked with options of the columns."""
+    mean: Floats = np.zeros(grid.shape[1])
+    variance: Floats = np.zeros(grid.shape[1])
+    name = weights.point.id if weights.point else ""
+    for extra in space.compatibility.surcharges:
+        for mine, other in ((extra.a, extra.b), (extra.b, extra.a)):
+            if name in mine:
+                both = _any_of(space, grid, other)
+                mean += extra.loss.mean * both
+                variance += extra.loss.variance * both
+    return mean, variance
+
+
+def ideal_table(problem: Problem, space: Space) -> CompressionTable:
+    """Combinations that don't exist, one for each weight precision: the best of every effect in each dimension.
+
+    Only options count that the budget allows beside those weights. Whatever a row can't do, no
+    combination can.
+    """
+    table = compression_table([[None] * len(DIMENSIONS)] * len(space.weights))
+    storage, reads = table.storage_slope.copy(), table.reads_slope.copy()
+    linear, attention = table.prefill_linear.copy(), table.prefill_attention.copy()
+    for w, weights in enumerate(space.weights):
+        for d, options in enumerate(space.options.values()):
+            mean = np.array([o.loss.mean + weights.loss.mean for o in options])
+            variance = np.array([o.loss.variance + weights.loss.variance for o in options])
+            keep = within_budget(problem, mean, variance)
+            points = [o.point for o, k in zip(options, keep, strict=True) if k and o.point]
+            storage[d, w] = min([1.0, *(p.storage.slope for p in points)])
+            reads[d, w] = min([1.0, *(p.reads.slope for p in points)])
+            linear[w] *= min([1.0, *(p.prefill.linear for p in points)])
+            attention[w] *= min([1.0, *(p.prefill.attention for p in points)])
+    return replace(
+        table,
+        storage_slope=storage,
+        reads_slope=reads,
+        evicts_while_decoding=np.ones(len(space.weights), dtype=np.bool_),
+        prefill_linear=linear,
+        prefill_attention=attention,
+    )
+
+
+def loss_of(space: Space, options: tuple[Option, ...], weights: WeightOption) -> LogLoss:
+    """Stacked loss of a combination with weights, surcharges included."""
+    total = weights.loss
+    for option in options:
+        total = total + option.loss
+    ids = [o.id for o in options if o.point] + ([weights.point.id] if weights.point else [])
+    return total + space.compatibility.surcharge(ids)

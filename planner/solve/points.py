@@ -1,0 +1,211 @@
+"""Operating points: everything of a decision but its compression, as struct of arrays.
+
+A point is a split with weights, a decode cap, a chunk, a policy between rounds, and whether
+sessions are served one at a time; for a disaggregated deployment also the prefill pool. The solver
+bounds points before it models them, and the exhaustive oracle prices every one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.schema import Engine
+from planner.cost.compression import CompressionTable
+from planner.cost.efficiency import Efficiency
+from planner.cost.price import Candidates, Priced, Setting, price
+from planner.cost.replica import Shape
+from planner.evaluate import POLICIES, TIERS, efficiency_of, setting_of
+from planner.problem import Problem
+from planner.space import Option, Space, Split, WeightOption
+from planner.space.space import POOL_CHUNK
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A split with weights under one view of efficiency: what a replica's cost depends on."""
+
+    view: int
+    """Index into `Search.views`."""
+    weights: int
+    split: Split
+
+    def shape(self, weights: WeightOption) -> Shape:
+        """As the cost model names it."""
+        return self.split.shape(weights.id)
+
+
+@dataclass(frozen=True)
+class Points:
+    """Operating points, ``(point,)`` each."""
+
+    unit: Ints
+    """Index into `Search.units`: the replica, or the decode pool's replica."""
+    micro: Ints
+    """Decode cap of one pipeline stage."""
+    chunk: Ints
+    policy: Ints
+    """Index into `Space.policies`."""
+    alone: Bools
+    """Sessions are served one at a time although more might fit."""
+    replicas: Ints
+    pool_unit: Ints
+    """The prefill pool's replica; -1: aggregated."""
+    pool_replicas: Ints
+
+    def __len__(self) -> int:
+        return int(self.unit.shape[0])
+
+    def take(self, rows: Ints | Bools) -> Points:
+        """Some of the points."""
+        return Points(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    @staticmethod
+    def joined(parts: list[Points]) -> Points:
+        """Several sets of points, one after the other."""
+        return Points(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Points)))
+
+
+@dataclass(frozen=True)
+class View:
+    """Engines that cost the same: one pricing serves them all."""
+
+    efficiency: Efficiency
+    engines: tuple[Engine, ...]
+
+
+@dataclass(frozen=True)
+class Search:
+    """A space with its views and units, ready to be priced."""
+
+    problem: Problem
+    space: Space
+    views: tuple[View, ...]
+    units: tuple[Unit, ...]
+
+    def setting(self, view: int, table: CompressionTable) -> Setting:
+        """For pricing candidates of one view with these combinations."""
+        weights = {option.id: option.format for option in self.space.weights}
+        shapes = tuple(unit.shape(self.space.weights[unit.weights]) for unit in self.units)
+        return setting_of(self.problem, shapes, weights, table, self.views[view].engines[0].id)
+
+    def price(self, points: Points, table: CompressionTable, combination: Ints, throttled: Bools) -> Priced:
+        """Price points with a combination each, whatever their view."""
+        view = np.array([unit.view for unit in self.units], dtype=np.int64)[points.unit]
+        candidates = self._candidates(points, combination, throttled)
+        parts: list[tuple[Ints, Priced]] = []
+        for index in np.unique(view):
+            rows = np.flatnonzero(view == index)
+            parts.append((rows, price(self.setting(int(index), table), candidates.take(rows))))
+        if len(parts) == 1:
+            return parts[0][1]
+        columns = {}
+        for field in fields(Priced):
+            column = np.empty(len(points), dtype=getattr(parts[0][1], field.name).dtype) if parts else np.empty(0)
+            for rows, part in parts:
+                column[rows] = getattr(part, field.name)
+            columns[field.name] = column
+        return Priced(**columns)
+
+    def _candidates(self, points: Points, combination: Ints, throttled: Bools) -> Candidates:
+        pp = np.array([unit.split.pp for unit in self.units], dtype=np.int64)[points.unit]
+        policies = self.space.policies
+        return Candidates(
+            shape=points.unit,
+            compression=combination,
+            replicas=points.replicas,
+            decode_sequences=np.where(points.alone, 1, points.micro * pp),
+            resident_limit=points.alone.astype(np.int64),
+            prefill_chunk=points.chunk,
+            throttled=throttled,
+            policy=np.array([POLICIES[p.policy] for p in policies])[points.policy],
+            tier=np.array([TIERS[p.tier or "ddr"] for p in policies])[points.policy],
+            prefill_shape=points.pool_unit,
+            prefill_replicas=points.pool_replicas,
+            prefill_pool_chunk=np.where(points.pool_unit >= 0, POOL_CHUNK, 0),
+        )
+
+    def engines(self, unit: int, policy: int, options: tuple[Option, ...], *, pools: bool = False) -> tuple[Engine, ...]:
+        """Engines of a unit's view that run it with this policy and these options, the most capable first."""
+        chosen = self.units[unit]
+        weights = self.space.weights[chosen.weights]
+        ids = frozenset(o.id for o in options if o.point) | (frozenset((weights.point.id,)) if weights.point else frozenset())
+        rules = self.space.compatibility
+        return tuple(
+            engine
+            for engine in self.views[chosen.view].engines
+            if self.space.runs(engine, weights, chosen.split)
+            and self.space.offers(engine, self.space.policies[policy])
+            and (not pools or engine.disaggregated is not None)
+            and all(self.space.option_runs(option, engine) for option in options)
+            and not any(pair <= ids for pair, name in rules.engine_pairs if name == engine.id)
+        )
+
+
+def open_search(problem: Problem, space: Space) -> Search:
+    """Group engines that cost the same, and list the units."""
+    views: dict[Efficiency, list[Engine]] = {}
+    for engine in sorted(space.engines, key=capability_rank):
+        views.setdefault(efficiency_of(problem, engine.id), []).append(engine)
+    found = tuple(View(efficiency, tuple(engines)) for efficiency, engines in views.items())
+    units = tuple(
+        Unit(v, w, split)
+        for v, view in enumerate(found)
+        for w, weights in enumerate(space.weights)
+        for split in space.splits
+        if any(space.runs(engine, weights, split) for engine in view.engines)
+    )
+    return Search(problem, space, found, units)
+
+
+def capability_rank(engine: Engine) -> tuple[int, str]:
+    """Order among engines that cost the same: the one that can do more first, then by name."""
+    has = engine.parallelism
+    can = sum((has.tensor, has.pipeline, has.decode_context, has.prefill_context, has.expert, has.attention_data))
+    can += (engine.long_prefill_throttle is not None) + (engine.disaggregated is not None)
+    return (-(can + len({offload.tier for offload in engine.offload})), engine.id)
+
+
+def aggregated_points(search: Search) -> Points:
+    """Every aggregated operating point, with as many replicas as the cluster holds."""
+    space = search.space
+    grids = np.meshgrid(
+        np.arange(len(search.units)),
+        np.array(space.sequences),
+        np.array(space.chunks),
+        np.arange(len(space.policies)),
+        indexing="ij",
+    )
+    unit, micro, chunk, policy = (grid.reshape(-1) for grid in grids)
+    runs = [[bool(search.engines(u, p, ())) for p in range(len(space.policies))] for u in range(len(search.units))]
+    keep = np.array(runs, dtype=np.bool_).reshape(len(search.units), -1)[unit, policy]
+    unit, micro, chunk, policy = (axis[keep] for axis in (unit, micro, chunk, policy))
+    first = micro == 1
+    shared = _points(search, unit, micro, chunk, policy, alone=False)
+    return Points.joined([shared, _points(search, unit[first], micro[first], chunk[first], policy[first], alone=True)])
+
+
+def _points(search: Search, unit: Ints, micro: Ints, chunk: Ints, policy: Ints, *, alone: bool) -> Points:
+    replicas = np.array([u.split.replicas for u in search.units], dtype=np.int64)[unit]
+    count = len(unit)
+    return Points(
+        unit=unit,
+        micro=micro,
+        chunk=chunk,
+        policy=policy,
+        alone=np.full(count, alone),
+        replicas=replicas,
+        pool_unit=np.full(count, -1, dtype=np.int64),
+        pool_replicas=np.zeros(count, dtype=np.int64),
+    )
+
+
+def all_points(search: Search) -> Points:
+    """Every operating point of a space, aggregated or with pools."""
+    return aggregated_points(search)

@@ -1,0 +1,229 @@
+"""Which part of a space can still hold the best plan: bounds, a first good plan, and what is left.
+
+Every operating point is priced with a combination that doesn't exist, the best of every effect at
+once. A point that breaks a limit even so, or can't beat a plan that is already known, can't be part
+of a better one. What is left goes to CP-SAT, whose proof therefore covers the whole space.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.schema import Engine
+from planner.cost.quality import LogLoss
+from planner.problem import Problem
+from planner.solve.combinations import (
+    Combinations,
+    all_combinations,
+    count_combinations,
+    filtered,
+    ideal_table,
+    with_weights,
+    within_budget,
+)
+from planner.solve.goal import Goal, Limits
+from planner.solve.points import Points, Search
+from planner.space import Option, Space
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+MARGIN = 1e-6
+"""Relative: points whose bound is this close to the known plan stay, so that ties are decided by rule."""
+TRIED_POINTS, MOST_TRIED = 24, 2400
+"""Points priced in full at a time, and at most."""
+TRIED_COMBINATIONS, MOST_LISTED = 1500, 50_000
+MOST_CHECKED = 200
+
+
+@dataclass(frozen=True)
+class Incumbent:
+    """A plan that is known to be possible."""
+
+    value: float
+    point: int
+    """Row of `Scope.points`."""
+    options: tuple[Option, ...]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is left of a space."""
+
+    search: Search
+    goal: Goal
+    limits: Limits
+    points: Points
+    """Operating points that may still be part of the best plan."""
+    bounds: Floats
+    """No combination reaches a lower value of the goal at that point."""
+    incumbent: Incumbent | None
+    considered: int
+    """Operating points before any was dropped."""
+
+
+def affordable(problem: Problem, space: Space) -> Space:
+    """The space without options and weights that exceed the quality budget on their own."""
+
+    def within(loss: LogLoss) -> bool:
+        return bool(within_budget(problem, np.array([loss.mean]), np.array([loss.variance]))[0])
+
+    return replace(
+        space,
+        options={name: tuple(o for o in options if within(o.loss)) for name, options in space.options.items()},
+        weights=tuple(w for w in space.weights if within(w.loss)),
+    )
+
+
+def scope_of(search: Search, points: Points, goal: Goal, limits: Limits) -> Scope:
+    """Bound every point, find a first good plan, and drop what can't be better."""
+    problem, space = search.problem, search.space
+    considered = len(points)
+    rows = weights_of(search, points)
+    priced = search.price(points, ideal_table(problem, space), rows, can_throttle(search, points))
+    keep = limits.hold(priced, users=False)
+    least_loss = min((w.loss.loss_at(problem.request.confidence) for w in space.weights), default=0.0)
+    bounds = goal.value(priced, least_loss)[keep]
+    points = points.take(keep)
+    incumbent = first_plan(search, points, bounds, goal, limits)
+    if incumbent is not None:
+        keep = bounds <= incumbent.value * (1.0 + MARGIN)
+        place = int(np.count_nonzero(keep[: incumbent.point]))
+        points, bounds = points.take(keep), bounds[keep]
+        incumbent = Incumbent(incumbent.value, place, incumbent.options)
+    return Scope(search, goal, limits, points, bounds, incumbent, considered)
+
+
+def can_throttle(search: Search, points: Points) -> Bools:
+    """Whether any engine that runs a point yields to short prefills, which is good for whoever waits."""
+    able = [
+        [any(e.long_prefill_throttle for e in search.engines(u, p, ())) for p in range(len(search.space.policies))]
+        for u in range(len(search.units))
+    ]
+    return np.array(able, dtype=np.bool_).reshape(len(search.units), -1)[points.unit, points.policy]
+
+
+def first_plan(search: Search, points: Points, bounds: Floats, goal: Goal, limits: Limits) -> Incumbent | None:
+    """Price the most promising points with many combinations, and return the best that is possible."""
+    found = _tried(search.problem, search.space)
+    best: Incumbent | None = None
+    order = _interleaved(weights_of(search, points), np.argsort(bounds, kind="stable"))
+    for start in range(0, min(len(order), MOST_TRIED), TRIED_POINTS):
+        rows = order[start : start + TRIED_POINTS]
+        if best is not None and start >= 3 * TRIED_POINTS:
+            break
+        trial = _best_of(search, points, rows, found, goal, limits)
+        if trial is not None and (best is None or trial.value < best.value):
+            best = trial
+    return best
+
+
+def weights_of(search: Search, points: Points) -> Ints:
+    """Index of each point's weights."""
+    return np.array([unit.weights for unit in search.units], dtype=np.int64)[points.unit]
+
+
+def _interleaved(weights: Ints, order: Ints) -> Ints:
+    """The order again, but with the best point of every weight precision first, then every second best, ..."""
+    rank = np.empty(len(order), dtype=np.int64)
+    for w in np.unique(weights):
+        mine = order[weights[order] == w]
+        rank[mine] = np.arange(len(mine))
+    return order[np.argsort(rank[order], kind="stable")]
+
+
+def _tried(problem: Problem, space: Space) -> Combinations:
+    """Combinations to try: all if they are few, else those that keep, read or compute the least."""
+    if count_combinations(space) <= MOST_LISTED:
+        found = all_combinations(problem, space)
+    else:
+        found = filtered(problem, space, _sample(space))
+    if len(found) <= TRIED_COMBINATIONS:
+        return found
+    table = found.table(space)
+    length = float(problem.workload.decode_tokens)
+    merits = (
+        table.stored_tokens(length, length),
+        table.read_tokens(length, length),
+        table.prefill_attention * table.prefill_linear,
+        table.prefill_attention * table.stored_tokens(length, length),
+    )
+    best = [np.argsort(merit, kind="stable")[: TRIED_COMBINATIONS // len(merits)] for merit in merits]
+    return found.take(np.unique(np.concatenate(best)))
+
+
+def _sample(space: Space) -> Ints:
+    """Columns of option indices drawn evenly, always the same ones."""
+    generator = np.random.default_rng(0)
+    sizes = [len(options) for options in space.options.values()]
+    return np.stack([generator.integers(0, size, MOST_LISTED) for size in sizes])
+
+
+def _best_of(
+    search: Search, points: Points, rows: Ints, found: Combinations, goal: Goal, limits: Limits
+) -> Incumbent | None:
+    space, problem = search.space, search.problem
+    weights = weights_of(search, points)[rows]
+    columns: list[Ints] = []
+    owners: list[Ints] = []
+    losses: list[Floats] = []
+    base = 0
+    tables = []
+    for w in np.unique(weights):
+        allowed = with_weights(problem, space, found, space.weights[int(w)])
+        mine = rows[weights == w]
+        tables.append(allowed)
+        columns.append(base + np.tile(np.arange(len(allowed)), len(mine)))
+        owners.append(np.repeat(mine, len(allowed)))
+        losses.append(np.tile(allowed.loss_at(problem.request.confidence), len(mine)))
+        base += len(allowed)
+    joined = Combinations.joined(tables)
+    column, owner, loss = np.concatenate(columns), np.concatenate(owners), np.concatenate(losses)
+    if not len(owner):
+        return None
+    trial = points.take(owner)
+    priced = search.price(trial, joined.table(space), column, can_throttle(search, trial))
+    value = np.where(limits.hold(priced), goal.value(priced, loss), np.inf)
+    for row in np.argsort(value, kind="stable")[:MOST_CHECKED]:
+        if not np.isfinite(value[row]):
+            return None
+        options = joined.chosen(space, int(column[row]))
+        if possible(search, trial, int(row), options):
+            return Incumbent(float(value[row]), int(owner[row]), options)
+    return None
+
+
+def possible(search: Search, points: Points, row: int, options: tuple[Option, ...]) -> bool:
+    """Whether an engine runs a point with these options, and nothing in the decision forbids them."""
+    return bool(engines_of(search, points, row, options))
+
+
+def engines_of(search: Search, points: Points, row: int, options: tuple[Option, ...]) -> tuple[Engine, ...]:
+    """Engines that run a point with these options, the most capable first; those that throttle alone if any does."""
+    unit, policy, pool = int(points.unit[row]), int(points.policy[row]), int(points.pool_unit[row])
+    holds = conditions_of(search, unit, policy, pool)
+    forbidden = search.space.compatibility.conditions
+    if any((option.id, condition) in forbidden for option in options for condition in holds):
+        return ()
+    found = search.engines(unit, policy, options, pools=pool >= 0)
+    if pool >= 0:
+        also = search.engines(pool, policy, options, pools=True)
+        found = tuple(engine for engine in found if engine in also)
+    throttling = tuple(engine for engine in found if engine.long_prefill_throttle)
+    return throttling or found
+
+
+def conditions_of(search: Search, unit: int, policy: int, pool: int) -> set[str]:
+    """Which of the conditions that rules speak of hold for a point."""
+    holds = set()
+    if search.units[unit].split.tp > 1 or (pool >= 0 and search.units[pool].split.tp > 1):
+        holds.add("tensor_parallel")
+    if search.space.policies[policy].policy == "swap":
+        holds.add("offload")
+    if pool >= 0:
+        holds.add("disaggregated")
+    return holds

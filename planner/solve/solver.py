@@ -1,0 +1,229 @@
+"""Choose, prove: a scope becomes a CP-SAT model, its best solution a decision.
+
+The objective is locked before ties are broken, so that one request has one answer whatever the seed,
+the number of workers or the order of catalog files: fewer GPUs, fewer techniques, a smaller loss, the
+more capable engine, last a hash of the names.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+from zlib import crc32
+
+import numpy as np
+
+from planner.plan import DIMENSIONS
+from planner.problem import Problem
+from planner.solve.cpsat import import_cp_model
+from planner.solve.decisions import Decisions, Deployment
+from planner.solve.goal import Goal, Limits
+from planner.solve.points import Points, Search, all_points, capability_rank, open_search
+from planner.solve.rules import Rules
+from planner.solve.scope import Scope, affordable, engines_of, scope_of
+from planner.space import Option, Space
+
+WORKERS = 2
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How CP-SAT runs."""
+
+    time_limit_s: float = 60.0
+    workers: int = WORKERS
+    seed: int = SEED
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What was chosen, and how sure that is."""
+
+    status: Literal["optimal", "feasible", "infeasible", "unknown"]
+    search: Search
+    points: Points | None
+    """One row: the chosen operating point."""
+    options: tuple[Option, ...]
+    engine: str | None
+    value: float | None
+    """Of the goal, as the cost model prices the choice."""
+    bound: float | None
+    """No decision of the space has a lower value."""
+    considered: int
+    """Operating points of the space."""
+    left: int
+    """Operating points that bounds alone didn't decide."""
+
+
+def solve(problem: Problem, space: Space, goal: Goal | None = None, settings: Settings | None = None) -> Solution:
+    """Choose the best decision of a space.
+
+    Raises nothing for an infeasible request: that is an answer, ``status`` says so.
+    """
+    goal = goal or Goal(problem.request.objective, problem.request.output_tokens)
+    settings = settings or Settings()
+    search = open_search(problem, affordable(problem, space))
+    points = all_points(search)
+    if not len(points):
+        return Solution("infeasible", search, None, (), None, None, None, 0, 0)
+    scope = scope_of(search, points, goal, Limits.of(problem.request))
+    if not len(scope.points):
+        return Solution("infeasible", search, None, (), None, None, None, scope.considered, 0)
+    return _Run(scope, settings).solution()
+
+
+class _Run:
+    """One run of CP-SAT, with its tie-break."""
+
+    def __init__(self, scope: Scope, settings: Settings) -> None:
+        self.cp = import_cp_model()
+        self.scope = scope
+        self.search = scope.search
+        self.settings = settings
+        known = scope.incumbent.value if scope.incumbent else None
+        self.decisions = Decisions(self.cp, scope)
+        self.rules = Rules(self.decisions, scope.goal, scope.limits, known)
+        self._hint()
+
+    def _hint(self) -> None:
+        """Start from the plan that is known."""
+        incumbent = self.scope.incumbent
+        if incumbent is None:
+            return
+        points, of = self.scope.points, self.decisions
+        row = incumbent.point
+        deployment = Deployment(
+            *(int(getattr(points, n)[row]) for n in ("unit", "replicas", "pool_unit", "pool_replicas"))
+        )
+        for d, literal in of.deployment.items():
+            of.model.add_hint(literal, d == deployment)
+        for key, literal in of.micro.items():
+            of.model.add_hint(literal, key == int(points.micro[row]))
+        for key, literal in of.chunk.items():
+            of.model.add_hint(literal, key == int(points.chunk[row]))
+        for key, literal in of.policy.items():
+            of.model.add_hint(literal, key == int(points.policy[row]))
+        of.model.add_hint(of.alone, bool(points.alone[row]))
+        for _, __, option, literal in of.options():
+            of.model.add_hint(literal, option.id in {o.id for o in incumbent.options if o.dimension == option.dimension})
+
+    def solution(self) -> Solution:
+        solver = self._solver()
+        status = solver.status_name(solver.solve(self.decisions.model))
+        considered, left = self.scope.considered, len(self.scope.points)
+        if status == "INFEASIBLE":
+            return Solution("infeasible", self.search, None, (), None, None, None, considered, left)
+        if status not in ("OPTIMAL", "FEASIBLE"):
+            return Solution("unknown", self.search, None, (), None, None, None, considered, left)
+        value, bound = round(solver.objective_value), math.floor(solver.best_objective_bound)
+        proved = value <= bound
+        chosen = self._read(solver)
+        if proved:
+            chosen = self._break_ties(value, chosen)
+        points, options, engine = chosen
+        return Solution(
+            "optimal" if proved else "feasible",
+            self.search,
+            points,
+            options,
+            engine,
+            self._real(value),
+            self._real(min(bound, value)),
+            considered,
+            left,
+        )
+
+    def _real(self, value: int) -> float:
+        """An objective of the model in the goal's own unit."""
+        seconds = value * self.rules.objective.unit
+        if self.scope.goal.name in ("throughput", "cost"):
+            return seconds / (3600.0 * self.search.problem.request.rounds)
+        if self.scope.goal.name == "quality":
+            return 1.0 - math.exp(-seconds)
+        return seconds
+
+    def _solver(self) -> Any:
+        solver = self.cp.CpSolver()
+        solver.parameters.max_time_in_seconds = self.settings.time_limit_s
+        solver.parameters.num_workers = self.settings.workers
+        solver.parameters.random_seed = self.settings.seed
+        return solver
+
+    def _break_ties(self, value: int, chosen: tuple[Points, tuple[Option, ...], str]) -> Any:
+        of, model = self.decisions, self.decisions.model
+        model.add(self.rules.objective.variable <= value)
+        model.minimize(sum(weight * literal for weight, literal in self._preferences()))
+        model.clear_hints()
+        solver = self._solver()
+        if solver.status_name(solver.solve(of.model)) == "OPTIMAL":
+            return self._read(solver)
+        return chosen
+
+    def _preferences(self) -> list[tuple[int, Any]]:
+        """Weights of literals: GPUs first, then techniques, loss, the engine's rank, a hash of the name."""
+        of, space = self.decisions, self.search.space
+        ranked = sorted(space.engines, key=capability_rank)
+        rows: list[tuple[int, Any]] = []
+        for d, literal in of.deployment.items():
+            gpus = self.rules._gpus(d)
+            split = self.search.units[d.unit].split
+            plain = split.pp + split.dcp + split.pcp + (split.ep > 1) + (d.pool >= 0)
+            rows.append(((gpus << 44) + (plain << 36) + _hash(self._unit_name(d)), literal))
+        for _, __, option, literal in of.options():
+            if option.point:
+                rows.append(((1 << 42) + (min(round(option.loss.mean * 1e4), 1023) << 28) + _hash(option.id), literal))
+        for w, literal in of.weights.items():
+            weights = space.weights[w]
+            quantised = (1 << 42) if weights.point else 0
+            rows.append((quantised + (min(round(weights.loss.mean * 1e4), 1023) << 28) + _hash(weights.id), literal))
+        rows += [((ranked.index(engine) << 26) + 0, of.engine[engine.id]) for engine in space.engines]
+        rows += [(_hash(space.policies[p].id) + (p << 30), literal) for p, literal in of.policy.items()]
+        rows += [(m << 16, literal) for m, literal in of.micro.items()]
+        rows += [(-(c << 8), literal) for c, literal in of.chunk.items()]
+        rows.append((1 << 20, of.alone))
+        return rows
+
+    def _unit_name(self, d: Deployment) -> str:
+        parts = [self.search.units[d.unit], self.search.units[d.pool] if d.pool >= 0 else None]
+        return f"{[(p.split, self.search.space.weights[p.weights].id) for p in parts if p]}:{d.replicas}:{d.pool_replicas}"
+
+    def _read(self, solver: Any) -> tuple[Points, tuple[Option, ...], str]:
+        of = self.decisions
+        deployment = next(d for d, x in of.deployment.items() if solver.boolean_value(x))
+
+        def one(value: int) -> Any:
+            return np.array([value], dtype=np.int64)
+
+        def which(literals: dict[int, Any]) -> int:
+            return next(key for key, x in literals.items() if solver.boolean_value(x))
+
+        points = Points(
+            unit=one(deployment.unit),
+            micro=one(which(of.micro)),
+            chunk=one(which(of.chunk)),
+            policy=one(which(of.policy)),
+            alone=np.array([bool(solver.boolean_value(of.alone))]),
+            replicas=one(deployment.replicas),
+            pool_unit=one(deployment.pool),
+            pool_replicas=one(deployment.pool_replicas),
+        )
+        options = tuple(
+            next(
+                option
+                for option, x in zip(of.space.options[name], of.option[name], strict=True)
+                if solver.boolean_value(x)
+            )
+            for name in DIMENSIONS
+        )
+        engine = next(name for name, x in of.engine.items() if solver.boolean_value(x))
+        return points, options, engine
+
+
+def _hash(name: str) -> int:
+    """24 bits that are the same on every machine."""
+    return crc32(name.encode()) & 0xFFFFFF
+
+
+__all__ = ["Settings", "Solution", "engines_of", "solve"]

@@ -1,0 +1,7 @@
+"""Which decisions exist for a request, and why each one that doesn't was dropped."""
+
+from planner.space.options import Option, WeightOption
+from planner.space.space import Policy, Space, open_space
+from planner.space.splits import Split
+
+__all__ = ["Option", "Policy", "Space", "Split", "WeightOption", "open_space"]

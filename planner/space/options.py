@@ -1,0 +1,247 @@
+"""The options of each compression dimension and of the weights, for one request.
+
+By default an option must be shipped by an engine that runs it on the request's GPU; ``--techniques
+published`` opens everything with a sourced prior; a list of ids opens just those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from catalog.schema import Engine, Point, Technique
+
+from planner.cost.quality import LogLoss, prior_loss
+from planner.cost.replica import WeightFormat
+from planner.errors import InputError
+from planner.plan import DIMENSIONS, UNCOMPRESSED
+from planner.problem import Problem
+
+NATIVE = "native"
+"""Weights as the checkpoint has them, where it is itself quantised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A technique at one strength; without a point it is 'no technique'."""
+
+    dimension: str
+    technique: Technique | None
+    point: Point | None
+    loss: LogLoss
+    engines: frozenset[str]
+    """Engines that may run it."""
+
+    @property
+    def id(self) -> str:
+        """The catalog point's id, or ``none``."""
+        return self.point.id if self.point else "none"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightOption:
+    """A weight precision."""
+
+    id: str
+    """Catalog point without its ``w_``, or ``native``."""
+    technique: Technique | None
+    point: Point | None
+    format: WeightFormat
+    loss: LogLoss
+    engines: frozenset[str]
+
+
+@dataclass(slots=True)
+class Dropped:
+    """What isn't offered, and why: id -> reason."""
+
+    reasons: dict[str, str]
+
+    def add(self, name: str, reason: str) -> None:
+        """Keep the first reason for a name."""
+        self.reasons.setdefault(name, reason)
+
+
+def dimension_options(problem: Problem, engines: Iterable[Engine], dropped: Dropped) -> dict[str, tuple[Option, ...]]:
+    """Options per dimension, 'none' first, then by id.
+
+    Raises
+    ------
+    InputError
+        If ``--techniques`` names something that the catalog doesn't have, or that can't be planned.
+    """
+    engines = tuple(engines)
+    everyone = frozenset(engine.id for engine in engines)
+    named = _named_points(problem)
+    found: dict[str, list[Option]] = {
+        dimension: [Option(dimension, None, None, LogLoss(), everyone)] for dimension in DIMENSIONS
+    }
+    for technique in problem.catalog.all(Technique):
+        if technique.dimension not in found:
+            continue
+        for point in technique.points:
+            if point.id in UNCOMPRESSED.values() or (named is not None and point.id not in named):
+                continue
+            option = _option(problem, engines, technique, point, named is not None, dropped)
+            if option is not None:
+                found[technique.dimension].append(option)
+    return {name: tuple(sorted(options, key=lambda o: (o.id != "none", o.id))) for name, options in found.items()}
+
+
+def _named_points(problem: Problem) -> frozenset[str] | None:
+    text = problem.request.techniques
+    if text in ("deployable", "published"):
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    points: set[str] = set()
+    unknown = []
+    for name in names:
+        try:
+            if problem.catalog.has(Technique, name):
+                points.update(point.id for point in problem.catalog.get(Technique, name).points)
+            else:
+                points.add(problem.catalog.point(name)[1].id)
+        except LookupError as error:
+            unknown.append(f"--techniques: {error}")
+    if unknown or not names:
+        raise InputError(unknown or "--techniques: empty; write deployable, published, or ids separated by commas")
+    return frozenset(points)
+
+
+def _option(
+    problem: Problem,
+    engines: tuple[Engine, ...],
+    technique: Technique,
+    point: Point,
+    is_named: bool,
+    dropped: Dropped,
+) -> Option | None:
+    if technique.requires_native_model:
+        dropped.add(point.id, "a property of the checkpoint, priced from its config.json where it has it")
+        return None
+    if point.prior is None:
+        dropped.add(point.id, "no sourced prior for its quality loss")
+        return None
+    capped = any(t.read_cap_tokens or t.stride_tokens > 1 for la in problem.architecture.layers for t in la.cache)
+    if capped and technique.dimension in ("token", "attention", "head"):
+        dropped.add(point.id, "the model selects tokens by itself (sparse indexer); nobody showed both together")
+        return None
+    open_field = is_named or problem.request.techniques == "published"
+    capability = problem.cluster.hardware.compute_capability
+    able = frozenset(e.id for e in engines if _runs(e, technique, point, capability, problem, open_field))
+    if not able:
+        dropped.add(point.id, _why_not_run(technique, point, open_field))
+        return None
+    request = problem.request
+    loss = prior_loss(point.prior, request.task, request.rounds, request.ctx)
+    return Option(technique.dimension, technique, point, loss, able)
+
+
+def _why_not_run(technique: Technique, point: Point, open_field: bool) -> str:
+    if open_field and technique.per_head_budgets:
+        return "heads keep different numbers of tokens, which saves nothing in a paged cache"
+    shipped = sorted({s.engine for s in technique.engines if s.status == "ships" and _speaks_of(s.points, point)})
+    if shipped:
+        return f"shipped by {', '.join(shipped)}, but not for this GPU, model or engine"
+    return "no engine ships it"
+
+
+def _runs(
+    engine: Engine, technique: Technique, point: Point, capability: str, problem: Problem, open_field: bool
+) -> bool:
+    formats = [f for f in engine.kv_formats if f.technique_point == point.id]
+    if technique.dimension == "hidden" and formats:
+        kinds = problem.architecture.attention_kinds - {"linear"}
+        dims = {term.k_dim for layer in problem.architecture.layers for term in layer.cache if term.v_dim}
+        if any(
+            capability in f.compute_capabilities
+            and kinds <= set(f.attention)
+            and (not f.head_dims or dims <= set(f.head_dims))
+            for f in formats
+        ):
+            return True
+    supports = [s for s in technique.engines if s.engine == engine.id and _speaks_of(s.points, point)]
+    on_gpu = [s for s in supports if not s.compute_capabilities or capability in s.compute_capabilities]
+    if technique.dimension == "hidden" and not open_field:
+        return False  # An engine's formats are listed one by one; none fits.
+    if any(s.status == "ships" for s in on_gpu):
+        return True
+    if not open_field:
+        return False
+    if technique.per_head_budgets and is_paged(engine):
+        return any(s.status == "fork" for s in on_gpu)
+    return True
+
+
+def _speaks_of(points: tuple[str, ...], point: Point) -> bool:
+    return not points or point.id in points
+
+
+def is_paged(engine: Engine) -> bool:
+    """Whether an engine keeps KV in blocks of several tokens with one table for all heads."""
+    return engine.kv_block_tokens > 1
+
+
+def weight_options(problem: Problem, engines: Iterable[Engine], dropped: Dropped) -> tuple[WeightOption, ...]:
+    """Weight precisions: as the checkpoint is, and those that an engine loads on this GPU.
+
+    Raises
+    ------
+    InputError
+        If ``--weights`` names a precision that isn't among them.
+    """
+    engines = tuple(engines)
+    everyone = frozenset(engine.id for engine in engines)
+    found = [native_weights(problem, everyone)]
+    capability = problem.cluster.hardware.compute_capability
+    open_field = problem.request.techniques == "published"
+    for technique in problem.catalog.all(Technique):
+        for point in technique.points if technique.dimension == "weights" else ():
+            name = point.id.removeprefix("w_")
+            if found[0].id == NATIVE or name == found[0].id:
+                continue
+            able = frozenset(
+                engine.id
+                for engine in engines
+                if any(f.technique_point == point.id and capability in f.compute_capabilities for f in engine.weight_formats)
+            )
+            if not able or point.prior is None:
+                dropped.add(point.id, "no engine loads it on this GPU" if not able else "no sourced prior")
+                continue
+            request = problem.request
+            loss = prior_loss(point.prior, request.task, request.rounds, request.ctx)
+            weights = weight_format(point, problem)
+            found.append(WeightOption(name, technique, point, weights, loss, everyone if open_field else able))
+    return _chosen_weights(problem.request.weights, found)
+
+
+def native_weights(problem: Problem, engines: frozenset[str]) -> WeightOption:
+    """The checkpoint's own precision: bf16, or what its ``quantization_config`` says."""
+    bits = problem.architecture.native_weight_bits
+    if bits is None or bits >= 16:
+        return WeightOption("bf16", None, None, WeightFormat(), LogLoss(), engines)
+    fp8 = bits == 8.0 and problem.cluster.hardware.flops.fp8 is not None
+    only_experts = bits < 8.0 and any(layer.experts for layer in problem.architecture.layers)
+    weights = WeightFormat(bits / 16.0, experts_only=only_experts, flops_precision="fp8" if fp8 else "bf16")
+    return WeightOption(NATIVE, None, None, weights, LogLoss(), engines)
+
+
+def weight_format(point: Point, problem: Problem) -> WeightFormat:
+    """What a catalog point does to bytes and FLOP/s; hardware without the precision multiplies in bf16."""
+    precision = point.weight_compute
+    if getattr(problem.cluster.hardware.flops, precision) is None:
+        precision = "bf16"
+    return WeightFormat(point.weight_bytes, flops_precision=precision)
+
+
+def _chosen_weights(name: str, found: list[WeightOption]) -> tuple[WeightOption, ...]:
+    if name == "any":
+        return tuple(sorted(found, key=lambda option: (option.point is not None, option.id)))
+    wanted = name.lower().removeprefix("w_")
+    chosen = [option for option in found if option.id == wanted]
+    if not chosen and wanted == "bf16" and found[0].id == NATIVE:
+        chosen = [WeightOption("bf16", None, None, WeightFormat(), LogLoss(), found[0].engines)]
+    if not chosen:
+        known = ", ".join(["any", *sorted(option.id for option in found)])
+        raise InputError(f"--weights {name!r}: not available for this model on these GPUs; use one of {known}")
+    return tuple(chosen)

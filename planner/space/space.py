@@ -1,0 +1,137 @@
+"""The whole space of decisions for one request.
+
+A decision is one value of each field of `Space`; the solver and the exhaustive oracle search the
+very same space. Decode caps and chunks are grids: between two points of a grid nothing changes
+abruptly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from catalog.schema import Engine
+
+from planner.errors import InputError
+from planner.plan import DIMENSIONS
+from planner.problem import Problem
+from planner.space.compatibility import Compatibility, compatibility
+from planner.space.options import Dropped, Option, WeightOption, dimension_options, weight_options
+from planner.space.splits import Split, engine_runs, splits
+
+SEQUENCES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+"""Decode caps of one pipeline stage; a replica decodes so many per stage."""
+
+CHUNKS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+"""Prefill chunks [tokens]."""
+
+POOL_CHUNK = 16384
+"""Prefill chunk of a prefill pool, which delays nobody's decoding [tokens]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What happens to a cache between rounds."""
+
+    policy: Literal["none", "swap", "recompute"]
+    tier: Literal["ddr", "nvme"] | None = None
+
+    @property
+    def id(self) -> str:
+        """``none``, ``recompute``, ``swap:ddr`` or ``swap:nvme``."""
+        return f"{self.policy}:{self.tier}" if self.tier else self.policy
+
+
+@dataclass(frozen=True)
+class Space:
+    """Everything that may be decided."""
+
+    engines: tuple[Engine, ...]
+    weights: tuple[WeightOption, ...]
+    options: dict[str, tuple[Option, ...]]
+    """By dimension, in the order of `DIMENSIONS`; 'none' first."""
+    compatibility: Compatibility
+    splits: tuple[Split, ...]
+    sequences: tuple[int, ...]
+    chunks: tuple[int, ...]
+    policies: tuple[Policy, ...]
+    disaggregated: bool
+    """Whether separate prefill and decode pools are possible."""
+    dropped: dict[str, str]
+
+    def runs(self, engine: Engine, weights: WeightOption, split: Split) -> bool:
+        """Whether an engine loads these weights and splits them so."""
+        return engine.id in weights.engines and engine_runs(engine, split)
+
+    def offers(self, engine: Engine, policy: Policy) -> bool:
+        """Whether an engine has this policy between rounds."""
+        return policy.policy != "swap" or any(offload.tier == policy.tier for offload in engine.offload)
+
+    def option_runs(self, option: Option, engine: Engine) -> bool:
+        """Whether an engine runs an option in these surroundings."""
+        return engine.id in option.engines and (option.id, engine.id) not in self.compatibility.engines
+
+
+def open_space(problem: Problem) -> Space:
+    """List every decision that a request allows.
+
+    Raises
+    ------
+    InputError
+        If no engine serves the model on these GPUs, or the request names techniques or weights that
+        aren't to be had.
+    """
+    dropped = Dropped({})
+    engines = _engines(problem, dropped)
+    weights = weight_options(problem, engines, dropped)
+    options = dimension_options(problem, engines, dropped)
+    rules = compatibility(problem, [o for group in options.values() for o in group], weights, engines)
+    policies = _policies(problem, engines)
+    can_split = problem.cluster.gpus > 1 and any(engine.disaggregated for engine in engines)
+    return Space(
+        engines=engines,
+        weights=weights,
+        options={name: options[name] for name in DIMENSIONS},
+        compatibility=rules,
+        splits=splits(problem, engines),
+        sequences=SEQUENCES,
+        chunks=_chunks(problem),
+        policies=policies,
+        disaggregated=can_split,
+        dropped=dropped.reasons,
+    )
+
+
+def _engines(problem: Problem, dropped: Dropped) -> tuple[Engine, ...]:
+    capability = problem.cluster.hardware.compute_capability
+    found = []
+    for engine in problem.engines:
+        missing = sorted(
+            kind for kind in problem.architecture.attention_kinds if capability not in engine.attention.get(kind, ())
+        )
+        if missing:
+            dropped.add(engine.id, f"has no {', '.join(missing)} attention on {problem.cluster.hardware.name}")
+        else:
+            found.append(engine)
+    if not found:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in dropped.reasons.items())
+        raise InputError(f"no engine serves {problem.model_id} on {problem.cluster.hardware.name} ({reasons})")
+    return tuple(found)
+
+
+def _policies(problem: Problem, engines: tuple[Engine, ...]) -> tuple[Policy, ...]:
+    if problem.request.rounds == 1:
+        return (Policy("none"),)
+    tiers = {offload.tier for engine in engines for offload in engine.offload}
+    found = [Policy("none")]
+    if "ddr" in tiers:
+        found.append(Policy("swap", "ddr"))
+    if "nvme" in tiers and problem.cluster.node.nvme is not None:
+        found.append(Policy("swap", "nvme"))
+    return (*found, Policy("recompute"))
+
+
+def _chunks(problem: Problem) -> tuple[int, ...]:
+    """The grid up to the first chunk that takes the whole document."""
+    ctx = problem.request.ctx - problem.request.shared_prefix_tokens
+    return tuple(c for i, c in enumerate(CHUNKS) if i == 0 or CHUNKS[i - 1] < ctx)

@@ -1,0 +1,117 @@
+"""How a model may be split over the GPUs of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from catalog.architecture import Architecture
+from catalog.schema import Engine
+
+from planner.cost.replica import Shape, shape_problems
+from planner.problem import Problem
+from planner.request import Cluster
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One way of splitting a replica, and how many replicas the cluster holds."""
+
+    tp: int = 1
+    pp: int = 1
+    dcp: int = 1
+    pcp: int = 1
+    ep: int = 1
+    replicas: int = 1
+    """The most that fit on the cluster."""
+    replica_step: int = 1
+    """Replicas come in multiples of this: experts spread over whole replicas."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one replica."""
+        return self.tp * self.pp * self.pcp
+
+    def shape(self, weights: str) -> Shape:
+        """The replica's shape with a weight precision."""
+        return Shape(self.tp, self.pp, self.dcp, self.pcp, self.ep, weights)
+
+
+def splits(problem: Problem, engines: tuple[Engine, ...]) -> tuple[Split, ...]:
+    """Every split of the model that an engine runs and that fits the cluster, fewest GPUs first."""
+    return tuple(sorted(_splits(problem, engines), key=lambda s: (s.gpus, s.pp, s.pcp, s.dcp, s.ep)))
+
+
+def engine_runs(engine: Engine, split: Split) -> bool:
+    """Whether an engine has every parallelism of a split."""
+    has = engine.parallelism
+    return (
+        (split.tp == 1 or has.tensor)
+        and (split.pp == 1 or has.pipeline)
+        and (split.dcp == 1 or has.decode_context)
+        and (split.pcp == 1 or has.prefill_context)
+        and (split.ep == 1 or has.expert)
+        and (split.ep <= split.tp or has.attention_data)
+    )
+
+
+def replicas_that_fit(cluster: Cluster, gpus: int) -> int:
+    """Replicas of so many GPUs that fit: inside servers, or over whole ones.
+
+    >>> from types import SimpleNamespace as Of
+    >>> replicas_that_fit(Of(gpus=16, gpus_per_node=8), 4), replicas_that_fit(Of(gpus=24, gpus_per_node=8), 16)
+    (4, 1)
+    """
+    per_node = cluster.gpus_per_node
+    if gpus <= per_node:
+        whole, rest = divmod(cluster.gpus, per_node)
+        return whole * (per_node // gpus) + rest // gpus
+    nodes = -(-gpus // per_node)
+    return cluster.gpus // per_node // nodes
+
+
+def _splits(problem: Problem, engines: tuple[Engine, ...]) -> Iterator[Split]:
+    cluster, architecture = problem.cluster, problem.architecture
+    has_experts = any(layer.experts for layer in architecture.layers)
+    tensor = tuple(_tensor(architecture, cluster.gpus_per_node))
+    for tp in tensor:
+        for pp in _powers_of_two(min(len(architecture.layers), cluster.gpus // tp)):
+            # Prefill context parallelism repeats the weights: worth it where tensor parallelism ends.
+            for pcp in _powers_of_two(cluster.gpus // (tp * pp)) if tp == tensor[-1] else (1,):
+                replicas = replicas_that_fit(cluster, tp * pp * pcp)
+                if replicas < 1:
+                    continue
+                for dcp in _powers_of_two(tp):
+                    plain = Split(tp, pp, dcp, pcp, 1, replicas)
+                    candidates = [plain]
+                    if has_experts:
+                        candidates += _expert_splits(plain)
+                    for split in candidates:
+                        fits = not shape_problems(architecture, split.shape("bf16"), split.replicas)
+                        if fits and any(engine_runs(engine, split) for engine in engines):
+                            yield split
+
+
+def _expert_splits(plain: Split) -> Iterator[Split]:
+    """Experts over the ranks of one replica, or of all replicas (attention is data parallel then)."""
+    if plain.tp > 1:
+        yield Split(plain.tp, plain.pp, plain.dcp, plain.pcp, plain.tp, plain.replicas)
+    group = 1 << (plain.replicas.bit_length() - 1)
+    if group > 1 and plain.pp == 1 and plain.pcp == 1:
+        whole = plain.replicas - plain.replicas % group
+        yield Split(plain.tp, plain.pp, plain.dcp, plain.pcp, plain.tp * group, whole, group)
+
+
+def _tensor(architecture: Architecture, most: int) -> Iterator[int]:
+    """Tensor-parallel sizes: ranks hold whole KV heads, or whole groups of ranks share one."""
+    heads = {term.kv_heads for layer in architecture.layers for term in layer.cache if term.v_dim}
+    for tp in range(1, most + 1):
+        if all(max(tp, kv) % min(tp, kv) == 0 for kv in heads):
+            yield tp
+
+
+def _powers_of_two(most: int) -> Iterator[int]:
+    size = 1
+    while size <= most:
+        yield size
+        size *= 2
