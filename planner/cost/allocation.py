@@ -34,15 +34,24 @@ class StorageFormat(Protocol):
     """What the forms need to know of a KV format; `catalog.schema.KvFormat` has it."""
 
     @property
-    def k_bits(self) -> float: ...
+    def k_bits(self) -> float:
+        """Bits per element of K."""
+
     @property
-    def v_bits(self) -> float: ...
+    def v_bits(self) -> float:
+        """Bits per element of V."""
+
     @property
-    def scale_bytes_per_head(self) -> float: ...
+    def scale_bytes_per_head(self) -> float:
+        """Scales and zero points of K and V together, per token and KV head [bytes]."""
+
     @property
-    def group_elements(self) -> int | None: ...
+    def group_elements(self) -> int | None:
+        """Elements that share a scale of one byte; None without block scaling."""
+
     @property
-    def unquantised_edge_layers(self) -> int: ...
+    def unquantised_edge_layers(self) -> int:
+        """Layers that stay in the model's precision at each end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,4 +341,5 @@ def _blocks_per_request(cache: _Cache, length: int, in_flight: int, dcp: int, pr
         return -(-min(cache.span_tokens - 1 + in_flight, length) // cache.block_tokens) + 1
     if cache.keeps == "chunk":
         return -(-min(cache.span_tokens + in_flight, length) // cache.block_tokens)
-    return -(-(-(-length // dcp)) // cache.block_tokens)
+    share = -(-length // dcp)
+    return -(-share // cache.block_tokens)

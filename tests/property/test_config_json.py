@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,6 +105,16 @@ def check(architecture: Architecture) -> None:
         assert all(term.kv_heads >= 1 and term.stored_elements >= 0 for term in layer.cache)
 
 
+def outcome(read: Callable[[], Architecture]) -> list[str]:
+    """Problems of a config that was refused; none of one that was understood, after a look at its sizes."""
+    try:
+        architecture = read()
+    except UnknownArchitectureError as refusal:
+        return refusal.problems or ["refused without a reason"]
+    check(architecture)
+    return []
+
+
 def paths_of(config: dict[str, Any]) -> list[tuple[str, ...]]:
     inside = [(key, *rest) for key, value in config.items() if isinstance(value, dict) for rest in paths_of(value)]
     return [*((key,) for key in config), *inside]
@@ -139,12 +149,9 @@ def mutilated(draw: st.DrawFn) -> dict[str, Any]:
 @given(mutilated())
 def test_a_mutilated_config_is_understood_or_refused(config: dict[str, Any]) -> None:
     before = copy.deepcopy(config)
-    try:
-        check(read_config(config, where="some.json"))
-    except UnknownArchitectureError as refusal:
-        assert refusal.problems
-        assert all(problem.startswith("some.json: ") and len(problem) < 1500 for problem in refusal.problems)
-        assert "\n\n" not in str(refusal)
+    problems = outcome(lambda: read_config(config, where="some.json"))
+    assert all(problem.startswith("some.json: ") and "\n" not in problem for problem in problems)
+    assert all(len(problem) < 1500 for problem in problems)
     assert repr(config) == repr(before)
 
 
@@ -174,10 +181,8 @@ def test_a_flipped_bit_is_understood_or_refused(
     raw[flip % len(raw)] ^= 1 << bit
     path = tmp_path_factory.mktemp("flip") / "config.json"
     path.write_bytes(raw)
-    try:
-        check(read_config_file(path))
-    except UnknownArchitectureError as refusal:
-        assert all(problem.startswith(str(path)) for problem in refusal.problems)
+    problems = outcome(lambda: read_config_file(path))
+    assert all(problem.startswith(str(path)) for problem in problems)
 
 
 @given(name=st.sampled_from(FAMILIES), shuffle=st.randoms(use_true_random=False))
