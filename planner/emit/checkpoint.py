@@ -20,6 +20,7 @@ SCHEMES = {
 }
 """Catalog point -> llm-compressor's modifier, its module and its preset scheme."""
 SCRIPT = "make_checkpoint.py"
+COMPRESSOR = "llmcompressor==0.14.0.1"
 
 
 def makes_checkpoint(deployment: Deployment, made_at_load: Collection[str]) -> bool:
@@ -43,7 +44,7 @@ def checkpoint_script(deployment: Deployment) -> str:
     if deployment.weights is None:
         raise ValueError("bf16 weights need no checkpoint of their own")
     modifier, module, scheme = SCHEMES[deployment.weights.point.id]
-    return f'''"""Make the quantised checkpoint of the plan. Needs: pip install llmcompressor==0.14.0.1, and a GPU.
+    return f'''"""Make the quantised checkpoint of the plan. Needs: pip install {COMPRESSOR}, and a GPU.
 
     python {SCRIPT} DIRECTORY
 """

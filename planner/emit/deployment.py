@@ -158,6 +158,28 @@ class Deployment:
         """Share of HBM that the plan fills, of 1."""
         return round(self.document.metrics.hbm_bytes_per_gpu.limit / self.hardware.hbm, 4)
 
+    @property
+    def reuses_prefixes(self) -> bool:
+        """Whether caches outlive a request: always, but where the plan recomputes them and none is shared."""
+        return self.decision.offload.policy != "recompute" or self.request.shared_prefix_tokens > 0
+
+    @property
+    def local_paths(self) -> list[str]:
+        """Directories of the server that the engine reads."""
+        named = (self.model_source, self.checkpoint)
+        return sorted({path for path in named if path is not None and path.startswith("/")})
+
+    def kv_tokens(self, pool: PoolPlan) -> int | None:
+        """Tokens of the pool's resident sessions at their full length; None where the plan counts none [tokens]."""
+        return None if pool.resident_sessions is None else pool.resident_sessions * self.max_model_len
+
+    def batched_tokens(self, pool: PoolPlan) -> int:
+        """Tokens of one step: the prefill chunk and one per decoding sequence [tokens]."""
+        whole = self.max_model_len
+        if pool.role == "decode" and pool.chunk_tokens is None:
+            whole = max(self.request.question_tokens, 1)  # the document is prefilled elsewhere
+        return max((pool.chunk_tokens or whole) + pool.decode_sequences, pool.sequences)
+
     def technology(self, dimension: str) -> Technology | None:
         """Return the technique of a dimension, if any."""
         return next((t for t in self.technologies if t.dimension == dimension), None)

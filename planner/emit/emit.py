@@ -8,9 +8,9 @@ from typing import Literal
 from catalog.errors import nearest
 from catalog.load import Catalog
 from planner.emit.deployment import Deployment, read_deployment
-from planner.emit.engines import vllm
+from planner.emit.engines import kvpress, llama_cpp, lmdeploy, sglang, tensorrt_llm, vllm
 from planner.emit.flags import problems_of_environment, problems_of_flags, snapshot
-from planner.emit.launch import Launch
+from planner.emit.launch import Launch, Value
 from planner.emit.platforms import compose, kubernetes, shell
 from planner.emit.readme import provenance_file, readme
 from planner.errors import InputError
@@ -19,7 +19,14 @@ from planner.plan import Document
 Build = Callable[[Deployment, str], list[Launch]]
 Arrange = Callable[[Deployment, list[Launch]], dict[str, str]]
 
-ENGINES: dict[str, Build] = {"vllm": vllm.launches}
+ENGINES: dict[str, Build] = {
+    "vllm": vllm.launches,
+    "sglang": sglang.launches,
+    "tensorrt-llm": tensorrt_llm.launches,
+    "lmdeploy": lmdeploy.launches,
+    "llama.cpp": llama_cpp.launches,
+    "transformers-kvpress": kvpress.launches,
+}
 """Engine -> what turns a plan into its launches."""
 PLATFORMS: dict[str, Arrange] = {
     "shell": shell.files,
@@ -74,6 +81,8 @@ def emit(
         raise InputError(f"--target {deployment.engine.id}: no files are written for it; use {', '.join(ENGINES)}")
     launches = build(deployment, engine_version or deployment.engine.version)
     _check(launches)
+    if platforms and not launches[0].is_server:
+        raise InputError(f"--target {platforms[0]}: {deployment.engine.id} is no server; leave the platform out")
     files: dict[str, str] = {}
     if engines or not platforms:
         files |= _below(deployment.engine.id, shell.files(deployment, launches))
@@ -104,23 +113,29 @@ def _sort_targets(names: list[str]) -> tuple[list[str], list[str], Literal["nati
 
 
 def _check(launches: list[Launch]) -> None:
-    """Refuse flags that the engine's own parser would refuse."""
+    """Refuse flags and environment variables that the engine wouldn't know."""
     problems: list[str] = []
     for launch in launches:
-        flags = (*launch.flags, *launch.worker_flags)
-        fixed = tuple((name, value) for name, value in launch.node_flags if "{" not in str(value))
-        named = tuple(
-            (name, 0 if value == "{rank}" else "10.0.0.1") for name, value in launch.node_flags if "{" in str(value)
-        )
-        found = problems_of_flags((*flags, *fixed, *named), launch.engine, launch.version)
+        if not launch.is_server:
+            continue  # its own script; the presses' parameters are checked where they are written
+        nodes = tuple((name, _example(value)) for name, value in launch.node_flags)
+        found = problems_of_flags((*launch.flags, *launch.worker_flags, *nodes), launch.engine, launch.version)
         found += problems_of_environment(launch.environment, launch.engine, launch.version)
         problems += [problem for problem in found if problem not in problems]
     if problems:
         raise InputError(problems)
 
 
+def _example(value: Value) -> Value:
+    """Return what a server's rank or the first server's address may be."""
+    if value == "{rank}":
+        return 1
+    return value.replace("{head}", "10.0.0.1") if isinstance(value, str) else value
+
+
 def _snapshots(launches: list[Launch]) -> dict[str, str]:
-    found = snapshot(launches[0].engine, launches[0].version)
+    engine = launches[0].engine.removeprefix("transformers-")
+    found = snapshot(engine, launches[0].version)
     return {"package": str(found["package"]), "sha256": str(found["sha256"])}
 
 

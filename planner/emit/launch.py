@@ -24,9 +24,11 @@ class Launch:
     version: str
     image: str
     program: tuple[str, ...]
-    """The command and its positional arguments, the model among them."""
+    """The command, and the model where it is a positional argument."""
     program_words: int
-    """How many of them start the program, before the model."""
+    """How many of these words start the program, without the model."""
+    model: str
+    """What is loaded: a hub id, a path, or a path below ``{models}`` that has to be made first."""
     flags: Flags
     """In order; True is a bare flag."""
     pool: PoolPlan
@@ -61,10 +63,35 @@ class Launch:
     """Environment variable that must hold the instance's own address."""
     port_variables: tuple[str, ...] = ()
     """Environment variables with ports that instances on one server must not share."""
+    port_flags: tuple[str, ...] = ()
+    """Flags, beside the port's own, with ports that instances on one server must not share."""
+    is_server: bool = True
+    container_prefix: str = ""
+    """Directory of the program inside the image, where it isn't on its path."""
+    api_name: str | None = None
+    """Name of the model in the API where the engine doesn't take the planned one."""
+    packages: tuple[str, ...] = ()
+    """Python packages that must be there in the launch's version, for scripts outside of containers."""
+    checkpoint_script: str | None = None
+    """Program that makes ``model``; its argument is the path."""
+    checkpoint_packages: str = ""
+    """What to install before it runs, empty if the image has it."""
+
+    @property
+    def makes_checkpoint(self) -> bool:
+        """Tell whether the model has to be made before the first start."""
+        return self.checkpoint_script is not None
+
+    def make_command(self, script: str) -> str:
+        """Return the shell command that makes the model at ``$0`` unless it is there."""
+        install = f"pip install --no-cache-dir {self.checkpoint_packages} && " if self.checkpoint_packages else ""
+        return f'[ -e "$0" ] || {{ {install}python3 {script} "$0"; }}'
 
     def arguments(self, directory: str) -> list[str]:
         """Return the whole command line with the launch's files below a directory."""
         words = [word.replace("{directory}", directory) for word in self.program]
+        if directory == CONFIG_DIRECTORY:
+            words[0] = self.container_prefix + words[0]
         return words + flag_words(self.flags, directory)
 
     def value(self, name: str) -> Value | None:

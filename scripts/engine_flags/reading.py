@@ -70,7 +70,7 @@ def constants(node: ast.AST | None, known: dict[str, list[Any]]) -> list[Any] | 
         node = node.slice if isinstance(node.slice, ast.Tuple) else ast.List(elts=[node.slice])
     if isinstance(node, ast.BinOp):
         left, right = constants(node.left, known), constants(node.right, known)
-        return None if left is None and right is None else [*(left or []), *(right or [])]
+        return None if left is None or right is None else [*left, *right]
     if not isinstance(node, ast.List | ast.Tuple | ast.Set):
         return None
     values: list[Any] = []

@@ -23,8 +23,9 @@ def lmcache(wheel: Wheel) -> dict[str, Any]:
 
 
 def router(wheel: Wheel) -> dict[str, Any]:
-    """Return the flags of ``vllm-router``."""
-    flags = [plain_flag(call, {}) for call in calls(wheel.tree("vllm_router/router_args.py"), "add_argument")]
+    """Return the flags of ``vllm-router`` or ``sglang-router``."""
+    (name,) = [n for n in (f"{p}_router/router_args.py" for p in ("vllm", "sglang")) if wheel.has(n)]
+    flags = [plain_flag(call, {}) for call in calls(wheel.tree(name), "add_argument")]
     return {"flags": {record["names"][0]: record for record in flags if record["names"]}}
 
 

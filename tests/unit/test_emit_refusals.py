@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from catalog.load import open_catalog
 
+from catalog.load import open_catalog
 from planner.emit import emit
 from planner.errors import InputError
 from planner.plan import Document

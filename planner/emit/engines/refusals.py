@@ -10,7 +10,11 @@ from planner.errors import InputError
 
 
 def refuse_unshipped(
-    deployment: Deployment, version: str, dimensions: Collection[str], weights: Collection[str]
+    deployment: Deployment,
+    version: str,
+    dimensions: Collection[str],
+    weights: Collection[str],
+    statuses: Collection[str] = ("ships",),
 ) -> None:
     """Refuse a plan that the engine can't run.
 
@@ -24,6 +28,8 @@ def refuse_unshipped(
         Compression dimensions whose techniques the engine's flags express.
     weights
         Catalog points of weights, beside bf16, that its flags express.
+    statuses
+        How far a technique must be supported: also as an experiment, where that is what the engine is for.
 
     Raises
     ------
@@ -33,7 +39,7 @@ def refuse_unshipped(
     who = f"{deployment.engine.id} {version}"
     problems = [
         *_gpu_problems(deployment, who),
-        *_technique_problems(deployment, who, dimensions),
+        *_technique_problems(deployment, who, dimensions, statuses),
         *_weight_problems(deployment, who, weights),
         *_serving_problems(deployment, who),
     ]
@@ -66,23 +72,25 @@ def _gpu_problems(deployment: Deployment, who: str) -> list[str]:
     return problems
 
 
-def _technique_problems(deployment: Deployment, who: str, dimensions: Collection[str]) -> list[str]:
+def _technique_problems(
+    deployment: Deployment, who: str, dimensions: Collection[str], statuses: Collection[str]
+) -> list[str]:
     problems = []
     for used in deployment.technologies:
         if used.technique.requires_native_model:
             continue
         if used.dimension == "hidden":
             problems += _format_problems(deployment, used, who)
-        elif used.dimension not in dimensions or not _ships(used, deployment.engine):
+        elif used.dimension not in dimensions or not _supports(used, deployment.engine, statuses):
             having = [s.engine for s in used.technique.engines if s.status == "ships"]
             problems.append(f"{used.dimension}: {who} has no flag for {used.point.id}{_having(having)}")
     return problems
 
 
-def _ships(used: Technology, engine: Engine) -> bool:
+def _supports(used: Technology, engine: Engine, statuses: Collection[str]) -> bool:
     return any(
         support.engine == engine.id
-        and support.status == "ships"
+        and support.status in statuses
         and used.point.id in (support.points or (used.point.id,))
         for support in used.technique.engines
     )

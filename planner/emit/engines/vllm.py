@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 from planner.emit.capacity import Reservation, reserve
-from planner.emit.checkpoint import makes_checkpoint, served_checkpoint
+from planner.emit.checkpoint import COMPRESSOR, checkpoint_script, makes_checkpoint, served_checkpoint
 from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.engines.refusals import refuse_unshipped
+from planner.emit.engines.settings import config_text
 from planner.emit.launch import SHARED_MEMORY_BYTES, Flags, Launch, servers
 from planner.emit.lmcache import lmcache_file
 from planner.emit.longer_window import longer_window
-from planner.emit.quoting import yaml_text
 from planner.errors import InputError
 
 IMAGE = "vllm/vllm-openai:v{version}"
@@ -49,28 +49,8 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
     return [_launch(deployment, pool, version) for pool in deployment.pools]
 
 
-def batched_tokens(deployment: Deployment, pool: PoolPlan) -> int:
-    """Tokens of one step: the prefill chunk and one per decoding sequence [tokens]."""
-    whole = deployment.max_model_len
-    if pool.role == "decode" and pool.chunk_tokens is None:
-        whole = max(deployment.request.question_tokens, 1)
-    return max((pool.chunk_tokens or whole) + pool.decode_sequences, pool.sequences)
-
-
-def config_settings(flags: Flags, model: str) -> dict[str, Any]:
-    """Return the content of a ``--config`` file: flags without dashes, values as YAML has them."""
-    settings: dict[str, Any] = {"model": model}
-    for name, value in flags:
-        key = name.removeprefix("--")
-        if isinstance(value, str) and value.startswith("{"):
-            settings[key] = json.loads(value)
-        else:
-            settings[key] = value
-    return settings
-
-
 def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
-    batched = batched_tokens(deployment, pool)
+    batched = deployment.batched_tokens(pool)
     nodes, each = servers(pool, deployment.cluster.gpus_per_node)
     reservation = reserve(deployment, pool, batched)
     swaps = deployment.decision.offload.policy == "swap" and pool.role != "prefill"
@@ -97,10 +77,14 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         image=IMAGE.format(version=version),
         program=("vllm", "serve", model),
         program_words=2,
+        model=model,
+        packages=("vllm",),
+        checkpoint_script=checkpoint_script(deployment) if makes_checkpoint(deployment, MADE_AT_LOAD) else None,
+        checkpoint_packages=COMPRESSOR,
         flags=flags,
         pool=pool,
         port=PORT,
-        config=yaml_text(config_settings(flags, model)),
+        config=config_text(flags, model=model),
         config_command="vllm serve --config {file}",
         batched_tokens=batched,
         notes=tuple(note for note in (reservation.note if reservation else None, throttle) if note),
@@ -201,8 +185,7 @@ def _cache_flags(deployment: Deployment) -> Flags:
         backend = deployment.kv_format.backend.get(deployment.hardware.compute_capability)
         if backend is not None:
             flags.append(("--attention-backend", backend))
-    recompute = deployment.decision.offload.policy == "recompute" and not deployment.request.shared_prefix_tokens
-    flags.append(("--disable-prefix-caching" if recompute else "--enable-prefix-caching", True))
+    flags.append(("--enable-prefix-caching" if deployment.reuses_prefixes else "--disable-prefix-caching", True))
     return tuple(flags)
 
 

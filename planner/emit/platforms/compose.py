@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from planner.emit.checkpoint import SCRIPT, checkpoint_script
+from planner.emit.checkpoint import SCRIPT
 from planner.emit.deployment import Deployment
 from planner.emit.launch import CONFIG_DIRECTORY, Launch, Place, places
 from planner.emit.lmcache import DISK
-from planner.emit.platforms.shell import needs_checkpoint
+from planner.emit.platforms.shell import own_files
 from planner.emit.quoting import compose_value, yaml_text
 from planner.emit.router import IMAGE, LOAD_SECONDS, PORT, install_and_run, is_routed, router_words
 from planner.emit.stamp import header, stamp_of
@@ -44,9 +44,7 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
         document["volumes"]["kv"] = {}
     written = {"compose.yaml": header(deployment, launches[0]) + yaml_text(document)}
     for launch in launches:
-        written.update(launch.files)
-    if needs_checkpoint(launches):
-        written[SCRIPT] = checkpoint_script(deployment)
+        written.update(own_files(launch))
     return written
 
 
@@ -78,17 +76,12 @@ def _service(deployment: Deployment, launch: Launch, place: Place, index: int) -
     }
     if not is_routed(deployment):
         service["ports"] = [f"{launch.port}:{launch.port}"]
-    if needs_checkpoint([launch]):
-        target = words[launch.program_words]
-        service["entrypoint"] = ["sh", "-c", _MAKE_FIRST, target, *words[: launch.program_words]]
+    if launch.makes_checkpoint:
+        # Makes the checkpoint on the first start; $0 is the checkpoint, the others the server's command.
+        make = f'{launch.make_command(f"{CONFIG_DIRECTORY}/{SCRIPT}")} && exec "$@"'
+        target = launch.model.replace("{models}", MODELS_DIRECTORY)
+        service["entrypoint"] = ["sh", "-c", compose_value(make), compose_value(target), *words[: launch.program_words]]
     return service
-
-
-_MAKE_FIRST = compose_value(
-    f'[ -d "$0" ] || {{ pip install --no-cache-dir llmcompressor==0.14.0.1 && '
-    f'python3 {CONFIG_DIRECTORY}/{SCRIPT} "$0"; }} && exec "$@"'
-)
-"""Makes the checkpoint on the first start; its first word is the directory, the others the server's command."""
 
 
 def _in_container(words: list[str]) -> list[str]:
@@ -106,12 +99,9 @@ def _environment(launch: Launch, service: str) -> dict[str, str]:
 
 def _volumes(deployment: Deployment, launch: Launch) -> list[Any]:
     mounted: list[Any] = [{"type": "volume", "source": "models", "target": MODELS_DIRECTORY}]
-    names = list(launch.files) + ([SCRIPT] if needs_checkpoint([launch]) else [])
-    for name in names:
+    for name in own_files(launch):
         mounted.append(_bind(f"./{name}", f"{CONFIG_DIRECTORY}/{name}"))
-    for local in sorted(
-        {path for path in (deployment.model_source, deployment.checkpoint) if path and path.startswith("/")}
-    ):
+    for local in deployment.local_paths:
         mounted.append(_bind(compose_value(local), compose_value(local)))
     if launch.disk_bytes:
         mounted.append({"type": "volume", "source": "kv", "target": DISK})
@@ -130,7 +120,7 @@ def _router(deployment: Deployment, launches: list[Launch]) -> dict[str, Any]:
     waits = {f"{launch.pool.role}-{i}" for launch in launches for i in range(launch.pool.instances)}
     return {
         "image": IMAGE,
-        "command": [compose_value(word) for word in install_and_run(router_words(deployment, addresses))],
+        "command": [compose_value(word) for word in install_and_run(deployment, router_words(deployment, addresses))],
         "ports": [f"{PORT}:{PORT}"],
         "restart": "unless-stopped",
         "depends_on": {name: {"condition": "service_healthy"} for name in sorted(waits)},

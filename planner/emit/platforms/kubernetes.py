@@ -8,13 +8,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from planner.emit.checkpoint import SCRIPT, checkpoint_script
+from planner.emit.checkpoint import SCRIPT
 from planner.emit.deployment import Deployment
 from planner.emit.launch import CONFIG_DIRECTORY, Launch, flag_words
 from planner.emit.lmcache import DISK
-from planner.emit.platforms.shell import needs_checkpoint
+from planner.emit.platforms.shell import own_files
 from planner.emit.quoting import kubernetes_argument, shell, yaml_text
-from planner.emit.router import IMAGE, LOAD_SECONDS, PORT, install_and_run, is_routed, router_flags
+from planner.emit.router import (
+    BOOTSTRAP_PORT,
+    IMAGE,
+    LOAD_SECONDS,
+    PORT,
+    SGLANG_ROUTER,
+    install_and_run,
+    is_routed,
+    router_flags,
+    router_of,
+)
 from planner.emit.stamp import header, stamp_of
 
 MODELS_DIRECTORY = "/models"
@@ -31,9 +41,7 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
     """Return one manifest with everything."""
     documents: list[dict[str, Any]] = []
     for launch in launches:
-        mounted = dict(launch.files)
-        if needs_checkpoint([launch]):
-            mounted[SCRIPT] = checkpoint_script(deployment)
+        mounted = own_files(launch)
         if mounted:
             documents.append(_config_map(deployment, launch, mounted))
         documents.append(
@@ -153,9 +161,12 @@ def pod_template(
         "containers": [container],
         "volumes": _volumes(deployment, launch),
     }
-    if needs_checkpoint([launch]):
+    if launch.makes_checkpoint:
         spec["initContainers"] = [_checkpoint_container(deployment, launch)]
-    return {"metadata": {"labels": selected, "annotations": stamp_of(deployment, launch.pool)}, "spec": spec}
+    stamp = stamp_of(deployment, launch.pool)
+    if launch.pool.role == "prefill" and router_of(deployment) is SGLANG_ROUTER:
+        stamp["sglang.ai/bootstrap-port"] = str(BOOTSTRAP_PORT)
+    return {"metadata": {"labels": selected, "annotations": stamp}, "spec": spec}
 
 
 def _probes(launch: Launch) -> dict[str, Any]:
@@ -207,20 +218,16 @@ def _memory_affinity(deployment: Deployment) -> dict[str, Any]:
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
 
 
-def _local_paths(deployment: Deployment) -> list[str]:
-    return sorted({path for path in (deployment.model_source, deployment.checkpoint) if path and path.startswith("/")})
-
-
 def _mounts(deployment: Deployment, launch: Launch) -> list[dict[str, Any]]:
     mounts: list[dict[str, Any]] = [
         {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - where ranks talk
         {"name": "models", "mountPath": MODELS_DIRECTORY},
     ]
-    if launch.files or needs_checkpoint([launch]):
+    if own_files(launch):
         mounts.append({"name": "config", "mountPath": CONFIG_DIRECTORY, "readOnly": True})
     if launch.disk_bytes:
         mounts.append({"name": "kv", "mountPath": DISK})
-    for index, path in enumerate(_local_paths(deployment)):
+    for index, path in enumerate(deployment.local_paths):
         mounts.append({"name": f"local-{index}", "mountPath": path, "readOnly": True})
     return mounts
 
@@ -228,21 +235,18 @@ def _mounts(deployment: Deployment, launch: Launch) -> list[dict[str, Any]]:
 def _volumes(deployment: Deployment, launch: Launch) -> list[dict[str, Any]]:
     shared = {"medium": "Memory", "sizeLimit": str(launch.shared_memory_bytes)}
     volumes: list[dict[str, Any]] = [{"name": "shm", "emptyDir": shared}, {"name": "models", "emptyDir": {}}]
-    if launch.files or needs_checkpoint([launch]):
+    if own_files(launch):
         volumes.append({"name": "config", "configMap": {"name": pod_name(deployment, launch)}})
     if launch.disk_bytes:
         volumes.append({"name": "kv", "emptyDir": {"sizeLimit": str(launch.disk_bytes)}})
-    for index, path in enumerate(_local_paths(deployment)):
+    for index, path in enumerate(deployment.local_paths):
         volumes.append({"name": f"local-{index}", "hostPath": {"path": path, "type": "Directory"}})
     return volumes
 
 
 def _checkpoint_container(deployment: Deployment, launch: Launch) -> dict[str, Any]:
-    target = launch.program[-1].replace("{models}", MODELS_DIRECTORY)
-    make = (
-        f'[ -d "$0" ] || {{ pip install --no-cache-dir llmcompressor==0.14.0.1 && '
-        f'python3 {CONFIG_DIRECTORY}/{SCRIPT} "$0"; }}'
-    )
+    target = launch.model.replace("{models}", MODELS_DIRECTORY)
+    make = launch.make_command(f"{CONFIG_DIRECTORY}/{SCRIPT}")
     return {
         "name": "make-checkpoint",
         "image": launch.image,
@@ -256,7 +260,7 @@ def _checkpoint_container(deployment: Deployment, launch: Launch) -> dict[str, A
 def _router(deployment: Deployment, launches: list[Launch]) -> list[dict[str, Any]]:
     """The router finds the pods by their labels, which needs the right to watch them."""
     name = f"{deployment.slug}-router"
-    words = ["vllm-router", *flag_words(router_flags(deployment)), "--service-discovery"]
+    words = [*router_of(deployment).program, *flag_words(router_flags(deployment)), "--service-discovery"]
     words += ["--service-discovery-port", str(launches[0].port), "--service-discovery-namespace", "$(NAMESPACE)"]
     for launch in launches:
         option = "--selector" if launch.pool.role == "serve" else f"--{launch.pool.role}-selector"
@@ -265,7 +269,7 @@ def _router(deployment: Deployment, launches: list[Launch]) -> list[dict[str, An
     container = {
         "name": "router",
         "image": IMAGE,
-        "command": install_and_run(words),
+        "command": install_and_run(deployment, words),
         "env": [{"name": "NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}],
         "ports": [{"name": "http", "containerPort": PORT}],
         "readinessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": LOAD_CHECK_SECONDS},

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from planner.emit.checkpoint import MODELS, SCRIPT, checkpoint_script
+from planner.emit.checkpoint import MODELS, SCRIPT
 from planner.emit.deployment import Deployment
 from planner.emit.launch import Launch, Place, Value, flag_words, places
 from planner.emit.quoting import comment, shell, shell_lines
-from planner.emit.router import PORT, VERSION, address_option, is_routed, router_flags
+from planner.emit.router import PORT, is_routed, router_flags, router_of, worker_words
 from planner.emit.stamp import header
 
-PACKAGES = {"vllm": "vllm", "sglang": "sglang", "lmdeploy": "lmdeploy", "tensorrt-llm": "tensorrt_llm"}
-"""Engine -> Python package whose version the script checks; llama.cpp isn't one."""
 _START = ["set -euo pipefail", 'here="$(cd "$(dirname "$0")" && pwd)"']
 
 
 def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
     """Return ``serve.sh`` (or ``prefill.sh`` and ``decode.sh``), ``router.sh`` and what they read."""
     written: dict[str, str] = {}
+    if not launches[0].is_server:
+        return {**own_files(launches[0]), "answer.sh": _offline_script(deployment, launches[0])}
     where = places(launches, deployment.cluster.gpus_per_node)
     for launch in launches:
         written[f"{launch.pool.role}.sh"] = serve_script(deployment, launch, where[launch.pool.role])
-        written.update(launch.files)
-    if needs_checkpoint(launches):
-        written[SCRIPT] = checkpoint_script(deployment)
+        written.update(own_files(launch))
     if is_routed(deployment):
         written["router.sh"] = _router_script(deployment, launches, where)
     return written
 
 
-def needs_checkpoint(launches: list[Launch]) -> bool:
-    """Tell whether a launch serves a checkpoint that has to be made first."""
-    return any(MODELS in word for launch in launches for word in launch.program)
+def own_files(launch: Launch) -> dict[str, str]:
+    """Return the files that a launch reads, the program that makes its checkpoint among them."""
+    made = {SCRIPT: launch.checkpoint_script} if launch.checkpoint_script else {}
+    return {**launch.files, **made}
 
 
 def serve_script(deployment: Deployment, launch: Launch, place: Place) -> str:
@@ -43,9 +42,9 @@ def serve_script(deployment: Deployment, launch: Launch, place: Place) -> str:
         lines.append(f'export {launch.pod_address_variable}="${{ADDRESS:-$(hostname -I | cut -d" " -f1)}}"')
     for name in launch.port_variables:
         lines.append(f"export {name}=$(( {launch.environment[name]} + 100 * (port - {launch.port}) ))")
-    if needs_checkpoint([launch]):
-        target = _local(launch.program[-1])
-        lines.append(f'[ -d {target} ] || python3 "$here/{SCRIPT}" {target}')
+    if launch.makes_checkpoint:
+        target = _local(launch.model)
+        lines.append(f'[ -e {target} ] || python3 "$here/{SCRIPT}" {target}')
     lines += ["", _command(launch), ""]
     return "\n".join(lines)
 
@@ -75,15 +74,15 @@ def _one_of_several_instances(launch: Launch, place: Place) -> list[str]:
 
 
 def _version_check(launch: Launch) -> list[str]:
-    package = PACKAGES.get(launch.engine)
-    if package is None:
-        return []
-    return [
-        f'found="$(python3 -c \'import importlib.metadata as m; print(m.version("{package}"))\')"',
-        f'case "$found" in {launch.version}|{launch.version}[+.]*) ;; *)',
-        f'  echo "{package} $found is installed; this plan was written for {launch.version}" >&2; exit 1 ;;',
-        "esac",
-    ]
+    lines = []
+    for package in launch.packages:
+        lines += [
+            f'found="$(python3 -c \'import importlib.metadata as m; print(m.version("{package}"))\')"',
+            f'case "$found" in {launch.version}|{launch.version}[+.]*) ;; *)',
+            f'  echo "{package} $found is installed; this plan was written for {launch.version}" >&2; exit 1 ;;',
+            "esac",
+        ]
+    return lines
 
 
 def _export(name: str, value: str) -> str:
@@ -103,9 +102,11 @@ def _command(launch: Launch) -> str:
     """Return the command, with the port, the rank and local paths left to the shell."""
     program = [word for word in launch.program if not _is_local(word)]
     raw = [_local(word) for word in launch.program if _is_local(word)]
-    plain = tuple(f for f in launch.flags if f[0] != launch.port_flag and not _is_local(f[1]))
+    own = {launch.port_flag, *launch.port_flags}
+    plain = tuple(f for f in launch.flags if f[0] not in own and not _is_local(f[1]))
     raw += [f"{name} {_local(value)}" for name, value in launch.flags if _is_local(value)]
     raw.append(f'{launch.port_flag} "$port"')
+    raw += [f"{name} {_with_slot(launch.value(name), launch.port)}" for name in launch.port_flags]
     for name, value in launch.node_flags:
         spelled = str(value).replace("{rank}", "$rank").replace("{head}", "$head")
         raw.append(f'{name} "{spelled}"')
@@ -116,23 +117,39 @@ def _command(launch: Launch) -> str:
     return f'if [ "$rank" = 0 ]; then\n{command}\nelse\n{command} \\\n  {workers}\nfi'
 
 
+def _with_slot(port: Value | None, first: int) -> str:
+    """Return a port that differs between the instances of a server, as their main ports do."""
+    return f'"$(( {port} + port - {first} ))"'
+
+
+def _offline_script(deployment: Deployment, launch: Launch) -> str:
+    words = [_local(word) if _is_local(word) else shell([word]) for word in launch.program]
+    for name, value in launch.flags:
+        words += [name, _local(value) if _is_local(value) else shell([str(value)])]
+    lines = ["#!/usr/bin/env bash", header(deployment, launch).rstrip(), *_START, *_version_check(launch)]
+    return "\n".join([*lines, f'exec {" ".join(words)} "$@"', ""])
+
+
 def _router_script(deployment: Deployment, launches: list[Launch], where: dict[str, Place]) -> str:
     """Return the router's script for instances on this server, or on the hosts that it is told."""
     lines = ["#!/usr/bin/env bash", header(deployment, launches[-1]).rstrip(), _START[0]]
-    lines.append(comment(f"Needs: pip install vllm-router=={VERSION}. Clients talk to port {PORT}."))
+    router = router_of(deployment)
+    lines.append(comment(f"Needs: pip install {router.requirement}. Clients talk to port {PORT}."))
     lines.append("workers=()")
     for launch in launches:
-        lines += _addresses(launch, where[launch.pool.role])
-    lines += [f'exec {shell_lines(["vllm-router"], flag_words(router_flags(deployment)))} \\\n  "${{workers[@]}}"', ""]
+        lines += _addresses(deployment, launch, where[launch.pool.role])
+    program = shell_lines(router.program, flag_words(router_flags(deployment)))
+    lines += [f'exec {program} \\\n  "${{workers[@]}}"', ""]
     return "\n".join(lines)
 
 
-def _addresses(launch: Launch, place: Place) -> list[str]:
+def _addresses(deployment: Deployment, launch: Launch, place: Place) -> list[str]:
     pool = launch.pool
-    option = address_option(pool.role)
+    option, *after = worker_words(deployment, pool.role, "")
+    rest = "".join(f" {_with_slot(int(word), launch.port)}" for word in after if word)
     hosts = f"{pool.role.upper()}_HOSTS"
     before = [f"workers+=({option})"] if pool.role == "serve" else []
-    each = '"http://$host:$port"' if pool.role == "serve" else f'{option} "http://$host:$port"'
+    each = '"http://$host:$port"' if pool.role == "serve" else f'{option} "http://$host:$port"{rest}'
     return [
         comment(f"{hosts}: servers with {pool.role} instances, {place.slots} on each, separated by spaces."),
         *before,

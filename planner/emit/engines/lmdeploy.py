@@ -1,0 +1,90 @@
+"""LMDeploy's TurboMind: ``lmdeploy serve api_server``."""
+
+from __future__ import annotations
+
+import json
+
+from planner.emit.checkpoint import COMPRESSOR, checkpoint_script, makes_checkpoint, served_checkpoint
+from planner.emit.deployment import Deployment, PoolPlan
+from planner.emit.engines.refusals import refuse_unshipped
+from planner.emit.engines.settings import weight_flag
+from planner.emit.launch import Flags, Launch, servers
+from planner.emit.longer_window import longer_window
+
+IMAGE = "openmmlab/lmdeploy:v{version}"
+PORT = 8000
+WEIGHTS = frozenset({"w_awq4", "w_gptq4"})
+_NONE: frozenset[str] = frozenset()
+
+
+def launches(deployment: Deployment, version: str) -> list[Launch]:
+    """Return the launch.
+
+    Raises
+    ------
+    InputError
+        If the plan decides something that TurboMind has no flag for on this GPU.
+    """
+    refuse_unshipped(deployment, version, {"hidden"}, WEIGHTS)
+    return [_launch(deployment, pool, version) for pool in deployment.pools]
+
+
+def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
+    _, each = servers(pool, deployment.cluster.gpus_per_node)
+    model = served_checkpoint(deployment, _NONE)
+    making = makes_checkpoint(deployment, _NONE)
+    return Launch(
+        engine="lmdeploy",
+        version=version,
+        image=IMAGE.format(version=version),
+        program=("lmdeploy", "serve", "api_server", model),
+        program_words=3,
+        model=model,
+        flags=_flags(deployment, pool, making),
+        pool=pool,
+        port=PORT,
+        port_flag="--server-port",
+        gpus_per_node=each,
+        packages=("lmdeploy",),
+        checkpoint_script=checkpoint_script(deployment) if making else None,
+        checkpoint_packages=COMPRESSOR,
+    )
+
+
+def _flags(deployment: Deployment, pool: PoolPlan, making: bool) -> Flags:
+    flags: Flags = (
+        ("--model-name", deployment.served_name),
+        ("--server-name", "0.0.0.0"),  # noqa: S104 - a server that clients reach
+        ("--server-port", PORT),
+        ("--backend", "turbomind"),
+        ("--dtype", "bfloat16"),
+        ("--tp", pool.tp),
+        ("--session-len", deployment.max_model_len),
+        ("--max-batch-size", pool.sequences),
+        ("--max-prefill-token-num", deployment.batched_tokens(pool)),
+        ("--cache-block-seq-len", deployment.engine.kv_block_tokens),
+        *_memory_flags(deployment, pool),
+    )
+    # llm-compressor writes compressed-tensors; a checkpoint that was named has the format of the plan.
+    flags += (("--model-format", "compressed-tensors"),) if making else weight_flag(deployment)
+    if deployment.kv_format is not None and deployment.technology("hidden") is not None:
+        flags += (("--quant-policy", int(deployment.kv_format.option)),)
+    if deployment.reuses_prefixes:
+        flags += (("--enable-prefix-caching", True),)
+    window = longer_window(deployment)
+    if window is not None:
+        flags += (("--hf-overrides", json.dumps(window.overrides)),)
+    if pool.resident_sessions is not None:
+        flags += (("--max-concurrent-requests", max(pool.resident_sessions, pool.sequences)),)
+    return flags
+
+
+def _memory_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
+    """An entry count above 1 is a number of blocks: those of the plan's sessions."""
+    if pool.resident_sessions is None:
+        hbm = deployment.document.metrics.hbm_bytes_per_gpu
+        free = hbm.limit - hbm.workspace - hbm.overhead - hbm.weights
+        share = round(free / (deployment.hardware.hbm - hbm.weights), 4)
+        return (("--cache-max-entry-count", share),)
+    blocks = -(-deployment.max_model_len // deployment.engine.kv_block_tokens)
+    return (("--cache-max-entry-count", blocks * pool.resident_sessions),)

@@ -1,0 +1,176 @@
+"""SGLang: ``sglang.launch_server`` with every decision as a flag, and the same as its ``--config`` file."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from planner.emit.checkpoint import COMPRESSOR, checkpoint_script, makes_checkpoint, served_checkpoint
+from planner.emit.deployment import Deployment, PoolPlan
+from planner.emit.engines.refusals import refuse_unshipped
+from planner.emit.engines.settings import config_text, weight_flag
+from planner.emit.launch import Flags, Launch, servers
+from planner.emit.lmcache import DISK, lmcache_file
+from planner.emit.longer_window import longer_window
+from planner.emit.router import BOOTSTRAP_PORT
+
+IMAGE = "lmsysorg/sglang:v{version}"
+PORT = 8000
+INIT_PORT = 20000
+MADE_AT_LOAD = frozenset({"w_fp8"})
+WEIGHTS = frozenset({"w_fp8", "w_int8_w8a8", "w_gptq8", "w_gptq4", "w_awq4"})
+LMCACHE_FILE = "lmcache.yaml"
+_GB = 10**9
+
+
+def launches(deployment: Deployment, version: str) -> list[Launch]:
+    """Return one launch per pool.
+
+    Raises
+    ------
+    InputError
+        If the plan decides something that SGLang has no flag for on this GPU.
+    """
+    refuse_unshipped(deployment, version, {"hidden"}, WEIGHTS)
+    return [_launch(deployment, pool, version) for pool in deployment.pools]
+
+
+def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
+    nodes, each = servers(pool, deployment.cluster.gpus_per_node)
+    model = served_checkpoint(deployment, MADE_AT_LOAD)
+    swaps = deployment.decision.offload.policy == "swap" and pool.role != "prefill"
+    lmcache = swaps and deployment.offload_backend == "lmcache"
+    tier_bytes = deployment.tier_bytes_per_instance(pool) if swaps else 0
+    on_disk = deployment.decision.offload.tier == "nvme"
+    flags: Flags = (
+        *_interface_flags(deployment, model),
+        *_parallel_flags(pool),
+        *_batch_flags(deployment, pool),
+        *_memory_flags(deployment, pool),
+        *_cache_flags(deployment),
+        *(_offload_flags(deployment, pool, lmcache) if swaps else ()),
+        *_transfer_flags(pool),
+    )
+    return Launch(
+        engine="sglang",
+        version=version,
+        image=IMAGE.format(version=version),
+        program=("python3", "-m", "sglang.launch_server"),
+        program_words=3,
+        model=model,
+        flags=flags,
+        pool=pool,
+        port=PORT,
+        environment=_environment(deployment, tier_bytes if on_disk and not lmcache else 0),
+        files={LMCACHE_FILE: lmcache_file(deployment, pool)} if lmcache else {},
+        config=config_text(flags),
+        config_command="python3 -m sglang.launch_server --config {file}",
+        nodes=nodes,
+        gpus_per_node=each,
+        node_flags=_node_flags(nodes),
+        host_memory_bytes=0 if on_disk else tier_bytes,
+        disk_bytes=tier_bytes if on_disk else 0,
+        packages=("sglang",),
+        port_flags=("--disaggregation-bootstrap-port",) if pool.role == "prefill" else (),
+        checkpoint_script=checkpoint_script(deployment) if makes_checkpoint(deployment, MADE_AT_LOAD) else None,
+        checkpoint_packages=COMPRESSOR,
+    )
+
+
+def _interface_flags(deployment: Deployment, model: str) -> Flags:
+    flags: Flags = (
+        ("--model-path", model),
+        ("--served-model-name", deployment.served_name),
+        ("--host", "0.0.0.0"),  # noqa: S104 - a server that clients reach
+        ("--port", PORT),
+        ("--dtype", "bfloat16"),
+        ("--context-length", deployment.max_model_len),
+    )
+    if not makes_checkpoint(deployment, MADE_AT_LOAD):
+        flags += weight_flag(deployment)
+    window = longer_window(deployment)
+    if window is not None:
+        flags += (("--json-model-override-args", json.dumps(window.overrides)),)
+    return flags
+
+
+def _parallel_flags(pool: PoolPlan) -> Flags:
+    # SGLang counts attention-data-parallel ranks inside tp.
+    flags: list[tuple[str, int]] = [("--tp-size", pool.tp * pool.data_parallel), ("--pp-size", pool.pp)]
+    if pool.data_parallel > 1:
+        flags.append(("--attn-dp-size", pool.data_parallel))
+    if pool.dcp > 1:
+        flags.append(("--dcp-size", pool.dcp))
+    if pool.pcp > 1:
+        flags.append(("--attn-cp-size", pool.pcp))
+    if pool.ep > 1:
+        flags.append(("--ep-size", pool.ep))
+    return tuple(flags)
+
+
+def _batch_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
+    chunk = deployment.batched_tokens(pool) - pool.decode_sequences
+    unchunked = pool.chunk_tokens is None and pool.role != "decode"
+    flags: Flags = (
+        ("--max-running-requests", pool.sequences * pool.data_parallel),
+        ("--chunked-prefill-size", -1 if unchunked else chunk),
+    )
+    if pool.resident_sessions is not None and pool.role == "serve":
+        waiting = max(pool.resident_sessions - pool.sequences, 0)
+        flags += (("--max-queued-requests", waiting * pool.data_parallel),)
+    return flags
+
+
+def _memory_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
+    """Weights and KV take what the plan leaves beside workspace and overhead; the pool is the plan's tokens."""
+    hbm = deployment.document.metrics.hbm_bytes_per_gpu
+    static = (hbm.limit - hbm.workspace - hbm.overhead) / deployment.hardware.hbm
+    flags: Flags = (("--mem-fraction-static", math.floor(static * 1e4) / 1e4),)
+    tokens = deployment.kv_tokens(pool)
+    return flags if tokens is None else (*flags, ("--max-total-tokens", tokens))
+
+
+def _cache_flags(deployment: Deployment) -> Flags:
+    flags: list[tuple[str, str | bool]] = []
+    if deployment.kv_format is not None and deployment.technology("hidden") is not None:
+        flags.append(("--kv-cache-dtype", deployment.kv_format.option))
+        backend = deployment.kv_format.backend.get(deployment.hardware.compute_capability)
+        if backend is not None:
+            flags.append(("--attention-backend", backend))
+    if not deployment.reuses_prefixes:
+        flags.append(("--disable-radix-cache", True))
+    return tuple(flags)
+
+
+def _offload_flags(deployment: Deployment, pool: PoolPlan, lmcache: bool) -> Flags:
+    if lmcache:
+        return (("--enable-lmcache", True), ("--lmcache-config-file", "{directory}/" + LMCACHE_FILE))
+    flags: Flags = (("--enable-hierarchical-cache", True), ("--hicache-write-policy", "write_through"))
+    if deployment.decision.offload.tier == "nvme":
+        return (*flags, ("--hicache-storage-backend", "file"))
+    # Every rank has a host pool of its own, sized in GB of 1e9 bytes.
+    each = deployment.tier_bytes_per_instance(pool) / pool.instance_gpus
+    return (*flags, ("--hicache-size", math.ceil(each / _GB)))
+
+
+def _transfer_flags(pool: PoolPlan) -> Flags:
+    if pool.role == "serve":
+        return ()
+    flags: Flags = (("--disaggregation-mode", pool.role), ("--disaggregation-transfer-backend", "nixl"))
+    return (*flags, ("--disaggregation-bootstrap-port", BOOTSTRAP_PORT)) if pool.role == "prefill" else flags
+
+
+def _node_flags(nodes: int) -> Flags:
+    if nodes == 1:
+        return ()
+    return (("--nnodes", nodes), ("--node-rank", "{rank}"), ("--dist-init-addr", f"{{head}}:{INIT_PORT}"))
+
+
+def _environment(deployment: Deployment, file_bytes: int) -> dict[str, str]:
+    environment: dict[str, str] = {}
+    if longer_window(deployment) is not None:
+        environment["SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"] = "1"
+    if file_bytes:
+        environment["SGLANG_HICACHE_FILE_BACKEND_STORAGE_DIR"] = DISK
+        environment["SGLANG_HICACHE_FILE_BACKEND_MAX_SIZE"] = str(file_bytes)
+    return environment

@@ -1,0 +1,122 @@
+"""TensorRT-LLM: ``trtllm-serve`` and the YAML file that holds everything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from planner.emit.checkpoint import served_checkpoint
+from planner.emit.deployment import Deployment, PoolPlan
+from planner.emit.engines.refusals import refuse_unshipped
+from planner.emit.flags import problems_of_keys
+from planner.emit.launch import Launch, servers
+from planner.emit.lmcache import DISK
+from planner.emit.longer_window import longer_window
+from planner.emit.quoting import yaml_text
+from planner.errors import InputError
+
+IMAGE = "nvcr.io/nvidia/tensorrt-llm/release:{version}"
+PORT = 8000
+FILE = "trtllm.yaml"
+WEIGHTS = frozenset({"w_fp8", "w_awq4"})
+_NONE: frozenset[str] = frozenset()
+
+
+def launches(deployment: Deployment, version: str) -> list[Launch]:
+    """Return the launch.
+
+    Raises
+    ------
+    InputError
+        If the plan decides something that TensorRT-LLM has no setting for on this GPU, or that isn't
+        written here: several servers and pools, which start through other programs.
+    """
+    refuse_unshipped(deployment, version, {"hidden", "token"}, WEIGHTS)
+    (pool, *others) = deployment.pools
+    problems = []
+    if others:
+        problems.append("serving: pools of tensorrt-llm start through an orchestrator's file, which isn't written here")
+    nodes, each = servers(pool, deployment.cluster.gpus_per_node)
+    if nodes > 1:
+        problems.append(
+            "parallel: tensorrt-llm spans servers through MPI, which isn't written here; use vllm or sglang"
+        )
+    if deployment.weights is not None and deployment.checkpoint is None:
+        problems.append(
+            f"weights: tensorrt-llm reads {deployment.decision.weights} from a ModelOpt checkpoint; "
+            "name one with --checkpoint"
+        )
+    settings = _settings(deployment, pool)
+    problems += problems_of_keys(settings, "LlmArgs", "tensorrt-llm", version)
+    if problems:
+        raise InputError(problems)
+    model = served_checkpoint(deployment, _NONE)
+    tier_bytes = deployment.tier_bytes_per_instance(pool) if deployment.decision.offload.policy == "swap" else 0
+    on_disk = deployment.decision.offload.tier == "nvme"
+    return [
+        Launch(
+            engine="tensorrt-llm",
+            version=version,
+            image=IMAGE.format(version=version),
+            program=("trtllm-serve", model),
+            program_words=1,
+            model=model,
+            flags=(
+                ("--host", "0.0.0.0"),  # noqa: S104 - a server that clients reach
+                ("--port", PORT),
+                ("--backend", "pytorch"),
+                ("--extra_llm_api_options", "{directory}/" + FILE),
+            ),
+            pool=pool,
+            port=PORT,
+            files={FILE: yaml_text(settings)},
+            gpus_per_node=each,
+            api_name=model,
+            packages=("tensorrt_llm",),
+            host_memory_bytes=0 if on_disk else tier_bytes,
+            disk_bytes=tier_bytes if on_disk else 0,
+        )
+    ]
+
+
+def _settings(deployment: Deployment, pool: PoolPlan) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "tensor_parallel_size": pool.tp * pool.data_parallel,
+        "pipeline_parallel_size": pool.pp,
+        "max_seq_len": deployment.max_model_len,
+        "max_batch_size": pool.sequences,
+        "max_num_tokens": deployment.batched_tokens(pool),
+        "enable_chunked_prefill": pool.chunk_tokens is not None,
+        "kv_cache_config": _cache_settings(deployment, pool),
+    }
+    if pool.ep > 1:
+        settings["moe_expert_parallel_size"] = pool.ep
+    if pool.data_parallel > 1:
+        settings["enable_attention_dp"] = True
+    rocket = deployment.technology("token")
+    if rocket is not None and rocket.point.strength is not None:
+        settings["sparse_attention_config"] = {"algorithm": "rocket", "prompt_budget": int(rocket.point.strength)}
+    window = longer_window(deployment)
+    if window is not None:
+        settings["model_kwargs"] = window.overrides
+    return settings
+
+
+def _cache_settings(deployment: Deployment, pool: PoolPlan) -> dict[str, Any]:
+    hbm = deployment.document.metrics.hbm_bytes_per_gpu
+    free = hbm.limit - hbm.weights - hbm.workspace - hbm.overhead
+    settings: dict[str, Any] = {
+        "enable_block_reuse": deployment.reuses_prefixes,
+        "tokens_per_block": deployment.engine.kv_block_tokens,
+        "free_gpu_memory_fraction": round(free / (deployment.hardware.hbm - hbm.weights), 4),
+    }
+    block = deployment.engine.kv_block_tokens
+    if pool.resident_sessions is not None:
+        settings["max_tokens"] = pool.resident_sessions * block * -(-deployment.max_model_len // block)
+    if deployment.kv_format is not None and deployment.technology("hidden") is not None:
+        settings["dtype"] = deployment.kv_format.option
+    offload = deployment.decision.offload
+    if offload.policy == "swap" and offload.tier == "nvme":
+        settings |= {"disk_cache_size": deployment.tier_bytes_per_instance(pool), "disk_cache_path": DISK}
+    elif offload.policy == "swap":
+        settings["host_cache_size"] = deployment.tier_bytes_per_instance(pool) // pool.instance_gpus
+    return settings
