@@ -109,7 +109,8 @@ def test_interactions_per_hour_are_the_least_of_the_laws(
     )
     replica, later, rho = Replica.of(kind, shape), rounds - 1, 0.85
     if not p.fits[0]:
-        assert p.interactions_per_hour[0] == 0 and BOUNDS[p.bound[0]] == "memory"
+        assert p.interactions_per_hour[0] == 0
+        assert BOUNDS[p.bound[0]] == "memory"
         return
     serial = resident == 1 or (rounds > 1 and policy != RECOMPUTE and resident <= b + 1)
     turn, lengths = QUESTION + ANSWER, [ctx + k * (QUESTION + ANSWER) for k in range(rounds + 1)]

@@ -64,16 +64,20 @@ def decode_work(a: Architecture, n: float, b: int) -> tuple[float, float]:
     chunk=st.sampled_from([0, 256, 2048, 16384]),
     policy=st.integers(0, 2),
     apart=st.booleans(),
+    machine=st.sampled_from([(312e12, 2.039e12), (1e12, 2.039e12), (312e12, 1e10)]),
 )
 @settings(max_examples=200)
 def test_never_faster_than_the_roofline(
-    kind: str, shape: Shape, ctx: int, b: int, chunk: int, policy: int, apart: bool
+    kind: str, shape: Shape, ctx: int, b: int, chunk: int, policy: int, apart: bool, machine: tuple[float, float]
 ) -> None:
     a = model(kind)
     if shape_problems(a, shape):
         return
     views = {"efficiency": without_overlap()} if apart else {}
-    gpu = hardware(hbm=1e15)  # So that everything fits, and every latency is that of the decision.
+    peak_flops, bandwidth = machine
+    gpu = hardware(
+        hbm=1e15, flops=peak_flops, hbm_bandwidth=bandwidth
+    )  # So that everything fits, and every latency is that of the decision.
     p = price(
         setting(a, ctx, shape, gpu=gpu, **views),
         candidates(decode_sequences=b, prefill_chunk=chunk, policy=policy, resident_limit=2 * b + 2),
@@ -81,20 +85,20 @@ def test_never_faster_than_the_roofline(
     assert p.fits[0]
     g = shape.gpus
     flops, read = decode_work(a, ctx, b)
-    assert p.step_s[0] >= max(flops / (g * FLOPS), read / (g * BANDWIDTH)) * ROUND
+    assert p.step_s[0] >= max(flops / (g * peak_flops), read / (g * bandwidth)) * ROUND
     weights = 2.0 * (sum(la.active_params for la in a.layers) + a.head_params)
     prompt = prefill_flops(a, ctx)
-    least = max(prompt / (g * FLOPS), weights / (g * BANDWIDTH))
+    least = max(prompt / (g * peak_flops), weights / (g * bandwidth))
     assert p.prefill_s[0] >= least * ROUND
     assert p.ttft_cold_s[0] >= p.prefill_s[0] * ROUND
-    assert p.ttft_warm_s[0] >= weights / (g * BANDWIDTH) * ROUND
+    assert p.ttft_warm_s[0] >= weights / (g * bandwidth) * ROUND
     assert p.tpot_s[0] >= p.step_s[0]
     assert p.tpot_mean_s[0] >= p.step_s[0] * ROUND
     assert p.switch_s[0] >= 2 * a.kv_bytes(ctx) / (g * PCIE) * ROUND
     # What the GPUs do per second, and read, is what they can.
     work = prompt + 5 * 250 * flops / b
-    assert p.sessions_per_s[0] * work * ROUND <= g * FLOPS
-    assert p.sessions_per_s[0] * 5 * 250 * read / b * ROUND <= g * BANDWIDTH
+    assert p.sessions_per_s[0] * work * ROUND <= g * peak_flops
+    assert p.sessions_per_s[0] * 5 * 250 * read / b * ROUND <= g * bandwidth
 
 
 @given(kind=st.sampled_from(["moe", "mla", "chunked"]), b=st.integers(1, 64), tp=st.sampled_from([1, 2]))

@@ -16,6 +16,7 @@ from planner.cost.session import BOUNDS, SWAP
 from planner.cost.workload import Workload
 from tests.cost_models import (
     CONFIGS,
+    GEMMA,
     LLAMA_8B,
     YI,
     candidates,
@@ -235,6 +236,36 @@ def test_the_fullest_gpu_never_holds_more_than_it_has() -> None:
     p = price(setting(read_config(config), 50_000, Shape(pp=2)), candidates())
     assert p.weights_bytes[0] + p.kv_bytes[0] <= 80 * 2**30
     assert p.kv_bytes[0] == p.sessions_that_fit[0] * 50_000 * 4096 * 4
+
+
+def test_the_fullest_gpu_is_that_with_most_of_weights_and_kv_together() -> None:
+    # Stages of 5 sliding layers, and of 3 with the only full one: more weights there, more KV here.
+    a = read_config({**GEMMA, "num_hidden_layers": 9, "vocab_size": 32000})
+    first, second = shard(a, Shape(pp=2), WeightFormat()).stages
+    assert first.weight_bytes > second.weight_bytes
+    short, long = (
+        price(setting(a, ctx, Shape(pp=2)), candidates(resident_limit=limit))
+        for ctx, limit in ((5000, 1), (100_000, 0))
+    )
+    assert short.weights_bytes[0] == first.weight_bytes
+    assert short.kv_bytes[0] == 5 * 1024 * 8192
+    assert long.weights_bytes[0] == second.weight_bytes
+    assert long.kv_bytes[0] == long.sessions_that_fit[0] * (3 * 1024 + 100_000) * 8192
+
+
+def test_a_prefill_reads_the_weights_per_chunk_and_the_head_once() -> None:
+    a = model("gqa")
+    gpu = hardware(flops=1e30, hbm_bandwidth=1e12)
+    layers = 2 * (sum(layer.params for layer in a.layers) + a.final_params)
+    head = 2 * a.head_params
+    p = price(setting(a, 2000, gpu=gpu), candidates(prefill_chunk=[0, 1000]))
+    assert p.prefill_s == pytest.approx([(layers + head) / 1e12, (2 * layers + head + 1000 * 131072) / 1e12])
+
+
+def test_the_tier_holds_the_caches_of_all_users() -> None:
+    p = price(setting(model("gqa"), 100_000, Shape(tp=2)), candidates(policy=SWAP, replicas=3, decode_sequences=2))
+    assert p.tier_bytes[0] == pytest.approx(p.users[0] * 100_000 * 131072)
+    assert price(setting(model("gqa"), 100_000, Shape(tp=2)), candidates()).tier_bytes[0] == 0
 
 
 def test_what_does_not_fit_has_no_throughput_and_says_memory() -> None:
