@@ -78,6 +78,10 @@ class Layer:
     """The convolution's part of ``state_bytes`` [bytes]."""
     state_heads: int = 1
     """Heads over which the recurrent state shards."""
+    state_groups: int = 0
+    """Groups of a Mamba 2 state that share B and C; vLLM copies them where they don't divide over the ranks."""
+    group_state_bytes: float = 0.0
+    """One group's part of ``conv_state_bytes`` [bytes]."""
     scan_flops: float = 0.0
     """FLOPs per token of the recurrence itself, beyond its projections [FLOP]."""
 

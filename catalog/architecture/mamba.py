@@ -76,6 +76,8 @@ def mamba2_layer(shape: Mamba2) -> Part:
         state_bytes=conv_bytes + float(inner * shape.state * shape.state_bytes_each),
         conv_state_bytes=conv_bytes,
         state_heads=shape.heads,
+        state_groups=shape.groups,
+        group_state_bytes=float((shape.kernel - 1) * 2 * shape.state * _CONV_BYTES),
         scan_flops=SCAN_FLOPS_PER_ELEMENT * inner * shape.state + 2.0 * conv * shape.kernel,
     )
 

@@ -24,6 +24,8 @@ class Part:
     state_bytes: float = 0.0
     conv_state_bytes: float = 0.0
     state_heads: int = 1
+    state_groups: int = 0
+    group_state_bytes: float = 0.0
     scan_flops: float = 0.0
 
 
@@ -58,6 +60,8 @@ def layer(*parts: Part, norms: int = 0) -> Layer:
         state_bytes=sum(part.state_bytes for part in parts),
         conv_state_bytes=sum(part.conv_state_bytes for part in parts),
         state_heads=max(part.state_heads for part in parts),
+        state_groups=max(part.state_groups for part in parts),
+        group_state_bytes=sum(part.group_state_bytes for part in parts),
         scan_flops=sum(part.scan_flops for part in parts),
     )
 

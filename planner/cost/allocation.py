@@ -262,8 +262,9 @@ def _latent_bytes(index: int, term: CacheTerm, kv_format: StorageFormat) -> int:
 def _state_cache(model_type: str, index: int, layer: Layer, tp: int) -> _Cache:
     if model_type not in MAMBA2_MODELS:
         raise NotCoveredError(f"{model_type}: only Mamba2 states ({', '.join(sorted(MAMBA2_MODELS))}) are modelled")
-    whole = int(layer.state_bytes)
-    if whole != layer.state_bytes or layer.state_heads % tp or whole % tp:
+    copied = tp - layer.state_groups if layer.state_groups % tp else 0
+    whole = int(layer.state_bytes + copied * layer.group_state_bytes)
+    if layer.state_heads % tp or whole % tp:
         raise NotCoveredError(f"layer {index}: a state of {layer.state_heads} heads doesn't divide over tp {tp}")
     return _Cache(index, "state", 0, (layer.state_heads // tp, 0, 0), whole // tp)
 

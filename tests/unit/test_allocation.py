@@ -113,6 +113,20 @@ def test_starts_only_if_one_request_fits_beside_the_null_block() -> None:
     assert not start(1000)
 
 
+def test_the_one_group_of_a_state_is_copied_to_every_rank() -> None:
+    # Granite 4 Small on 2 GPUs: each holds 64 of 128 heads, half of the channels and the whole of B and C
+    # (vLLM 0.33, MambaStateShapeCalculator.mamba2_state_shape). Four layers per group.
+    capacity = vllm_capacity(
+        model("granite-4.0-h-small"),
+        available_bytes=8 << 30,
+        max_model_len=8192,
+        max_num_batched_tokens=2048,
+        tp=2,
+        aligned=False,
+    )
+    assert capacity.bytes_per_block == 4 * (3 * (8192 // 2 + 2 * 128) * 2 + 64 * 64 * 128 * 2)
+
+
 @pytest.mark.parametrize(
     ("k_dim", "v_dim", "kv_format", "size"),
     [
