@@ -53,19 +53,28 @@ def prefills_of(work: Workload, pool: Pool, chunk: Ints) -> Prefills:
         (chunk, left.prefill_linear, left.prefill_attention, left.prefix_share, left.element_share, left.prefill_time)
     )
     pool, chunk = pool.take(first), chunk[first]
+    known: dict[tuple[float, float], Prefill] = {}
+
+    def prefill(start: float, end: float) -> Prefill:
+        # Without growth several of these are the same.
+        if (start, end) not in known:
+            known[start, end] = _prefill(pool, chunk, start, end)
+        return known[start, end]
+
     start = float(work.shared_prefix_tokens)
-    document = prompt = _prefill(pool, chunk, start, work.ctx_tokens)
-    if work.prompt_tokens > work.ctx_tokens:
-        prompt = _prefill(pool, chunk, start, work.prompt_tokens)
+    document, prompt = prefill(start, float(work.ctx_tokens)), prefill(start, float(work.prompt_tokens))
     zero = np.zeros(len(first))
     question = again = Prefill(zero, zero, zero, zero)
     if work.rounds > 1:
-        asked = float(work.question_tokens)
+        asked, grown = float(work.question_tokens), float(work.question_tokens if work.growth else 0)
         if asked > 0:
-            mean = _prefill(pool, chunk, work.warm_tokens, work.warm_tokens + asked)
-            last = _prefill(pool, chunk, work.last_warm_tokens, work.last_warm_tokens + asked)
+            mean = prefill(work.warm_tokens, work.warm_tokens + asked)
+            last = prefill(work.last_warm_tokens, work.last_warm_tokens + asked)
             question = Prefill(mean.busy_s, mean.latency_s, mean.steps, last.largest_s)
-        again = _again(work, pool, chunk)
+        # The mean of rounds 2 and R is no less than that over the rounds, as prefill is convex.
+        early = prefill(start, 2.0 * work.warm_tokens - work.last_warm_tokens + grown)
+        last = prefill(start, work.last_warm_tokens + grown)
+        again = Prefill((early.busy_s + last.busy_s) / 2.0, last.latency_s, last.steps, last.largest_s)
     parts = (prompt, document, question, again)
     return Prefills(*(Prefill(*(getattr(part, f.name)[inverse] for f in fields(Prefill))) for part in parts))
 
@@ -75,15 +84,6 @@ def _prefill(pool: Pool, chunk: Ints, start: float, end: float) -> Prefill:
     size = np.where(chunk <= 0, tokens, np.minimum(chunk, tokens))
     busy, latency = pool.prefill_s(start, end, size)
     return Prefill(busy, latency, pool.slots(end - start, size), pool.chunk_s(size, np.maximum(end - size, start)))
-
-
-def _again(work: Workload, pool: Pool, chunk: Ints) -> Prefill:
-    """GPU time: the mean of rounds 2 and R, no less than that over the rounds, as prefill is convex. Else: round R."""
-    start = float(work.shared_prefix_tokens)
-    grown = float(work.question_tokens if work.growth else 0)
-    early = _prefill(pool, chunk, start, 2.0 * work.warm_tokens - work.last_warm_tokens + grown)
-    last = _prefill(pool, chunk, start, work.last_warm_tokens + grown)
-    return Prefill((early.busy_s + last.busy_s) / 2.0, last.latency_s, last.steps, last.largest_s)
 
 
 def _distinct(columns: Sequence[NDArray[Any]]) -> tuple[Ints, Ints]:

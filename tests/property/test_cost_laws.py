@@ -82,7 +82,7 @@ def session_bytes(stages: tuple[Stage, ...], tokens: float) -> float:
     policy=st.integers(0, 2),
     ddr=st.sampled_from([20e9, 200e9, 2e12]),
 )
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_interactions_per_hour_are_the_least_of_the_laws(
     kind: str,
     shape: Shape,

@@ -42,7 +42,7 @@ def one(a_setting: Setting, decision: dict[str, Any], **more: Any) -> Priced:
 
 
 @given(kind=KINDS, ctx=st.integers(1000, 900_000), gpus=st.integers(1, 15))
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_more_gpus_never_lower_the_best_concurrency(kind: str, ctx: int, gpus: int) -> None:
     a = model(kind)
     shapes = [
@@ -70,7 +70,7 @@ def test_a_wider_split_never_holds_fewer_sessions(kind: str, ctx: int, tp: int, 
 
 
 @given(kind=KINDS, ctx=st.integers(300, 300_000), more=st.integers(1, 300_000), shape=SPLITS, d=DECISIONS, view=VIEWS)
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_a_longer_context_never_lowers_a_cost(
     kind: str, ctx: int, more: int, shape: Shape, d: dict[str, Any], view: Efficiency
 ) -> None:
@@ -81,7 +81,9 @@ def test_a_longer_context_never_lowers_a_cost(
     for name in ("prefill_s", "switch_s"):
         assert at(long, name) >= at(short, name) / SLACK
     fixed = {"resident_limit": 2 * d["decode_sequences"] + 2}
-    short, long = (one(setting(model(kind), n, shape, efficiency=view, node=ROOMY), d, **fixed) for n in (ctx, ctx + more))
+    short, long = (
+        one(setting(model(kind), n, shape, efficiency=view, node=ROOMY), d, **fixed) for n in (ctx, ctx + more)
+    )
     for name in LATENCIES if at(long, "fits") and at(short, "fits") else ():
         assert at(long, name) >= at(short, name) / SLACK
 
@@ -95,7 +97,7 @@ def test_a_longer_context_never_lowers_a_cost(
     d=DECISIONS,
     view=VIEWS,
 )
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_fewer_kv_bytes_never_hurt(
     kind: str, ctx: int, share: float, less: float, shape: Shape, d: dict[str, Any], view: Efficiency
 ) -> None:
@@ -118,9 +120,7 @@ def test_fewer_kv_bytes_never_hurt(
 
 
 @given(kind=KINDS, ctx=st.integers(300, 200_000), ddr=st.floats(1e9, 1e13), pcie=st.floats(1e9, 1e11), d=DECISIONS)
-def test_more_ddr_and_faster_pcie_never_hurt(
-    kind: str, ctx: int, ddr: float, pcie: float, d: dict[str, Any]
-) -> None:
+def test_more_ddr_and_faster_pcie_never_hurt(kind: str, ctx: int, ddr: float, pcie: float, d: dict[str, Any]) -> None:
     d = {**d, "policy": SWAP, "tier": 0}
 
     def priced(ddr: float, pcie: float) -> Priced:
@@ -165,7 +165,9 @@ def test_each_metric_scales_with_its_own_resource(kind: str, ctx: int, tp: int, 
 
 @given(kind=st.sampled_from(["gqa", "mha", "mqa"]), ctx=st.integers(10_000, 100_000))
 def test_full_attention_stores_and_switches_in_proportion_to_the_context(kind: str, ctx: int) -> None:
-    once, twice = (price(setting(model(kind), n, gpu=hardware(hbm=1e14)), candidates(resident_limit=1)) for n in (ctx, 2 * ctx))
+    once, twice = (
+        price(setting(model(kind), n, gpu=hardware(hbm=1e14)), candidates(resident_limit=1)) for n in (ctx, 2 * ctx)
+    )
     assert at(twice, "kv_bytes") == pytest.approx(2 * at(once, "kv_bytes"))
     assert at(twice, "kv_bytes") == pytest.approx(model(kind).kv_bytes(2 * ctx))
     assert at(twice, "switch_s") == pytest.approx(2 * at(once, "switch_s"))

@@ -35,7 +35,7 @@ def loop_s(stage: Stage, rate: Rates, start: float, end: float, size: float, pcp
     overlap=st.booleans(),
     bandwidth=st.sampled_from([1e9, 3e10, 3e11, 2e12, 1e15]),
 )
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_closed_form_equals_the_loop(
     kind: str, tp: int, pcp: int, start: int, tokens: int, size: int, overlap: bool, bandwidth: float
 ) -> None:
