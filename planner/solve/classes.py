@@ -10,10 +10,13 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.cost.compression import CompressionTable, compression_table
 from planner.plan import DIMENSIONS
 from planner.space import Option
+
+Ints = NDArray[np.int64]
 
 Factors = tuple[float, float, float, float]
 """Factors on prefill's linear layers, its attention, its time, and on the prefix that it reads."""
@@ -30,7 +33,17 @@ class Classes:
     rows: tuple[tuple[int, ...], ...]
     """Each class as an index into every dimension's factors."""
     table: CompressionTable
-    """One row per class, with storage and reads of no compression."""
+    """One row per class: some combination of it."""
+
+    def of(self, options: Ints) -> Ints:
+        """Class of each combination, given as option indices ``(dimension, combination)``."""
+        found = np.zeros(options.shape[1], dtype=np.int64)
+        for d, name in enumerate(DIMENSIONS):
+            factor = np.empty(sum(len(members) for members in self.members[name]), dtype=np.int64)
+            for index, members in enumerate(self.members[name]):
+                factor[list(members)] = index
+            found = found * len(self.members[name]) + factor[options[d]]
+        return found
 
 
 def classes_of(options: dict[str, tuple[Option, ...]]) -> Classes:

@@ -7,11 +7,12 @@ for bounds.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.schema import Point, Technique
 from planner.cost.compression import CompressionTable, compression_table
 from planner.cost.quality import LogLoss, log_budget, z_score
 from planner.plan import DIMENSIONS
@@ -45,11 +46,7 @@ class Combinations:
 
     def table(self, space: Space) -> CompressionTable:
         """As the cost model takes them."""
-        rows = []
-        for column in range(len(self)):
-            chosen = self.chosen(space, column)
-            rows.append([(o.technique, o.point) if o.technique and o.point else None for o in chosen])
-        return compression_table(rows)
+        return table_of(space, self.options)
 
     @staticmethod
     def joined(parts: list[Combinations]) -> Combinations:
@@ -63,6 +60,42 @@ class Combinations:
     def chosen(self, space: Space, column: int) -> tuple[Option, ...]:
         """The options of one combination."""
         return tuple(space.options[name][int(self.options[d, column])] for d, name in enumerate(DIMENSIONS))
+
+
+def table_of(space: Space, options: Ints) -> CompressionTable:
+    """Columns of option indices as the cost model takes them, put together from tables of single options."""
+    singles = [_single(space, d, name) for d, name in enumerate(DIMENSIONS)]
+    picked = [options[d] for d in range(len(DIMENSIONS))]
+
+    def own(name: str) -> Floats:
+        return np.stack([getattr(t, name)[d, i] for d, (t, i) in enumerate(zip(singles, picked, strict=True))])
+
+    def product(name: str) -> Floats:
+        return np.prod([getattr(t, name)[i] for t, i in zip(singles, picked, strict=True)], axis=0)
+
+    token = DIMENSIONS.index("token")
+    return CompressionTable(
+        storage_slope=own("storage_slope"),
+        storage_const=own("storage_const"),
+        reads_slope=own("reads_slope"),
+        reads_const=own("reads_const"),
+        evicts_while_decoding=singles[token].evicts_while_decoding[picked[token]],
+        prefill_linear=product("prefill_linear"),
+        prefill_attention=product("prefill_attention"),
+        decode_time=product("decode_time"),
+        prefill_time=product("prefill_time"),
+    )
+
+
+def _single(space: Space, dimension: int, name: str) -> CompressionTable:
+    """One row for each option of a dimension on its own."""
+    rows: list[list[tuple[Technique, Point] | None]] = []
+    for option in space.options[name]:
+        row: list[tuple[Technique, Point] | None] = [None] * len(DIMENSIONS)
+        if option.technique and option.point:
+            row[dimension] = (option.technique, option.point)
+        rows.append(row)
+    return compression_table(rows)
 
 
 def within_budget(problem: Problem, mean: Floats, variance: Floats) -> Bools:
@@ -162,33 +195,18 @@ def weight_surcharge(space: Space, weights: WeightOption, grid: Ints) -> tuple[F
     return mean, variance
 
 
-def ideal_table(problem: Problem, space: Space) -> CompressionTable:
-    """Combinations that don't exist, one for each weight precision: the best of every effect in each dimension.
-
-    Only options count that the budget allows beside those weights. Whatever a row can't do, no
-    combination can.
-    """
-    table = compression_table([[None] * len(DIMENSIONS)] * len(space.weights))
-    storage, reads = table.storage_slope.copy(), table.reads_slope.copy()
-    linear, attention = table.prefill_linear.copy(), table.prefill_attention.copy()
-    for w, weights in enumerate(space.weights):
-        for d, options in enumerate(space.options.values()):
-            mean = np.array([o.loss.mean + weights.loss.mean for o in options])
-            variance = np.array([o.loss.variance + weights.loss.variance for o in options])
-            keep = within_budget(problem, mean, variance)
-            points = [o.point for o, k in zip(options, keep, strict=True) if k and o.point]
-            storage[d, w] = min([1.0, *(p.storage.slope for p in points)])
-            reads[d, w] = min([1.0, *(p.reads.slope for p in points)])
-            linear[w] *= min([1.0, *(p.prefill.linear for p in points)])
-            attention[w] *= min([1.0, *(p.prefill.attention for p in points)])
-    return replace(
-        table,
-        storage_slope=storage,
-        reads_slope=reads,
-        evicts_while_decoding=np.ones(len(space.weights), dtype=np.bool_),
-        prefill_linear=linear,
-        prefill_attention=attention,
-    )
+def neighbours(space: Space, options: tuple[Option, ...]) -> Ints:
+    """Columns that differ from a combination in at most two dimensions."""
+    groups = [space.options[name] for name in DIMENSIONS]
+    here = [group.index(option) for group, option in zip(groups, options, strict=True)]
+    found = []
+    for d in range(len(groups)):
+        for e in range(d):
+            grid = np.indices((len(groups[d]), len(groups[e])), dtype=np.int64).reshape(2, -1)
+            columns = np.repeat(np.array(here, dtype=np.int64)[:, None], grid.shape[1], axis=1)
+            columns[d], columns[e] = grid
+            found.append(columns)
+    return np.unique(np.concatenate(found, axis=1), axis=1)
 
 
 def loss_of(space: Space, options: tuple[Option, ...], weights: WeightOption) -> LogLoss:

@@ -98,9 +98,9 @@ class Writer:
         """Require a quantity to be at most a limit; returns the constraint."""
         return self.model.add(quantity.variable <= math.floor(most / quantity.unit * (1.0 + 1e-12)))
 
-    def product(self, name: str, a: Quantity, b: Quantity) -> Quantity:
-        """A quantity that is the product of two."""
-        most = a.most * b.most
+    def product(self, name: str, a: Quantity, b: Quantity, most_value: float = math.inf) -> Quantity:
+        """A quantity that is the product of two, and no larger than told."""
+        most = math.ceil(min(a.most * b.most, most_value / (a.unit * b.unit)))
         if most > MOST:
             raise OverflowError(f"{name}: the product needs {most.bit_length()} bits; coarsen one side")
         variable = self.model.new_int_var(0, most, name)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from planner.plan import DIMENSIONS
-from planner.solve.classes import Classes, classes_of, distinct_columns
+from planner.solve.classes import Classes, distinct_columns
 from planner.solve.scope import Scope, conditions_of
 from planner.solve.tables import Tables, UnitTable
 from planner.space import Option
@@ -51,7 +51,7 @@ class Decisions:
         self.search = scope.search
         self.space = scope.search.space
         self.model = cp.CpModel()
-        self.classes: Classes = classes_of(self.space.options)
+        self.classes: Classes = scope.classes
         self._tables = Tables(self.search, self.classes.table)
         self._name()
         self._tie_points()
@@ -154,13 +154,26 @@ class Decisions:
     def _prompts(self, name: str, keys: set[tuple[int, int, bool]]) -> list[tuple[Prompt, Any]]:
         found = []
         for u, c, elsewhere in sorted(keys):
+            possible = self._possible(u, c, elsewhere)
             prefill = self.table(u).prefill(c, elsewhere=elsewhere)
             columns, belongs = distinct_columns(np.concatenate([prefill.kept, prefill.recomputed]))
             for group, column in enumerate(columns):
-                members = frozenset(k for k, g in enumerate(belongs) if g == group)
+                members = frozenset(k for k, g in enumerate(belongs) if g == group and k in possible)
+                if not members:
+                    continue
                 prompt = Prompt(u, c, elsewhere, prefill.kept[:, column], prefill.recomputed[:, column], members)
                 found.append((prompt, self.model.new_bool_var(f"{name}:{u}:{c}:{elsewhere}:{group}")))
         return found
+
+    def _possible(self, unit: int, chunk: int, elsewhere: bool) -> set[int]:
+        """Classes that bounds leave for a unit with a chunk."""
+        scope = self.scope
+        if scope.possible is None:
+            return set(range(len(self.classes.rows)))
+        points = scope.points
+        mine = (points.unit == unit) & (points.chunk == chunk) & ((points.pool_unit >= 0) == elsewhere)
+        mine |= (points.pool_unit == unit) & (points.chunk == chunk)
+        return set(np.flatnonzero(scope.possible[mine].any(axis=0)).tolist())
 
     def _tie_engines(self) -> None:
         """An engine runs the unit, the policy, every option and, for pools, their disaggregation."""

@@ -187,9 +187,8 @@ class Rules:
         self.lasting = self._lasting(float(self.times.later))
         if self.swap_in.most_value > 1e-9:
             share = self.caches.tier_share()
-            held = self.writer.product(
-                "tier", self.writer.coarse(share, COARSE_BITS), self.writer.coarse(self.lasting, COARSE_BITS)
-            )
+            rough, lasting = (self.writer.coarse(q, COARSE_BITS) for q in (share, self.lasting))
+            held = self.writer.product("tier", rough, lasting, self.period.most_value)
             self.writer.at_least(self.period, [(1.0, held)], when=[self.of.swap])
         if self.limits.users is not None:
             for d, literal in self.of.deployment.items():
@@ -212,11 +211,13 @@ class Rules:
         waiting_most = self.ttft_cold.most_value + later * (times.work.think_s + self.ttft_warm.most_value)
         most = max(m * self.of.table(u).pp for u, m in self.of.decode)
         extra = self._time("extra", between.most_value * most)
-        left = writer.product("extra-gap", writer.coarse(extra, COARSE_BITS), writer.coarse(gap, COARSE_BITS))
+        rough, rough_gap = writer.coarse(extra, COARSE_BITS), writer.coarse(gap, COARSE_BITS)
+        left = writer.product("extra-gap", rough, rough_gap)
         right = writer.product("decode-busy", writer.coarse(step, COARSE_BITS), writer.coarse(between, COARSE_BITS))
         writer.at_least(left, [(decode, right)])
         if times.exact:
-            writer.at_most(left, [(decode, right)])
+            # One unit less of the extra time would be too little.
+            writer.at_most(left, [(decode, right), (rough.unit, rough_gap)])
         lasting = self._time("lasting", waiting_most + decode * step.most_value + extra.most_value)
         terms: list[Term] = [(1.0, self.ttft_cold), (later, self.ttft_warm), (decode, step), (1.0, extra)]
         times.be(lasting, terms, later * times.work.think_s)

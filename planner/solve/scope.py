@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from catalog.schema import Engine
 from planner.cost.quality import LogLoss
 from planner.problem import Problem
+from planner.solve.bounds import Bounds, by_class, by_weights
+from planner.solve.classes import Classes, classes_of
 from planner.solve.combinations import (
     Combinations,
     all_combinations,
     count_combinations,
     filtered,
-    ideal_table,
+    neighbours,
     with_weights,
     within_budget,
 )
@@ -36,7 +38,11 @@ MARGIN = 1e-6
 """Relative: points whose bound is this close to the known plan stay, so that ties are decided by rule."""
 TRIED_POINTS, MOST_TRIED = 24, 2400
 """Points priced in full at a time, and at most."""
-TRIED_COMBINATIONS, MOST_LISTED = 1500, 50_000
+TRIED_COMBINATIONS, SAMPLED = 800, 50_000
+MOST_LISTED = 1_000_000
+"""Combinations that are looked at one by one for bounds."""
+MOST_BOUNDED = 300_000
+"""Pairs of a point and a class that are bounded."""
 MOST_CHECKED = 200
 
 
@@ -61,6 +67,9 @@ class Scope:
     """Operating points that may still be part of the best plan."""
     bounds: Floats
     """No combination reaches a lower value of the goal at that point."""
+    classes: Classes
+    possible: Bools | None
+    """Classes that may still be part of the best plan ``(point, class)``; None: any."""
     incumbent: Incumbent | None
     considered: int
     """Operating points before any was dropped."""
@@ -83,19 +92,53 @@ def scope_of(search: Search, points: Points, goal: Goal, limits: Limits) -> Scop
     """Bound every point, find a first good plan, and drop what can't be better."""
     problem, space = search.problem, search.space
     considered = len(points)
-    rows = weights_of(search, points)
-    priced = search.price(points, ideal_table(problem, space), rows, can_throttle(search, points))
+    classes = classes_of(space.options)
+    found = all_combinations(problem, space) if count_combinations(space) <= MOST_LISTED else None
+    rows = by_weights(problem, space, classes, found)
+    points, bounds = _bounded(search, points, rows, weights_of(search, points), goal, limits)
+    incumbent = first_plan(search, points, bounds, goal, limits, found)
+    if incumbent is None:
+        return Scope(search, goal, limits, points, bounds, classes, None, None, considered)
+    keep = bounds <= incumbent.value * (1.0 + MARGIN)
+    incumbent = replace(incumbent, point=int(np.count_nonzero(keep[: incumbent.point])))
+    points, bounds = points.take(keep), bounds[keep]
+    possible = _by_class(search, points, by_class(problem, space, classes, found), goal, limits, incumbent.value)
+    if possible is not None:
+        keep = possible.any(axis=1)
+        keep[incumbent.point] = True
+        incumbent = replace(incumbent, point=int(np.count_nonzero(keep[: incumbent.point])))
+        points, bounds, possible = points.take(keep), bounds[keep], possible[keep]
+    return Scope(search, goal, limits, points, bounds, classes, possible, incumbent, considered)
+
+
+def _bounded(
+    search: Search, points: Points, rows: Bounds, row: Ints, goal: Goal, limits: Limits
+) -> tuple[Points, Floats]:
+    """Points that their bound leaves possible, with the goal's bound."""
+    priced = search.price(points, rows.table, row, can_throttle(search, points))
     keep = limits.hold(priced, users=False)
-    least_loss = min((w.loss.loss_at(problem.request.confidence) for w in space.weights), default=0.0)
-    bounds = goal.value(priced, least_loss)[keep]
-    points = points.take(keep)
-    incumbent = first_plan(search, points, bounds, goal, limits)
-    if incumbent is not None:
-        keep = bounds <= incumbent.value * (1.0 + MARGIN)
-        place = int(np.count_nonzero(keep[: incumbent.point]))
-        points, bounds = points.take(keep), bounds[keep]
-        incumbent = Incumbent(incumbent.value, place, incumbent.options)
-    return Scope(search, goal, limits, points, bounds, incumbent, considered)
+    losses = np.array([weights.loss.loss_at(search.problem.request.confidence) for weights in search.space.weights])
+    return points.take(keep), goal.value(priced, losses[weights_of(search, points)])[keep]
+
+
+def _by_class(
+    search: Search, points: Points, rows: Bounds, goal: Goal, limits: Limits, known: float
+) -> Bools | None:
+    """Which classes may still be part of the best plan at a point ``(point, class)``; None: too many to look at."""
+    owner = weights_of(search, points)
+    mine = [np.flatnonzero(rows.weights == w) for w in range(len(search.space.weights))]
+    if sum(int(np.count_nonzero(owner == w)) * len(r) for w, r in enumerate(mine)) > MOST_BOUNDED:
+        return None
+    possible = np.zeros((len(points), int(rows.classes.max(initial=-1)) + 1), dtype=np.bool_)
+    point = np.concatenate([np.repeat(np.flatnonzero(owner == w), len(r)) for w, r in enumerate(mine)])
+    row = np.concatenate([np.tile(r, int(np.count_nonzero(owner == w))) for w, r in enumerate(mine)])
+    trial = points.take(point)
+    priced = search.price(trial, rows.table, row, can_throttle(search, trial))
+    losses = np.array([weights.loss.loss_at(search.problem.request.confidence) for weights in search.space.weights])
+    keep = limits.hold(priced, users=False)
+    keep &= goal.value(priced, losses[owner[point]]) <= known * (1.0 + MARGIN)
+    possible[point[keep], rows.classes[row[keep]]] = True
+    return possible
 
 
 def can_throttle(search: Search, points: Points) -> Bools:
@@ -107,19 +150,40 @@ def can_throttle(search: Search, points: Points) -> Bools:
     return np.array(able, dtype=np.bool_).reshape(len(search.units), -1)[points.unit, points.policy]
 
 
-def first_plan(search: Search, points: Points, bounds: Floats, goal: Goal, limits: Limits) -> Incumbent | None:
-    """Price the most promising points with many combinations, and return the best that is possible."""
-    found = _tried(search.problem, search.space)
+def first_plan(
+    search: Search, points: Points, bounds: Floats, goal: Goal, limits: Limits, found: Combinations | None
+) -> Incumbent | None:
+    """Price the most promising points with many combinations, then search around the best."""
+    tried = _tried(search.problem, search.space, found)
     best: Incumbent | None = None
     order = _interleaved(weights_of(search, points), np.argsort(bounds, kind="stable"))
     for start in range(0, min(len(order), MOST_TRIED), TRIED_POINTS):
         rows = order[start : start + TRIED_POINTS]
         if best is not None and start >= 3 * TRIED_POINTS:
             break
-        trial = _best_of(search, points, rows, found, goal, limits)
+        trial = _best_of(search, points, rows, tried, goal, limits)
         if trial is not None and (best is None or trial.value < best.value):
             best = trial
+    while best is not None:
+        better = _around(search, points, bounds, best, goal, limits)
+        if better is None or better.value >= best.value * (1.0 - MARGIN):
+            break
+        best = better
     return best
+
+
+def _around(
+    search: Search, points: Points, bounds: Floats, best: Incumbent, goal: Goal, limits: Limits
+) -> Incumbent | None:
+    """The best plan with the same options at another point, or at the same point with up to two other options."""
+    problem, space = search.problem, search.space
+    order = np.argsort(bounds, kind="stable")[:MOST_TRIED]
+    same = np.array([[space.options[n].index(o)] for n, o in zip(space.options, best.options, strict=True)])
+    moved = _best_of(search, points, order, filtered(problem, space, same), goal, limits)
+    here = moved if moved is not None and moved.value < best.value else best
+    columns = filtered(problem, space, neighbours(space, here.options))
+    changed = _best_of(search, points, np.array([here.point]), columns, goal, limits)
+    return min((x for x in (moved, changed) if x is not None), key=lambda x: x.value, default=None)
 
 
 def weights_of(search: Search, points: Points) -> Ints:
@@ -136,11 +200,9 @@ def _interleaved(weights: Ints, order: Ints) -> Ints:
     return order[np.argsort(rank[order], kind="stable")]
 
 
-def _tried(problem: Problem, space: Space) -> Combinations:
+def _tried(problem: Problem, space: Space, found: Combinations | None) -> Combinations:
     """Combinations to try: all if they are few, else those that keep, read or compute the least."""
-    if count_combinations(space) <= MOST_LISTED:
-        found = all_combinations(problem, space)
-    else:
+    if found is None:
         found = filtered(problem, space, _sample(space))
     if len(found) <= TRIED_COMBINATIONS:
         return found
@@ -160,7 +222,7 @@ def _sample(space: Space) -> Ints:
     """Columns of option indices drawn evenly, always the same ones."""
     generator = np.random.default_rng(0)
     sizes = [len(options) for options in space.options.values()]
-    return np.stack([generator.integers(0, size, MOST_LISTED) for size in sizes])
+    return np.stack([generator.integers(0, size, SAMPLED) for size in sizes])
 
 
 def _best_of(
