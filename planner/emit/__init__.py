@@ -9,6 +9,7 @@ of the engine's own parser in ``catalog/engine_flags`` before anything is return
 """
 
 from planner.emit.emit import emit
+from planner.emit.read_plan import read_plan
 from planner.emit.write import write
 
-__all__ = ["emit", "write"]
+__all__ = ["emit", "read_plan", "write"]

@@ -1,0 +1,14 @@
+"""ROOM: what somebody already runs becomes a decision. Reads commands, prices nothing.
+
+    read_commands(text) -> commands: every ``vllm serve`` in a shell script, compose or manifest
+    import_text(text, gpus, catalog) -> `Imported`: the decision, and what no flag says
+
+A flag that is given decides. What no flag expresses comes from the plan's stamp, if the file was
+written by ``plan emit``; else it is undetermined, and is said to be.
+"""
+
+from planner.importing.commands import Command, read_commands
+from planner.importing.decision import Imported, import_text
+from planner.importing.summary import summary
+
+__all__ = ["Command", "Imported", "import_text", "read_commands", "summary"]

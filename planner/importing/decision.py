@@ -1,0 +1,305 @@
+"""From vLLM's flags to a decision, and an account of what they leave open."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from catalog.load import Catalog
+from catalog.schema import Engine
+from planner.errors import InputError
+from planner.importing.commands import Command, read_commands
+from planner.importing.flags import Given, read_flags
+from planner.plan import Batch, Choice, Compression, Decision, OffloadChoice, Parallel, Pool, Pools
+from planner.request import resolve_cluster
+
+M = TypeVar("M", Parallel, Batch)
+
+WEIGHTS = {
+    "fp8": "fp8",
+    "awq": "awq4",
+    "auto_awq": "awq4",
+    "awq_marlin": "awq4",
+    "gptq": "gptq4",
+    "auto_gptq": "gptq4",
+    "gptq_marlin": "gptq4",
+    "bitsandbytes": "nf4",
+}
+"""``--quantization`` -> weights of a decision."""
+_TRANSFER = ("NixlConnector", "NixlPullConnector", "NixlPushConnector", "MooncakeConnector", "MoRIIOConnector")
+_OFFLOAD = ("OffloadingConnector", "SimpleCPUOffloadConnector", "LMCacheConnectorV1", "LMCacheMPConnector")
+_STAMPED_ONLY = ("batch.resident_sessions",)
+"""Fields that no flag expresses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What a running deployment decides, and what it doesn't say."""
+
+    decision: Decision
+    model: str | None
+    """As the command names it: a hub id or a path."""
+    version: str
+    context_tokens: int | None
+    """``--max-model-len``: longest session that is served; None: the model's own window [tokens]."""
+    gpus: str
+    from_stamp: tuple[str, ...]
+    """Fields that came from the plan's stamp in the file."""
+    undetermined: tuple[str, ...]
+    """Fields that neither a flag nor a stamp gives."""
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as plain JSON values."""
+        return {
+            "model": self.model,
+            "engine_version": self.version,
+            "context_tokens": self.context_tokens,
+            "gpus": self.gpus,
+            "decision": self.decision.model_dump(mode="json"),
+            "from_stamp": list(self.from_stamp),
+            "undetermined": list(self.undetermined),
+            "notes": list(self.notes),
+        }
+
+
+def import_text(text: str, gpus: str, catalog: Catalog) -> Imported:
+    """Read a vLLM command line, a compose file or Kubernetes manifests into a decision.
+
+    Parameters
+    ----------
+    text
+        The file's content.
+    gpus
+        The GPUs that it runs on, as ``--gpus`` takes them.
+    catalog
+        The facts.
+
+    Raises
+    ------
+    InputError
+        If the text starts no vLLM server, or servers of several models.
+    """
+    resolve_cluster(gpus, catalog)
+    commands = read_commands(text)
+    given = [read_flags(command) for command in commands]
+    models = sorted({g.model for g in given if g.model is not None})
+    if len(models) > 1:
+        raise InputError(f"the file: serves several models ({', '.join(models)}); give one deployment at a time")
+    engine = catalog.get(Engine, "vllm")
+    stamp = next((c.stamp for c in commands if c.stamp is not None), None)
+    notes = [f"{c.where}: {note}" for c, g in zip(commands, given, strict=True) for note in g.notes]
+    fields, open_fields = _fields(commands, given, engine, catalog, notes)
+    from_stamp, undetermined = _fill_from_stamp(fields, open_fields, stamp, notes)
+    lengths = [g.flags["--max-model-len"] for g in given if isinstance(g.flags.get("--max-model-len"), int)]
+    return Imported(
+        decision=_decision(fields),
+        model=models[0] if models else None,
+        version=given[0].version,
+        context_tokens=max((n for n in lengths if n > 0), default=None),
+        gpus=gpus,
+        from_stamp=tuple(from_stamp),
+        undetermined=tuple(undetermined),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _fields(
+    commands: Sequence[Command], given: Sequence[Given], engine: Engine, catalog: Catalog, notes: list[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return what the flags say, by dotted field, and the fields that they leave open."""
+    fields: dict[str, Any] = {"engine": "vllm"}
+    open_fields: list[str] = []
+    first = given[0]
+    _hidden(first, engine, catalog, fields, open_fields)
+    _weights(first, fields, open_fields, notes)
+    _offload(given[-1], fields)
+    roles = {c.role for c in commands}
+    transfers = any(set(_connectors(g)) & set(_TRANSFER) for g in given)
+    fields["serving"] = "disaggregated" if transfers else "aggregated"
+    if not transfers:
+        _pool("", commands, given, fields, open_fields)
+        return fields, open_fields
+    for role in ("prefill", "decode"):
+        own = [(c, g) for c, g in zip(commands, given, strict=True) if c.role == role]
+        if own:
+            _pool(f"pools.{role}.", [c for c, _ in own], [g for _, g in own], fields, open_fields)
+        else:
+            open_fields.append(f"pools.{role}")
+            notes.append(f"the {role} pool isn't in the file; give a compose file or manifests with both pools")
+    if None in roles:
+        notes.append(
+            "a server passes its caches on, but neither its name nor a stamp says whether it prefills or decodes"
+        )
+    return fields, open_fields
+
+
+def _pool(
+    prefix: str, commands: Sequence[Command], given: Sequence[Given], fields: dict[str, Any], open_fields: list[str]
+) -> None:
+    flags = given[0].flags
+    tp = _whole(flags, "--tensor-parallel-size", 1)
+    data = _whole(flags, "--data-parallel-size", 1)
+    fields[f"{prefix}parallel.tp"] = tp
+    fields[f"{prefix}parallel.pp"] = _whole(flags, "--pipeline-parallel-size", 1)
+    fields[f"{prefix}parallel.dcp"] = _whole(flags, "--decode-context-parallel-size", 1)
+    fields[f"{prefix}parallel.pcp"] = _whole(flags, "--prefill-context-parallel-size", 1)
+    fields[f"{prefix}parallel.ep"] = tp * data if flags.get("--enable-expert-parallel") else 1
+    instances = sum(command.replicas for command in commands)
+    fields[f"{prefix}parallel.replicas"] = instances * data
+    if commands[0].where.startswith("command "):
+        open_fields.append(f"{prefix}parallel.replicas")  # a script starts one instance, how often isn't in it
+    sequences = flags.get("--max-num-seqs")
+    if isinstance(sequences, int):
+        fields[f"{prefix}batch.decode_sequences"] = max(1, sequences - 1)
+    else:
+        open_fields.append(f"{prefix}batch.decode_sequences")
+    _chunk(prefix, flags, fields, open_fields)
+    open_fields += [f"{prefix}{name}" for name in _STAMPED_ONLY]
+
+
+def _chunk(prefix: str, flags: Mapping[str, Any], fields: dict[str, Any], open_fields: list[str]) -> None:
+    batched = flags.get("--max-num-batched-tokens")
+    threshold = flags.get("--long-prefill-token-threshold", 0)
+    fields[f"{prefix}batch.prefill_throttled"] = isinstance(threshold, int) and threshold > 0
+    if flags.get("--enable-chunked-prefill") is False:
+        fields[f"{prefix}batch.prefill_chunk_tokens"] = None
+    elif isinstance(batched, int):
+        decoding = fields.get(f"{prefix}batch.decode_sequences", 1)
+        fields[f"{prefix}batch.prefill_chunk_tokens"] = max(1, batched - decoding)
+    else:
+        open_fields.append(f"{prefix}batch.prefill_chunk_tokens")
+
+
+def _hidden(given: Given, engine: Engine, catalog: Catalog, fields: dict[str, Any], open_fields: list[str]) -> None:
+    option = str(given.flags.get("--kv-cache-dtype", "auto"))
+    option = {"fp8": "fp8_e4m3", "bfloat16": "auto", "float16": "auto"}.get(option, option)
+    point = next((f.technique_point for f in engine.kv_formats if f.option == option), None)
+    if point is None:
+        open_fields.append("compression.hidden")
+    elif point == "kv_bf16":
+        fields["compression.hidden"] = Choice()
+    else:
+        technique, found = catalog.point(point)
+        fields["compression.hidden"] = Choice(technique=technique.id, strength=found.strength, point=found.id)
+
+
+def _weights(given: Given, fields: dict[str, Any], open_fields: list[str], notes: list[str]) -> None:
+    method = given.flags.get("--quantization")
+    name = (given.model or "").lower()
+    if method is not None:
+        if str(method) in WEIGHTS:
+            fields["weights"] = WEIGHTS[str(method)]
+        else:
+            open_fields.append("weights")
+        return
+    marks = {"awq": "awq4", "gptq": "gptq4", "fp8": "fp8", "w4a16": "gptq4", "w8a8": "int8_w8a8"}
+    marked = next((weights for mark, weights in marks.items() if mark in name), None)
+    fields["weights"] = marked or "bf16"
+    if marked:
+        notes.append(f"weights taken to be {marked} from the model's name")
+
+
+def _offload(given: Given, fields: dict[str, Any]) -> None:
+    size = given.flags.get("--kv-offloading-size")
+    if size is not None or set(_connectors(given)) & set(_OFFLOAD):
+        fields["offload.policy"], fields["offload.tier"] = "swap", "ddr"
+    else:
+        recompute = given.flags.get("--enable-prefix-caching") is False
+        fields["offload.policy"], fields["offload.tier"] = ("recompute" if recompute else "none"), None
+
+
+def _connectors(given: Given) -> list[str]:
+    """Return the KV connectors of a server, those inside a MultiConnector too."""
+    try:
+        config = json.loads(str(given.flags.get("--kv-transfer-config", "{}")))
+        inner = config.get("kv_connector_extra_config", {}).get("connectors", [])
+        return [str(c.get("kv_connector")) for c in [config, *inner]]
+    except (ValueError, AttributeError, TypeError):
+        return []
+
+
+def _whole(flags: Mapping[str, Any], name: str, default: int) -> int:
+    value = flags.get(name, default)
+    return value if isinstance(value, int) and value >= 1 else default
+
+
+def _fill_from_stamp(
+    fields: dict[str, Any], open_fields: list[str], stamp: Mapping[str, Any] | None, notes: list[str]
+) -> tuple[list[str], list[str]]:
+    """Fill open fields from the stamp; note where a flag says something else than the stamp."""
+    if stamp is None:
+        return [], list(dict.fromkeys(open_fields))
+    try:
+        planned = Decision.model_validate(stamp)
+    except ValidationError:
+        notes.append("the plan's stamp in the file can't be read; only the flags were used")
+        return [], list(dict.fromkeys(open_fields))
+    filled = []
+    for name in dict.fromkeys(open_fields):
+        fields[name] = _at(planned, name)
+        filled.append(name)
+    for dimension in ("layer", "head", "token", "attention"):
+        fields[f"compression.{dimension}"] = getattr(planned.compression, dimension)
+    if planned.weights == "native" and fields.get("weights") == "bf16":
+        fields["weights"] = "native"  # the checkpoint's own, which no flag names
+        filled.append("weights")
+    if planned.offload.tier == "nvme" and fields.get("offload.policy") == "swap":
+        fields["offload.tier"] = "nvme"
+        filled.append("offload.tier")
+    for name, value in fields.items():
+        said = _at(planned, name)
+        if name not in filled and said is not None and not _same(said, value):
+            notes.append(f"{name}: the flags say {_shown(value)}, the plan's stamp {_shown(said)}; the flags are taken")
+    return filled, []
+
+
+def _same(planned: Any, read: Any) -> bool:
+    if isinstance(planned, Choice) and isinstance(read, Choice):
+        return (planned.point or planned.technique) in (
+            read.point,
+            read.technique,
+        ) or planned.technique == read.technique
+    return bool(planned == read)
+
+
+def _shown(value: Any) -> str:
+    return (value.point or value.technique) if isinstance(value, Choice) else str(value)
+
+
+def _at(decision: Decision, name: str) -> Any:
+    found: Any = decision
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _decision(fields: Mapping[str, Any]) -> Decision:
+    compression = {n.partition(".")[2]: v for n, v in fields.items() if n.startswith("compression.")}
+    offload = OffloadChoice(policy=fields["offload.policy"], tier=fields["offload.tier"])
+    common: dict[str, Any] = {
+        "engine": fields["engine"],
+        "weights": fields.get("weights", "bf16"),
+        "compression": Compression(**compression),
+        "offload": offload,
+        "serving": fields["serving"],
+    }
+    if fields["serving"] == "aggregated":
+        return Decision(**common, parallel=_part(fields, "parallel.", Parallel), batch=_part(fields, "batch.", Batch))
+    return Decision(**common, pools=Pools(prefill=_pool_of(fields, "prefill"), decode=_pool_of(fields, "decode")))
+
+
+def _pool_of(fields: Mapping[str, Any], role: str) -> Pool:
+    whole = fields.get(f"pools.{role}")
+    if isinstance(whole, Pool):
+        return whole
+    prefix = f"pools.{role}."
+    return Pool(parallel=_part(fields, f"{prefix}parallel.", Parallel), batch=_part(fields, f"{prefix}batch.", Batch))
+
+
+def _part(fields: Mapping[str, Any], prefix: str, model: type[M]) -> M:
+    return model(**{n.removeprefix(prefix): v for n, v in fields.items() if n.startswith(prefix)})

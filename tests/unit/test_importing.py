@@ -1,0 +1,182 @@
+"""Reading what somebody already runs: every field that a flag expresses, and the rest told apart."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from catalog.load import open_catalog
+from planner.emit import emit
+from planner.errors import InputError
+from planner.importing import Imported, import_text
+from planner.plan import Decision, Document
+
+PLANS = sorted((Path(__file__).parents[1] / "golden" / "emit" / "plans").glob("*.json"))
+VLLM_PLANS = [p.stem for p in PLANS if json.loads(p.read_text())["decision"]["engine"] == "vllm"]
+
+
+def read(text: str, gpus: str = "8xA100") -> Imported:
+    return import_text(text, gpus, open_catalog())
+
+
+@cache
+def planned(name: str) -> tuple[Document, dict[str, str]]:
+    path = next(p for p in PLANS if p.stem == name)
+    document = Document.model_validate_json(path.read_text())
+    targets = ["vllm", "kubernetes"] + ([] if name == "scout-1m-pp" else ["compose"])
+    return document, emit(document, targets, open_catalog())
+
+
+def alike(decision: Decision) -> dict[str, Any]:
+    """A decision with its choices as catalog points, and a decode pool's question in one piece."""
+    content = decision.model_dump(mode="json")
+    for choice in content["compression"].values():
+        if choice["technique"] != "none":
+            technique = choice["point"] or choice["technique"]
+            choice |= {"technique": open_catalog().point(technique)[1].id, "strength": None, "point": None}
+    if content["pools"]:
+        content["pools"]["decode"]["batch"]["prefill_chunk_tokens"] = None
+    return content
+
+
+@pytest.mark.parametrize("name", VLLM_PLANS)
+def test_every_emitted_file_gives_its_decision_back(name: str) -> None:
+    document, files = planned(name)
+    texts = [text for path, text in files.items() if path.endswith(("serve.sh", "prefill.sh", "decode.sh"))]
+    texts += [text for path, text in files.items() if path.endswith(("compose.yaml", "kubernetes.yaml"))]
+    for text in texts:
+        found = read(text, document.request["gpus"])
+        assert alike(found.decision) == alike(document.decision)
+        assert not found.undetermined
+        assert found.version == "0.33.0"
+        assert found.context_tokens == int(document.request["ctx"]) + document.request["rounds"] * 350
+
+
+@pytest.mark.parametrize("name", VLLM_PLANS)
+def test_without_its_stamp_a_file_says_what_it_leaves_open(name: str) -> None:
+    document, files = planned(name)
+    text = files["kubernetes/kubernetes.yaml"].replace("plan-decision", "note").replace("plan/decision", "note")
+    found = read(text, document.request["gpus"])
+    assert any(field.endswith("batch.resident_sessions") for field in found.undetermined)
+    assert not found.from_stamp
+    assert found.decision.serving == document.decision.serving
+    if found.decision.serving == "aggregated":
+        assert found.decision.parallel == document.decision.parallel
+        assert found.decision.batch.decode_sequences == document.decision.batch.decode_sequences
+        assert found.decision.batch.prefill_chunk_tokens == document.decision.batch.prefill_chunk_tokens
+
+
+def test_a_flag_wins_over_the_stamp_and_is_told() -> None:
+    _, files = planned("llama8b-int8")
+    text = files["vllm/serve.sh"].replace("--max-num-seqs 5", "--max-num-seqs 9")
+    found = read(text)
+    assert found.decision.batch.decode_sequences == 8
+    assert any("batch.decode_sequences: the flags say 8, the plan's stamp 4" in note for note in found.notes)
+
+
+def test_a_plain_command_line() -> None:
+    found = read("vllm serve meta-llama/Llama-3.1-70B -tp 8 --max_model_len=128K --kv-cache-dtype fp8 --max-num-seqs 9")
+    assert found.model == "meta-llama/Llama-3.1-70B"
+    assert found.context_tokens == 131_072
+    assert found.decision.parallel.tp == 8
+    assert found.decision.batch.decode_sequences == 8
+    assert found.decision.compression.hidden.point == "kv_fp8_e4m3"
+    assert "batch.prefill_chunk_tokens" in found.undetermined
+    assert "parallel.replicas" in found.undetermined
+
+
+def test_small_k_is_a_thousand() -> None:
+    assert read("vllm serve m --max-model-len 128k").context_tokens == 128_000
+
+
+def test_a_docker_command_with_continuations_and_what_comes_after() -> None:
+    text = """
+    docker run --gpus all -p 8000:8000 --ipc=host \\
+      vllm/vllm-openai:v0.32.0 \\
+      --model Qwen/Qwen3-32B-AWQ --tensor-parallel-size 2 \\
+      --kv-offloading-size 100 --no-enable-chunked-prefill --max-num-seqs 4 && echo up
+    """
+    found = read(text)
+    assert found.version == "0.32.0"
+    assert found.decision.weights == "awq4"
+    assert found.decision.parallel.tp == 2
+    assert found.decision.offload.policy == "swap"
+    assert found.decision.batch.prefill_chunk_tokens is None
+
+
+def test_a_pod_that_starts_vllm_through_a_shell() -> None:
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "x"},
+        "spec": {
+            "containers": [
+                {
+                    "name": "c",
+                    "image": "registry.local/vllm/vllm-openai:v0.33.0",
+                    "command": ["/bin/sh", "-c"],
+                    "args": ["export A=1\nvllm serve some/model --enable-expert-parallel -tp 4 -dp 2; sleep 1"],
+                }
+            ]
+        },
+    }
+    found = read(yaml.safe_dump(pod))
+    assert found.decision.parallel.ep == 8
+    assert found.decision.parallel.replicas == 2
+
+
+def test_a_config_file_in_a_config_map_is_read() -> None:
+    documents = [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"v.yaml": "max-num-seqs: 17\n"}},
+        {
+            "kind": "Deployment",
+            "metadata": {"name": "d"},
+            "spec": {
+                "replicas": 3,
+                "template": {
+                    "spec": {
+                        "containers": [{"image": "vllm/vllm-openai:v0.33.0", "args": ["m", "--config", "/c/v.yaml"]}]
+                    }
+                },
+            },
+        },
+    ]
+    found = read(yaml.safe_dump_all(documents))
+    assert found.decision.batch.decode_sequences == 16
+    assert found.decision.parallel.replicas == 3
+
+
+def test_stale_and_unreadable_flags_are_noted() -> None:
+    found = read('vllm serve m --swap-space 4 --config /elsewhere.yaml --max-num-seqs "$SEQS" --kv-cache-dtype int8')
+    text = "\n".join(found.notes)
+    assert "--swap-space 4: vLLM 0.33.0 has no such flag" in text
+    assert "/elsewhere.yaml: the file isn't part" in text
+    assert "--max-num-seqs $SEQS: set by the shell" in text
+    assert "compression.hidden" in found.undetermined
+
+
+def test_what_starts_no_vllm_is_refused() -> None:
+    for text in ("", "echo hello", "services: {web: {image: nginx}}", "kind: Pod\nspec: {containers: []}", "[1, 2]"):
+        with pytest.raises(InputError, match="holds no vLLM server"):
+            read(text)
+    with pytest.raises(InputError, match="check its quotes"):
+        read("vllm serve 'unclosed")
+    with pytest.raises(InputError, match="several models"):
+        read("vllm serve a\nvllm serve b")
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    for candidate in (text, f"vllm serve {text}", f"services: {{a: {{image: vllm/vllm-openai, command: {text!r}}}}}"):
+        try:
+            found = read(candidate)
+        except InputError:
+            continue
+        json.dumps(found.as_json())
