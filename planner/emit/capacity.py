@@ -36,7 +36,7 @@ def reserve(deployment: Deployment, pool: PoolPlan, batched_tokens: int) -> Rese
     """
     if pool.resident_sessions is None:
         return None
-    hbm = deployment.document.metrics.hbm_bytes_per_gpu
+    hbm = deployment.metrics.hbm_bytes_per_gpu
     free = int(hbm.limit - hbm.weights - hbm.workspace - hbm.overhead)
     kv_format = deployment.kv_format if deployment.technology("hidden") else None
 

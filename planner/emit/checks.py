@@ -30,7 +30,7 @@ def load_test_words(deployment: Deployment) -> list[str]:
     InputError
         If the pinned vLLM would refuse one of the flags.
     """
-    request, metrics = deployment.request, deployment.document.metrics
+    request, metrics = deployment.request, deployment.metrics
     sessions = max(1, min(metrics.concurrency, math.ceil(metrics.users)))
     flags: Flags = (
         ("--backend", "openai"),

@@ -20,7 +20,7 @@ from catalog.load import Catalog
 from catalog.schema import Engine, Hardware, KvFormat, Point, Technique, WeightFormat
 from planner.cost.workload import Workload
 from planner.errors import InputError
-from planner.plan import DIMENSIONS, UNCOMPRESSED, Choice, Decision, Document, Pool
+from planner.plan import DIMENSIONS, UNCOMPRESSED, Choice, Decision, Document, Metrics, Pool
 from planner.problem import Problem, resolve
 from planner.request import Cluster, Request
 
@@ -82,6 +82,8 @@ class Deployment:
     """A plan with its engine, GPUs, model and session looked up."""
 
     document: Document
+    decision: Decision
+    metrics: Metrics
     request: Request
     problem: Problem
     engine: Engine
@@ -101,11 +103,6 @@ class Deployment:
     """An existing quantised checkpoint that the operator named."""
     offload_backend: Literal["native", "lmcache"] = "native"
     notes: tuple[str, ...] = field(default=())
-
-    @property
-    def decision(self) -> Decision:
-        """The plan's decision."""
-        return self.document.decision
 
     @property
     def hardware(self) -> Hardware:
@@ -156,7 +153,7 @@ class Deployment:
     @property
     def memory_share(self) -> float:
         """Share of HBM that the plan fills, of 1."""
-        return round(self.document.metrics.hbm_bytes_per_gpu.limit / self.hardware.hbm, 4)
+        return round(self.metrics.hbm_bytes_per_gpu.limit / self.hardware.hbm, 4)
 
     @property
     def reuses_prefixes(self) -> bool:
@@ -186,8 +183,7 @@ class Deployment:
 
     def tier_bytes_per_instance(self, pool: PoolPlan) -> int:
         """Bytes of the offload tier for one instance, rounded up [bytes]."""
-        metrics = self.document.metrics
-        total = metrics.nvme_bytes if self.decision.offload.tier == "nvme" else metrics.ddr_bytes
+        total = self.metrics.nvme_bytes if self.decision.offload.tier == "nvme" else self.metrics.ddr_bytes
         return -int(-total // pool.instances)
 
 
@@ -220,7 +216,8 @@ def read_deployment(
         If the plan can't be deployed: no feasible decision, priced at theoretical peak, made for
         another engine, or naming something that the catalog lacks.
     """
-    if document.status == "infeasible":
+    decision, metrics = document.decision, document.metrics
+    if document.status == "infeasible" or decision is None or metrics is None:
         raise InputError("the plan: status infeasible: there is nothing to deploy; relax a limit and plan again")
     try:
         request = Request.model_validate(document.request)
@@ -232,7 +229,6 @@ def read_deployment(
             "no room to run; plan again without --efficiency peak"
         )
     problem = resolve(request, catalog)
-    decision = document.decision
     chosen = _engine(decision, engine, catalog)
     technologies = _technologies(decision, catalog)
     weights = _weights(decision.weights, catalog)
@@ -240,6 +236,8 @@ def read_deployment(
     kinds = {t.kind for layer in problem.architecture.layers for t in layer.cache if t.compressible}
     return Deployment(
         document=document,
+        decision=decision,
+        metrics=metrics,
         request=request,
         problem=problem,
         engine=chosen,
@@ -247,7 +245,7 @@ def read_deployment(
         weights=weights,
         kv_format=_kv_format(technologies, chosen, capability, kinds),
         weight_format=_weight_format(weights, chosen, capability),
-        pools=_pools(document, problem.cluster),
+        pools=_pools(decision, metrics.concurrency, problem.cluster),
         model_source=_model_source(problem),
         config=_config(problem),
         checkpoint=checkpoint,
@@ -322,16 +320,15 @@ def _weight_format(weights: Technology | None, engine: Engine, capability: str) 
     return max(matching, key=lambda f: capability in f.compute_capabilities, default=None)
 
 
-def _pools(document: Document, cluster: Cluster) -> tuple[PoolPlan, ...]:
-    decision = document.decision
+def _pools(decision: Decision, concurrency: int, cluster: Cluster) -> tuple[PoolPlan, ...]:
     if decision.serving == "aggregated":
         pool = Pool(parallel=decision.parallel, batch=decision.batch)
-        fits = document.metrics.concurrency // decision.parallel.replicas
+        fits = concurrency // decision.parallel.replicas
         return (_pool("serve", pool, cluster, fits or None),)
     if decision.pools is None:
         raise InputError("the plan: serving disaggregated without pools; give pools.prefill and pools.decode")
     decode = decision.pools.decode
-    fits = document.metrics.concurrency // decode.parallel.replicas
+    fits = concurrency // decode.parallel.replicas
     return (
         _pool("prefill", decision.pools.prefill, cluster, None),
         _pool("decode", decode, cluster, fits or None),

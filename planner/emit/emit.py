@@ -89,7 +89,7 @@ def emit(
         files |= _below(deployment.engine.id, _config_files(launches))
     for platform in platforms:
         files |= _below(platform, PLATFORMS[platform](deployment, launches))
-    files["plan.json"] = document.model_dump_json(indent=2) + "\n"
+    files["plan.json"] = document.model_dump_json(indent=2, by_alias=True) + "\n"
     files["provenance.json"] = provenance_file(deployment, launches, _snapshots(launches))
     files["README.md"] = readme(deployment, launches, files)
     return files

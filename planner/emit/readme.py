@@ -87,7 +87,7 @@ def _start(deployment: Deployment, launches: list[Launch], files: set[str]) -> s
 
 
 def _expectations(deployment: Deployment, launches: list[Launch]) -> str:
-    metrics, pool = deployment.document.metrics, launches[-1].pool
+    metrics, pool = deployment.metrics, launches[-1].pool
     rows = [
         ("time to first token, whole document", _seconds(metrics.ttft_cold_s)),
         ("time to first token, later question", _seconds(metrics.ttft_warm_s)),
@@ -99,6 +99,7 @@ def _expectations(deployment: Deployment, launches: list[Launch]) -> str:
         ("KV cache of one session", f"{metrics.kv_bytes_per_session / _GIB:.3f} GiB"),
         ("quality loss, mean", f"{metrics.quality_loss_mean:.2%}"),
         ("quality loss at the plan's confidence", f"{metrics.quality_loss_at_confidence:.2%}"),
+        ("loss beyond the trained window, mean", f"{metrics.window_loss_mean:.2%}"),
     ]
     held = reserve(deployment, pool, int(launches[-1].batched_tokens)) if launches[-1].batched_tokens else None
     if held is not None and held.capacity is not None:
@@ -118,7 +119,7 @@ def _keep_true(deployment: Deployment) -> str:
     cap = admission_cap(deployment)
     lines = [
         "- Idle sessions stay in HBM only as an LRU prefix cache; nothing reserves their memory. More than "
-        f"{int(deployment.document.metrics.users)} users at once push each other's documents out, and every later "
+        f"{int(deployment.metrics.users)} users at once push each other's documents out, and every later "
         "question then pays for the whole document again."
     ]
     if is_routed(deployment):

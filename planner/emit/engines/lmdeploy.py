@@ -82,7 +82,7 @@ def _flags(deployment: Deployment, pool: PoolPlan, making: bool) -> Flags:
 def _memory_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
     """An entry count above 1 is a number of blocks: those of the plan's sessions."""
     if pool.resident_sessions is None:
-        hbm = deployment.document.metrics.hbm_bytes_per_gpu
+        hbm = deployment.metrics.hbm_bytes_per_gpu
         free = hbm.limit - hbm.workspace - hbm.overhead - hbm.weights
         share = round(free / (deployment.hardware.hbm - hbm.weights), 4)
         return (("--cache-max-entry-count", share),)

@@ -123,7 +123,7 @@ def _batch_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
 
 def _memory_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
     """Weights and KV take what the plan leaves beside workspace and overhead; the pool is the plan's tokens."""
-    hbm = deployment.document.metrics.hbm_bytes_per_gpu
+    hbm = deployment.metrics.hbm_bytes_per_gpu
     static = (hbm.limit - hbm.workspace - hbm.overhead) / deployment.hardware.hbm
     flags: Flags = (("--mem-fraction-static", math.floor(static * 1e4) / 1e4),)
     tokens = deployment.kv_tokens(pool)

@@ -102,7 +102,7 @@ def _settings(deployment: Deployment, pool: PoolPlan) -> dict[str, Any]:
 
 
 def _cache_settings(deployment: Deployment, pool: PoolPlan) -> dict[str, Any]:
-    hbm = deployment.document.metrics.hbm_bytes_per_gpu
+    hbm = deployment.metrics.hbm_bytes_per_gpu
     free = hbm.limit - hbm.weights - hbm.workspace - hbm.overhead
     settings: dict[str, Any] = {
         "enable_block_reuse": deployment.reuses_prefixes,
