@@ -20,42 +20,9 @@ from planner.plan import Document
 
 PLAN = Path(__file__).parents[1] / "golden" / "emit" / "plans" / "llamacpp-q8.json"
 LAYERS, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FFN, WINDOW = 2, 256, 4, 2, 64, 512, 131_072
-CONTEXT, SESSIONS = 2_000, 3
+CONTEXT, SESSIONS = 500, 3
 
-SERVER = """
-import json, sys, urllib.request
-from concurrent.futures import ThreadPoolExecutor
-import xllamacpp as x
-
-given = json.loads(sys.argv[1])
-params = x.CommonParams()
-params.model.path = given.pop("model")
-params.model_alias = [given.pop("alias")] if isinstance(params.model_alias, (list, set)) else given.pop("alias")
-types = {"q8_0": x.ggml_type.GGML_TYPE_Q8_0, "q4_0": x.ggml_type.GGML_TYPE_Q4_0, "f16": x.ggml_type.GGML_TYPE_F16}
-params.cache_type_k, params.cache_type_v = types[given.pop("cache-type-k")], types[given.pop("cache-type-v")]
-attention = x.llama_flash_attn_type
-params.flash_attn_type = {"on": attention.LLAMA_FLASH_ATTN_TYPE_ENABLED}[given.pop("flash-attn")]
-names = {"ctx-size": "n_ctx", "parallel": "n_parallel", "batch-size": "n_batch", "ubatch-size": "n_ubatch", "cache-ram": "cache_ram_mib"}
-for name, field in names.items():
-    setattr(params, field, int(given.pop(name)))
-params.kv_unified, params.fit_params, params.endpoint_metrics = not given.pop("no-kv-unified"), given.pop("fit") == "on", given.pop("metrics")
-for ignored in ("host", "port", "n-gpu-layers", "split-mode"):  # a free port on this machine, no GPU
-    given.pop(ignored)
-assert not given, given
-params.port, params.warmup, params.verbosity = 0, False, 5
-server = x.Server(params)
-
-def ask(path, body=None):
-    request = urllib.request.Request(server.listening_address + path, body and json.dumps(body).encode())
-    request.add_header("Content-Type", "application/json")
-    return json.loads(urllib.request.urlopen(request).read())
-
-props = ask("/props")
-with ThreadPoolExecutor(props["total_slots"]) as users:
-    bodies = [{"model": "tiny", "prompt": name * int(sys.argv[2]), "max_tokens": 4} for name in "abcdefgh"[:props["total_slots"]]]
-    answers = list(users.map(lambda body: ask("/v1/completions", body)["usage"], bodies))
-print(json.dumps({"slots": props["total_slots"], "context": props["default_generation_settings"]["n_ctx"], "answers": answers}))
-"""
+SERVER = Path(__file__).with_name("llama_cpp_server.py")
 
 
 def test_llama_cpp_starts_from_the_emitted_command_with_the_planned_capacity(tmp_path: Path) -> None:
@@ -66,7 +33,7 @@ def test_llama_cpp_starts_from_the_emitted_command_with_the_planned_capacity(tmp
     files = emit(Document.model_validate(content), "llama.cpp", open_catalog(), checkpoint=str(model))
     flags = flags_of(files["llama.cpp/serve.sh"])
     run = subprocess.run(
-        [sys.executable, "-c", SERVER, json.dumps(flags), str(CONTEXT - 10)],
+        [sys.executable, str(SERVER), json.dumps(flags), str(CONTEXT - 10)],
         capture_output=True,
         encoding="utf-8",
         errors="replace",
