@@ -1,4 +1,7 @@
-"""One kind of replica under every combination of compression: what fits, and how long its parts take."""
+"""One kind of replica under every combination of compression: what fits, and how long its parts take.
+
+All times of a session come from `Pool.prefill_s`, `Pool.chunk_s` and `Pool.step_s`.
+"""
 
 from __future__ import annotations
 
