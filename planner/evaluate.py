@@ -340,6 +340,8 @@ def _metrics(problem: Problem, read: _Read, setting: Setting, priced: Priced) ->
         nvme_bytes=at("tier_bytes") if tier == "nvme" else 0.0,
         quality_loss_mean=read.loss.loss_mean,
         quality_loss_at_confidence=read.loss.loss_at(confidence),
+        window_loss_mean=problem.window.loss_mean,
+        window_loss_at_confidence=problem.window.loss_at(confidence),
         usd_per_hour=usd_per_hour,
         usd_per_interaction=finite("usd_per_interaction"),
         usd_per_million_output_tokens=usd_per_hour / tokens * 1e6 if usd_per_hour is not None and tokens > 0 else None,

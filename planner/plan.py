@@ -28,7 +28,7 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class Choice(_Document):
@@ -141,6 +141,9 @@ class Metrics(_Document):
     nvme_bytes: float
     quality_loss_mean: float
     quality_loss_at_confidence: float
+    window_loss_mean: float
+    """Loss from running beyond the trained window: no decision changes it, and the budget doesn't hold it."""
+    window_loss_at_confidence: float
     usd_per_hour: float | None
     usd_per_interaction: float | None
     usd_per_million_output_tokens: float | None
@@ -157,6 +160,35 @@ class Constraint(_Document):
     value: float
     slack: float
     binding: bool
+
+
+class Objective(_Document):
+    """What was optimised, what was reached, and what no decision exceeds."""
+
+    name: str
+    value: float
+    bound: float
+    gap: float
+    """Relative; 0 is a proof."""
+
+
+class Relaxation(_Document):
+    """One limit that alone would make a plan possible."""
+
+    limit: str
+    """As the option of the command line: ``--max-latency``."""
+    from_: str = Field(alias="from")
+    to: str | None
+    """The smallest change that is enough; None: this limit alone can't repair it."""
+    note: str | None = None
+
+
+class Infeasible(_Document):
+    """Why there is no plan."""
+
+    conflicts: tuple[tuple[str, ...], ...]
+    """Limits that clash: impossible together, possible without any one of them."""
+    relaxations: tuple[Relaxation, ...]
 
 
 class SourceNote(_Document):
@@ -176,6 +208,7 @@ class Provenance(_Document):
     bounded_by: str | None
     """The bound that throughput meets first: gpu, hbm, ddr, nvme, pcie, link or serial."""
     assumptions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     sources: tuple[SourceNote, ...] = ()
 
 
@@ -185,7 +218,9 @@ class Document(_Document):
     schema_version: int = SCHEMA_VERSION
     status: Literal["optimal", "feasible", "infeasible", "evaluated"]
     request: dict[str, Any]
-    decision: Decision
-    metrics: Metrics
-    constraints: tuple[Constraint, ...]
+    objective: Objective | None = None
+    decision: Decision | None = None
+    metrics: Metrics | None = None
+    constraints: tuple[Constraint, ...] = ()
+    infeasible: Infeasible | None = None
     provenance: Provenance

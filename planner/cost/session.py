@@ -136,23 +136,25 @@ def _steady(
     alone = start_s + decode + later * (hold + phases.later_prefill_latency_s)
     waiting = ttft_cold + later * (traffic.think_s + ttft_warm)
     between = np.where(shared, busy, 0.0)
+    tpot = phases.step_s + np.where(shared, phases.largest_chunk_s, 0.0)
     bounds = {
         "gpu": np.where(shared, traffic.gpu_utilisation / (busy + decode / traffic.decode_sequences), np.inf),
         "hbm": np.where(shared, _hbm_bound(traffic.resident - traffic.decode_sequences - 1.0, later * hold), np.inf),
         "serial": np.where(shared, np.inf, traffic.gpu_utilisation / alone),
         "pcie": _pcie_bound(phases, traffic, later),
-        "ddr": _tier_bound(traffic, waiting, decode, between),
+        "ddr": _tier_bound(traffic, waiting, decode, between, traffic.rounds * traffic.output_tokens * tpot),
         **others,
     }
     stacked = np.stack(list(bounds.values()))
     least = np.argmin(stacked, axis=0)
     sessions = np.take_along_axis(stacked, least[None], axis=0)[0]
     codes = np.array([BOUNDS.index(name) for name in bounds], dtype=np.int64)
-    tpot_mean = phases.step_s / np.maximum(1.0 - sessions * between, 1e-12)
+    # Every step is mixed at worst: then prefill takes the time in which nobody decodes, too.
+    tpot_mean = np.minimum(phases.step_s / np.maximum(1.0 - sessions * between, 1e-12), tpot)
     return Steady(
         sessions_per_s=sessions,
         bound=codes[least],
-        tpot_s=phases.step_s + np.where(shared, phases.largest_chunk_s, 0.0),
+        tpot_s=tpot,
         tpot_mean_s=tpot_mean,
         ttft_cold_s=ttft_cold,
         ttft_warm_s=ttft_warm,
@@ -175,14 +177,14 @@ def _pcie_bound(phases: Phases, traffic: Traffic, later: int) -> Floats:
         return np.where(slowest > 0, traffic.gpu_utilisation / np.maximum(slowest, 1e-300), np.inf)
 
 
-def _tier_bound(traffic: Traffic, waiting_s: Floats, decode_s: Floats, busy_s: Floats) -> Floats:
-    """Largest X with ``X (waiting + decode / (1 - X busy)) <= sessions that the tier holds``.
+def _tier_bound(traffic: Traffic, waiting_s: Floats, decode_s: Floats, busy_s: Floats, mixed_s: Floats) -> Floats:
+    """Largest X with ``X (waiting + min(decode / (1 - X busy), mixed)) <= sessions that the tier holds``.
 
     The tier is inclusive: it keeps a session's copy from its first prefill to its end. The smaller
-    root of the quadratic, in the form that doesn't cancel.
+    root of the quadratic, in the form that doesn't cancel; or decoding in mixed steps only.
     """
     held = traffic.tier_sessions
     middle = waiting_s + decode_s + held * busy_s
     root = np.sqrt(np.maximum(middle * middle - 4.0 * waiting_s * busy_s * held, 0.0))
-    bound = 2.0 * held / (middle + root)
+    bound = np.maximum(2.0 * held / (middle + root), held / (waiting_s + mixed_s))
     return np.where(traffic.policy == SWAP, bound, np.inf)

@@ -70,8 +70,8 @@ class Writer:
         self.model = model
 
     def quantity(self, name: str, most: float, unit: float) -> Quantity:
-        """A new variable for numbers up to ``most``."""
-        bound = min(math.ceil(most / unit) + 1, MOST >> 2)
+        """A new variable for numbers up to ``most``, with room for what rounding up adds."""
+        bound = min(math.ceil(most / unit * (1.0 + 1e-6)) + 16, MOST >> 2)
         return Quantity(self.model.new_int_var(0, bound, name), unit, bound)
 
     def at_least(
@@ -122,7 +122,10 @@ class Writer:
             sum(abs(c) * q.unit * q.most for c, q in terms) / target.unit + abs(const) / target.unit,
             1.0,
         )
-        return 2.0 ** math.floor(math.log2(MOST / 4 / largest))
+        scale = 2.0 ** math.floor(math.log2(MOST / 4 / largest))
+        if scale * times < 16.0:
+            raise OverflowError(f"{target.variable.name}: its terms need {math.log2(largest):.0f} bits; coarsen them")
+        return scale
 
     def up(self, value: float, quantity: Quantity) -> int:
         """A number in units of a quantity, rounded up."""

@@ -23,7 +23,7 @@ from planner.solve.tables import StageMemory
 BUSY, LATENCY, STEPS, LATER_BUSY, LATER_LATENCY, LATER_STEPS, LARGEST = range(7)
 """Rows of `planner.solve.tables.Prefill`."""
 
-TIME_BITS, STEP_BITS, SHARE_BITS, COARSE_BITS = 34, 30, 34, 27
+TIME_BITS, STEP_BITS, SHARE_BITS, COARSE_BITS = 34, 30, 34, 24
 MOST_RESIDENT = 1 << 18
 
 
@@ -244,10 +244,11 @@ class Caches:
                 share = self.writer.quantity(f"pool-share:{u}:{j}", 1.0, 2.0**-SHARE_BITS)
                 terms, const = self.session(stage, stored, end, shared=False)
                 self.writer.at_least(share, [(c / stage.free, q) for c, q in terms], const / stage.free, when=[deployed])
+                self.writer.limit(share, 1.0)
 
     def copies(self) -> tuple[Quantity, Quantity]:
         """One session's own cache into HBM and out of it; nothing unless swapping [s]."""
-        if not self._swaps():
+        if not self.swaps:
             nothing = self.writer.quantity("no-swap", 0.0, 1e-9)
             return nothing, nothing
         moved = self.largest("warm", self.work.warm_tokens, shared=True)
@@ -267,7 +268,9 @@ class Caches:
             self.times.be(found, [(1.0 / into + 1.0 / out, whole)], when=[literal])
         return found
 
-    def _swaps(self) -> bool:
+    @property
+    def swaps(self) -> bool:
+        """Whether any policy that is left moves caches between rounds."""
         return self.times.later > 0 and any(self.of.space.policies[p].policy == "swap" for p in self.of.policy)
 
     def _rates(self, policy: int) -> tuple[float, float]:

@@ -123,7 +123,7 @@ class Rules:
             writer.at_least(self.period, parts, times=rho, when=[alone, literal])
         if later:
             self._waiting_in_hbm()
-        if self.swap_in.most_value > 1e-9:
+        if self.caches.swaps:
             everything = self.caches.out_in_all()
             ratio = both_ways_ratio(times.setting)
             writer.at_least(self.period, [(later, self.swap_in)], times=rho)
@@ -182,10 +182,10 @@ class Rules:
 
     def _tier_and_users(self) -> None:
         """How long a session lasts: what the offload tier holds for so long, and how many users that makes."""
-        if self.swap_in.most_value <= 1e-9 and self.limits.users is None:
+        if not self.caches.swaps and self.limits.users is None:
             return
         self.lasting = self._lasting(float(self.times.later))
-        if self.swap_in.most_value > 1e-9:
+        if self.caches.swaps:
             share = self.caches.tier_share()
             rough, lasting = (self.writer.coarse(q, COARSE_BITS) for q in (share, self.lasting))
             held = self.writer.product("tier", rough, lasting, self.period.most_value)
@@ -207,15 +207,19 @@ class Rules:
         writer.at_most(gap, [(1.0, self.period), (-1.0, between)])
         if times.exact:
             writer.at_least(gap, [(1.0, self.period), (-1.0, between)])
-        # decode T / (T - busy) = decode + extra, extra (T - busy) = decode busy.
+        # A step is mixed at worst: extra = min(decode busy / (T - busy), decode chunk).
         waiting_most = self.ttft_cold.most_value + later * (times.work.think_s + self.ttft_warm.most_value)
-        most = max(m * self.of.table(u).pp for u, m in self.of.decode)
-        extra = self._time("extra", between.most_value * most)
+        tokens = float(times.work.rounds * times.work.output_tokens)
+        extra = self._time("extra", tokens * times.largest.most_value * 1.001)
+        worst = writer.model.new_bool_var("always-mixed")
+        writer.at_least(extra, [(tokens, times.largest)], when=[worst, ~alone])
         rough, rough_gap = writer.coarse(extra, COARSE_BITS), writer.coarse(gap, COARSE_BITS)
         left = writer.product("extra-gap", rough, rough_gap)
         right = writer.product("decode-busy", writer.coarse(step, COARSE_BITS), writer.coarse(between, COARSE_BITS))
-        writer.at_least(left, [(decode, right)])
+        writer.at_least(left, [(decode, right)], when=[~worst, ~alone])
         if times.exact:
+            writer.at_most(extra, [(tokens, times.largest)])
+            writer.add(extra.variable == 0, [alone])
             # One unit less of the extra time would be too little.
             writer.at_most(left, [(decode, right), (rough.unit, rough_gap)])
         lasting = self._time("lasting", waiting_most + decode * step.most_value + extra.most_value)

@@ -1,0 +1,198 @@
+"""The whole story: a request becomes a plan.
+
+    resolve   the request against the catalog
+    open      the space of decisions
+    solve     choose and prove, or prove that nothing can be chosen
+    evaluate  price the choice
+    verify    is the plan what was asked? In floats, without the solver's arithmetic
+    compare   with the cheapest uncompressed plan at 4K tokens
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from catalog.load import Catalog, open_catalog
+from planner.errors import PlannerError
+from planner.evaluate import Evaluation
+from planner.evaluate import evaluate as price_decision
+from planner.plan import DIMENSIONS, Decision, Document, Objective, Provenance, SourceNote
+from planner.problem import Problem, resolve
+from planner.request import Request
+from planner.solve.decision import decision_of
+from planner.solve.exhaustive import solve_exhaustively
+from planner.solve.goal import Goal
+from planner.solve.solver import Settings, Solution, solve
+from planner.space import Space, open_space
+from planner.verify import verify
+
+PARITY_TOKENS = 4000
+"""Context of the paper's short end, against which the cost of a long context is compared."""
+
+
+class OutOfTimeError(PlannerError):
+    """Time ran out before any plan was found; neither a plan nor a proof that there is none."""
+
+
+def make_plan(
+    request: Request, catalog: Catalog | None = None, *, solver: str = "cpsat", settings: Settings | None = None
+) -> Document:
+    """Choose the best deployment for a request, prove it, and check it.
+
+    Parameters
+    ----------
+    request
+        The question.
+    catalog
+        Facts; None: the built-in ones under the user's overlay.
+    solver
+        ``cpsat``, or ``exhaustive``: price every decision of the same space.
+    settings
+        Time limit, workers and seed of CP-SAT.
+
+    Returns
+    -------
+    Document
+        With status ``optimal``, ``feasible`` (a gap remains) or ``infeasible`` (explained; no decision).
+
+    Raises
+    ------
+    InputError
+        If the request can't be understood.
+    OutOfTimeError
+        If the time limit passed without a plan.
+    """
+    catalog = catalog or open_catalog()
+    problem = resolve(request, catalog)
+    space = open_space(problem)
+    solution = choose(problem, space, solver=solver, settings=settings)
+    if solution.status == "unknown":
+        raise OutOfTimeError(f"no plan within {(settings or Settings()).time_limit_s:g} s; give --time-limit more")
+    if solution.status == "infeasible":
+        from planner.explain import explain_infeasible
+
+        return _without_plan(problem, solver, explain_infeasible(problem, space, settings or Settings()))
+    evaluation = price_decision(problem, decision_of(solution))
+    verify(problem, space, evaluation, solution.value)
+    return _document(problem, evaluation, solution, solver)
+
+
+def choose(problem: Problem, space: Space, *, solver: str = "cpsat", settings: Settings | None = None) -> Solution:
+    """Solve a space in the way that was asked for."""
+    if solver == "exhaustive":
+        return solve_exhaustively(problem, space)
+    return solve(problem, space, settings=settings)
+
+
+def evaluate(request: Request, decision: Decision, catalog: Catalog | None = None) -> Document:
+    """Price a hand-written decision for a request; what it leaves out is completed, and said.
+
+    Raises
+    ------
+    InputError
+        If the request can't be understood, or the decision makes no sense for it.
+    """
+    catalog = catalog or open_catalog()
+    problem = resolve(request, catalog)
+    evaluation = price_decision(problem, decision)
+    return _document(problem, evaluation, None, None)
+
+
+def parity_usd_per_interaction(problem: Problem) -> float | None:
+    """USD per interaction of the cheapest uncompressed plan at 4K tokens: same cluster, engines, weights, limits.
+
+    None where nobody offers the GPU, or nothing can be planned even at 4K.
+    """
+    if problem.usd_per_gpu_hour is None:
+        return None
+    request = problem.request.model_copy(
+        update={"ctx": PARITY_TOKENS, "shared_prefix_tokens": 0, "users": None, "objective": "throughput"}
+    )
+    short = replace(problem, request=request, workload=replace(problem.workload, ctx_tokens=PARITY_TOKENS, shared_prefix_tokens=0))
+    space = open_space(short)
+    space = replace(space, options={name: options[:1] for name, options in space.options.items()}, disaggregated=False)
+    solution = solve(short, space, goal=Goal("cost", request.output_tokens))
+    return None if solution.value is None else solution.value * problem.usd_per_gpu_hour
+
+
+def _document(problem: Problem, evaluation: Evaluation, solution: Solution | None, solver: str | None) -> Document:
+    metrics = evaluation.metrics
+    base = parity_usd_per_interaction(problem)
+    if base and metrics.usd_per_interaction is not None:
+        metrics = metrics.model_copy(update={"cost_ratio_vs_4k": metrics.usd_per_interaction / base})
+    return Document(
+        status="evaluated" if solution is None else solution.status,
+        request=request_document(problem),
+        objective=None if solution is None else objective_of(problem, evaluation, solution),
+        decision=evaluation.decision,
+        metrics=metrics,
+        constraints=evaluation.constraints,
+        provenance=provenance_of(problem, evaluation, solver),
+    )
+
+
+def _without_plan(problem: Problem, solver: str, explanation: Any) -> Document:
+    return Document(
+        status="infeasible",
+        request=request_document(problem),
+        infeasible=explanation,
+        provenance=provenance_of(problem, None, solver),
+    )
+
+
+def request_document(problem: Problem) -> dict[str, Any]:
+    """The request with what it left open filled in, as a plan file keeps it."""
+    filled = problem.request.model_dump(mode="json", exclude_none=True)
+    filled["model"] = problem.model_id
+    return filled
+
+
+def objective_of(problem: Problem, evaluation: Evaluation, solution: Solution) -> Objective:
+    """The objective in the user's terms, with the proved bound and the gap between both."""
+    name = problem.request.objective
+    metrics = evaluation.metrics
+    value, bound = solution.value or 0.0, solution.bound or 0.0
+    ratio = bound / value if value else 1.0
+    if name == "throughput":
+        reached, best = metrics.interactions_per_hour, metrics.interactions_per_hour / max(ratio, 1e-12)
+        return Objective(name="interactions_per_hour", value=reached, bound=best, gap=best / reached - 1.0 if reached else 0.0)
+    names = {"cost": "usd_per_interaction", "latency": "latency_s", "quality": "quality_loss_at_confidence"}
+    if name == "cost" and metrics.usd_per_interaction is None:
+        names["cost"] = "gpu_hours_per_interaction"
+    reached = {
+        "cost": metrics.usd_per_interaction if metrics.usd_per_interaction is not None else value,
+        "latency": (metrics.ttft_warm_s or 0.0) + (problem.request.output_tokens - 1) * metrics.tpot_s,
+        "quality": metrics.quality_loss_at_confidence,
+    }[name]
+    return Objective(name=names[name], value=reached, bound=reached * ratio, gap=1.0 - ratio)
+
+
+def provenance_of(problem: Problem, evaluation: Evaluation | None, solver: str | None) -> Provenance:
+    """What produced a document: assumptions in words, and the sources of the facts that shaped it."""
+    assumptions = [*problem.assumptions, *(evaluation.assumptions if evaluation else ())]
+    return Provenance(
+        solver=solver,
+        catalog_hash=problem.catalog.content_hash,
+        efficiency=problem.request.efficiency,
+        bounded_by=evaluation.bounded_by if evaluation else None,
+        assumptions=tuple(assumptions),
+        warnings=problem.warnings,
+        sources=sources_of(problem, evaluation),
+    )
+
+
+def sources_of(problem: Problem, evaluation: Evaluation | None) -> tuple[SourceNote, ...]:
+    """One row for every source of the GPU, the node, the model, the price and the chosen techniques."""
+    entries: list[Any] = [problem.cluster.hardware, problem.cluster.node]
+    entries += [entry for entry in (problem.model_entry, problem.price) if entry is not None]
+    if evaluation is not None:
+        for name in DIMENSIONS:
+            choice = getattr(evaluation.decision.compression, name)
+            if choice.technique != "none":
+                entries.append(problem.catalog.point(choice.point or choice.technique)[0])
+    return tuple(
+        SourceNote(entry=entry.id, ref=source.ref, provenance=source.provenance)
+        for entry in entries
+        for source in entry.sources
+    )

@@ -1,0 +1,56 @@
+"""From a solution to the decision that a plan shows."""
+
+from __future__ import annotations
+
+from planner.plan import DIMENSIONS, Batch, Choice, Compression, Decision, OffloadChoice, Parallel, Pool, Pools
+from planner.solve.solver import Solution
+from planner.space import Option, Split
+from planner.space.space import POOL_CHUNK
+
+
+def decision_of(solution: Solution) -> Decision:
+    """Write a solution as a decision, complete in every field."""
+    points, search = solution.points, solution.search
+    assert points is not None and solution.engine is not None, "only solutions with a plan have a decision"
+    unit, pool = search.units[int(points.unit[0])], int(points.pool_unit[0])
+    alone = bool(points.alone[0])
+    policy = search.space.policies[int(points.policy[0])]
+    engine = next(engine for engine in search.space.engines if engine.id == solution.engine)
+    throttled = engine.long_prefill_throttle is not None
+    sequences = 1 if alone else int(points.micro[0]) * unit.split.pp
+    parallel = _parallel(unit.split, int(points.replicas[0]))
+    batch = Batch(
+        decode_sequences=sequences,
+        resident_sessions=1 if alone else None,
+        prefill_chunk_tokens=int(points.chunk[0]),
+        prefill_throttled=throttled and not alone,
+    )
+    pools = None
+    if pool >= 0:
+        prefill = Pool(
+            parallel=_parallel(search.units[pool].split, int(points.pool_replicas[0])),
+            batch=Batch(prefill_chunk_tokens=POOL_CHUNK),
+        )
+        pools = Pools(prefill=prefill, decode=Pool(parallel=parallel, batch=batch))
+    return Decision(
+        engine=solution.engine,
+        weights=search.space.weights[unit.weights].id,
+        compression=Compression(
+            **{name: _choice(option) for name, option in zip(DIMENSIONS, solution.options, strict=True)}
+        ),
+        parallel=parallel,
+        batch=batch,
+        serving="disaggregated" if pools else "aggregated",
+        pools=pools,
+        offload=OffloadChoice(policy=policy.policy, tier=policy.tier),
+    )
+
+
+def _choice(option: Option) -> Choice:
+    if option.technique is None or option.point is None:
+        return Choice()
+    return Choice(technique=option.technique.id, strength=option.point.strength, point=option.point.id)
+
+
+def _parallel(split: Split, replicas: int) -> Parallel:
+    return Parallel(tp=split.tp, pp=split.pp, dcp=split.dcp, pcp=split.pcp, ep=split.ep, replicas=replicas)

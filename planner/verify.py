@@ -1,0 +1,155 @@
+"""Is the plan what was asked? Every limit once more, in floats, with none of the solver's arithmetic.
+
+A plan that fails here is never shown. For a file from anywhere, `verify_document` prices its decision
+again and compares every number that it claims.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from catalog.load import Catalog
+from planner.errors import InputError, PlannerError
+from planner.evaluate import Evaluation, evaluate
+from planner.plan import DIMENSIONS, Document
+from planner.problem import Problem, resolve
+from planner.request import Request
+from planner.space import Space, open_space
+
+LIMIT_TOLERANCE = 1e-9
+"""Relative: rounding of floats, not of a plan."""
+OBJECTIVE_TOLERANCE = 1e-4
+"""Relative: how far an objective in integers may be from the cost model's floats."""
+CLAIM_TOLERANCE = 1e-6
+"""Relative: how far a number in a file may be from the one computed again."""
+
+
+class VerificationError(PlannerError):
+    """A plan isn't what it claims: each problem with its numbers."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(["the plan doesn't hold:", *(f"  {text}" for text in problems)]))
+
+
+def verify(problem: Problem, space: Space, evaluation: Evaluation, claimed: float | None = None) -> None:
+    """Check a priced decision against its request and its space.
+
+    Parameters
+    ----------
+    claimed
+        What the solver says that the objective is, in the unit of `objective_value`; None: no claim.
+
+    Raises
+    ------
+    VerificationError
+        With every limit that is broken, and every claim that isn't so.
+    """
+    problems = broken_limits(evaluation) + unavailable(problem, space, evaluation)
+    if claimed is not None:
+        real = objective_value(problem, evaluation)
+        if not math.isclose(real, claimed, rel_tol=OBJECTIVE_TOLERANCE, abs_tol=1e-7):
+            problems.append(f"objective: the solver claims {claimed:.9g}, the cost model says {real:.9g}")
+    if problems:
+        raise VerificationError(problems)
+
+
+def objective_value(problem: Problem, evaluation: Evaluation) -> float:
+    """The number that a request minimises: hours or GPU-hours per interaction, seconds, or a loss."""
+    metrics, request = evaluation.metrics, problem.request
+    per_interaction = 1.0 / metrics.interactions_per_hour if metrics.interactions_per_hour > 0 else math.inf
+    if request.objective == "throughput":
+        return per_interaction
+    if request.objective == "cost":
+        return metrics.gpus_used * per_interaction
+    if request.objective == "latency":
+        return (metrics.ttft_warm_s or 0.0) + (request.output_tokens - 1) * metrics.tpot_s
+    return metrics.quality_loss_at_confidence
+
+
+def broken_limits(evaluation: Evaluation) -> list[str]:
+    """Limits that a decision breaks, with amounts."""
+    broken = []
+    for row in evaluation.constraints:
+        if row.slack < -LIMIT_TOLERANCE * max(abs(row.limit), 1e-12):
+            side = "below" if row.name == "users" else "above"
+            broken.append(f"{row.name}: {row.value:.6g} is {side} the limit {row.limit:.6g}")
+    if evaluation.metrics.concurrency < 1:
+        broken.append("hbm_bytes_per_gpu: not one session fits beside the weights")
+    return broken
+
+
+def unavailable(problem: Problem, space: Space, evaluation: Evaluation) -> list[str]:
+    """Choices that the request's space doesn't hold: what the engine or the GPU doesn't run."""
+    decision = evaluation.decision
+    engine = next((e for e in space.engines if e.id == decision.engine), None)
+    if engine is None:
+        known = ", ".join(e.id for e in space.engines)
+        return [f"engine: {decision.engine} doesn't serve {problem.model_id} on these GPUs; {known} do"]
+    problems = []
+    ids = set()
+    for name in DIMENSIONS:
+        choice = getattr(decision.compression, name)
+        wanted = choice.point or choice.technique
+        option = next((o for o in space.options[name] if wanted in (o.id, o.technique.id if o.technique else "none")), None)
+        if option is None or not space.option_runs(option, engine):
+            reason = space.dropped.get(wanted, f"{engine.id} doesn't run it here")
+            problems.append(f"compression.{name}: {wanted}: {reason}")
+        elif option.point is not None:
+            ids.add(option.id)
+    weights = next((w for w in space.weights if w.id == decision.weights), None)
+    if weights is None or engine.id not in weights.engines:
+        problems.append(f"weights: {engine.id} doesn't load {decision.weights} on {problem.cluster.hardware.name}")
+    elif weights.point is not None:
+        ids.add(weights.point.id)
+    rules = space.compatibility
+    problems += [f"compression: {' and '.join(sorted(pair))} exclude each other" for pair in rules.pairs if pair <= ids]
+    problems += [
+        f"compression: {' and '.join(sorted(pair))} exclude each other on {name}"
+        for pair, name in rules.engine_pairs
+        if name == engine.id and pair <= ids
+    ]
+    offload = decision.offload
+    if offload.policy == "swap" and not any(o.tier == offload.tier for o in engine.offload):
+        problems.append(f"offload: {engine.id} has no {offload.tier} tier")
+    return problems
+
+
+def verify_document(document: Document, catalog: Catalog) -> Evaluation:
+    """Price a plan file's decision again and compare everything that it claims.
+
+    Raises
+    ------
+    InputError
+        If the file holds no decision, or its request can't be understood.
+    VerificationError
+        With every broken limit, and every number that isn't what the cost model says.
+    """
+    if document.decision is None or document.metrics is None:
+        raise InputError("the plan holds no decision; there is nothing to verify in an infeasible request")
+    problem = resolve(Request.model_validate(document.request), catalog)
+    evaluation = evaluate(problem, document.decision)
+    problems = broken_limits(evaluation)
+    if document.decision.engine != "any":
+        problems += unavailable(problem, open_space(problem), evaluation)
+    problems += _other_numbers(document.metrics.model_dump(), evaluation.metrics.model_dump(), "metrics")
+    if problems:
+        raise VerificationError(problems)
+    return evaluation
+
+
+def _other_numbers(claimed: dict[str, Any], real: dict[str, Any], where: str) -> list[str]:
+    problems = []
+    for name, value in claimed.items():
+        other = real.get(name)
+        if isinstance(value, dict) and isinstance(other, dict):
+            problems += _other_numbers(value, other, f"{where}.{name}")
+        elif name == "cost_ratio_vs_4k":
+            continue  # A comparison with another plan, not a property of this one.
+        elif isinstance(value, int | float) and isinstance(other, int | float):
+            if not math.isclose(value, other, rel_tol=CLAIM_TOLERANCE, abs_tol=1e-9):
+                problems.append(f"{where}.{name}: the plan says {value:.9g}, the cost model {other:.9g}")
+        elif value != other:
+            problems.append(f"{where}.{name}: the plan says {value}, the cost model {other}")
+    return problems
