@@ -11,7 +11,7 @@ from planner.emit.deployment import Deployment, read_deployment
 from planner.emit.engines import kvpress, llama_cpp, lmdeploy, sglang, tensorrt_llm, vllm
 from planner.emit.flags import problems_of_environment, problems_of_flags, snapshot
 from planner.emit.launch import Launch, Value
-from planner.emit.platforms import compose, kubernetes, shell
+from planner.emit.platforms import compose, kserve, kubernetes, ray, shell
 from planner.emit.readme import provenance_file, readme
 from planner.errors import InputError
 from planner.plan import Document
@@ -32,6 +32,8 @@ PLATFORMS: dict[str, Arrange] = {
     "shell": shell.files,
     "compose": compose.files,
     "kubernetes": kubernetes.files,
+    "kserve": kserve.files,
+    "ray": ray.files,
 }
 """Platform -> what turns launches into files."""
 LMCACHE = "lmcache"

@@ -81,6 +81,10 @@ def _start(deployment: Deployment, launches: list[Launch], files: set[str]) -> s
         lines.append(f"- Kubernetes: {secret} once, then {code('kubectl apply -f kubernetes/kubernetes.yaml')}")
         if any(launch.nodes > 1 for launch in launches):
             lines.append("  (an instance spans servers: the cluster needs the LeaderWorkerSet controller)")
+    if "kserve/llm-inference-service.yaml" in files:
+        lines.append(f"- KServe: {code('kubectl apply -f kserve/llm-inference-service.yaml')}, with the same secret")
+    if "ray/application.yaml" in files:
+        lines.append(f"- Ray: {code('serve deploy ray/application.yaml')} on a cluster with ray[serve,llm]")
     port = PORT if is_routed(deployment) else launches[0].port
     lines.append(f"- clients: an OpenAI-compatible API on port {port}, model {code(deployment.served_name)}")
     return "\n".join(lines)

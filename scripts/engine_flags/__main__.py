@@ -25,6 +25,7 @@ SOURCES: tuple[tuple[str, str, str, Callable[[Wheel], dict[str, Any]]], ...] = (
     ("sglang", "0.5.23", "sglang-0.5.23-*.whl", sglang.snapshot),
     ("lmdeploy", "0.18.0", "lmdeploy-0.18.0-*.whl", others.lmdeploy),
     ("llama.cpp", "11549", "xllamacpp-2026.10.11549-*.whl", others.llama_cpp),
+    ("ray", "2.60.0", "ray-2.60.0-*.whl", tables.ray_serve),
     ("kvpress", "0.5.5", "kvpress-0.5.5-*.whl", tables.kvpress),
 )
 """Engine, version, its package, and what reads it."""

@@ -29,6 +29,24 @@ def router(wheel: Wheel) -> dict[str, Any]:
     return {"flags": {record["names"][0]: record for record in flags if record["names"]}}
 
 
+def ray_serve(wheel: Wheel) -> dict[str, Any]:
+    """Return the fields of Ray Serve's ``LLMConfig`` and the accelerators that Ray knows."""
+    tree = wheel.tree("ray/llm/_internal/serve/core/configs/llm_config.py")
+    classes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef)}
+    tables = {name: _fields(classes[name], {}) for name in ("LLMConfig", "ModelLoadingConfig")}
+    tables["LLMConfig"] = {k: v for k, v in tables["LLMConfig"].items() if not k.startswith("_")}
+    tables["LLMConfig"]["model_loading_config"] = {"type": "json", "table": "ModelLoadingConfig"}
+    accelerators = [
+        statement.value.value
+        for statement in wheel.tree("ray/util/accelerators/accelerators.py").body
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant)
+    ]
+    tables["LLMConfig"]["accelerator_type"] = {"type": "str", "choices": sorted(map(str, accelerators))}
+    for name in ("engine_kwargs", "deployment_config", "runtime_env", "placement_group_config"):
+        tables["LLMConfig"][name] = {"type": "json"}
+    return {"tables": tables}
+
+
 def bench(wheel: Wheel) -> dict[str, Any]:
     """Return the flags of ``vllm bench serve`` and its data sets."""
     trees = [wheel.tree("vllm/benchmarks/serve.py"), wheel.tree("vllm/benchmarks/datasets/datasets.py")]

@@ -40,7 +40,19 @@ def snapshot(wheel: Wheel) -> dict[str, Any]:
     for name, list_name in _HIDDEN_CHOICES.items():
         by_name[name].update(flag([], "str", known[list_name]), names=by_name[name]["names"])
     by_name["--attention-backend"]["choices"] = sorted(_backends(wheel))
-    return {"flags": by_name, "connectors": _connectors(wheel), "environment": _environment(wheel)}
+    return {
+        "flags": by_name,
+        "tables": {"EngineArgs": _engine_fields(classes, by_name)},
+        "connectors": _connectors(wheel),
+        "environment": _environment(wheel),
+    }
+
+
+def _engine_fields(classes: dict[str, dict[str, ast.expr]], flags: dict[str, Flag]) -> dict[str, Flag]:
+    """Return the engine's arguments for callers in Python, with the types of their flags."""
+    fields = [*classes["EngineArgs"], *classes["AsyncEngineArgs"]]
+    typed = {name: flags.get(f"--{name.replace('_', '-')}", {"type": "json"}) for name in fields}
+    return {name: {key: value for key, value in record.items() if key != "names"} for name, record in typed.items()}
 
 
 def _classes(trees: list[ast.Module]) -> dict[str, dict[str, ast.expr]]:

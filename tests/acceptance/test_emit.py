@@ -69,6 +69,27 @@ def test_kubernetes_takes_the_manifests(name: str) -> None:
     assert "Deployment" in kinds or "LeaderWorkerSet" in kinds
 
 
+@pytest.mark.parametrize("name", ["llama8b-int8", "llama8b-split", "qwen32b-awq-yarn"])
+def test_kserve_takes_the_service(name: str) -> None:
+    document = Document.model_validate_json((GOLDEN / "plans" / f"{name}.json").read_text())
+    text = emit(document, "kserve", open_catalog())["kserve/llm-inference-service.yaml"]
+    kinds = [check_manifest(manifest) for manifest in yaml.safe_load_all(text)]
+    assert kinds[-1] == "LLMInferenceService"
+
+
+def test_ray_takes_vllms_arguments_in_python() -> None:
+    document = Document.model_validate_json((GOLDEN / "plans" / "llama8b-int8.json").read_text())
+    text = emit(document, "ray", open_catalog())["ray/application.yaml"]
+    (application,) = yaml.safe_load(text)["applications"]
+    (config,) = application["args"]["llm_configs"]
+    arguments = config["engine_kwargs"]
+    assert arguments["kv_cache_dtype"] == "int8_per_token_head"
+    assert arguments["max_model_len"] == 121_750
+    assert config["deployment_config"]["num_replicas"] == 8
+    assert config["accelerator_type"] == "A100"
+    assert "PrefixCacheAffinityRouter" in config["deployment_config"]["request_router_config"]["request_router_class"]
+
+
 def check_manifest(manifest: dict[str, Any]) -> str:
     """Validate a manifest strictly; those of custom resources by our own schema, their pods as pods."""
     kind = str(manifest["kind"])
@@ -80,6 +101,12 @@ def check_manifest(manifest: dict[str, Any]) -> str:
             check_pod(group[part])
         meta = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": manifest["metadata"]}
         kubernetes_validate.validate(meta, KUBERNETES, strict=True)
+    elif kind == "LLMInferenceService":
+        schema = json.loads((GOLDEN / "schemas" / "llminferenceservice.json").read_text())
+        jsonschema.validate(manifest, schema)
+        workloads = [manifest["spec"], *([manifest["spec"]["prefill"]] if "prefill" in manifest["spec"] else [])]
+        for workload in workloads:
+            check_pod({"metadata": {"annotations": workload["annotations"]}, "spec": workload["template"]})
     else:
         kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
     return kind

@@ -78,6 +78,16 @@ def test_compose_is_refused_over_several_servers() -> None:
     assert "compose runs on one server" in problems("scout-1m-pp", "compose")
 
 
+def test_kserve_is_refused_over_several_servers_and_ray_over_two_pools() -> None:
+    assert "spans servers" in problems("scout-1m-pp", "kserve")
+    assert "separate pools" in problems("llama8b-split", "ray")
+    assert "name a checkpoint" in problems("qwen32b-awq-yarn", "ray")
+
+
+def test_an_offline_engine_takes_no_platform() -> None:
+    assert "is no server" in problems("kvpress-snapkv", "compose")
+
+
 def test_unknown_targets_are_named_with_the_known_ones() -> None:
     text = problems("llama70b-fp8", "vllm,kubernets")
     assert "did you mean kubernetes?" in text

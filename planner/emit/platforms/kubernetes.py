@@ -63,7 +63,8 @@ def labels(deployment: Deployment, launch: Launch) -> dict[str, str]:
     return {"app.kubernetes.io/name": deployment.slug, "app.kubernetes.io/component": launch.pool.role}
 
 
-def _metadata(deployment: Deployment, launch: Launch, name: str | None = None) -> dict[str, Any]:
+def metadata(deployment: Deployment, launch: Launch, name: str | None = None) -> dict[str, Any]:
+    """Return name, labels and the plan's stamp."""
     return {
         "name": name or pod_name(deployment, launch),
         "labels": {**labels(deployment, launch), "app.kubernetes.io/version": launch.version},
@@ -75,7 +76,7 @@ def _config_map(deployment: Deployment, launch: Launch, mounted: dict[str, str])
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": _metadata(deployment, launch),
+        "metadata": metadata(deployment, launch),
         "data": mounted,
     }
 
@@ -86,7 +87,7 @@ def _deployment(deployment: Deployment, launch: Launch) -> dict[str, Any]:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _metadata(deployment, launch),
+        "metadata": metadata(deployment, launch),
         "spec": {
             "replicas": launch.pool.instances,
             "selector": {"matchLabels": labels(deployment, launch)},
@@ -114,7 +115,7 @@ def _leader_worker_set(deployment: Deployment, launch: Launch) -> dict[str, Any]
     return {
         "apiVersion": "leaderworkerset.x-k8s.io/v1",
         "kind": "LeaderWorkerSet",
-        "metadata": _metadata(deployment, launch),
+        "metadata": metadata(deployment, launch),
         "spec": {
             "replicas": launch.pool.instances,
             "startupPolicy": "LeaderCreated",
