@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from planner.cost.allocation import KvCapacity, NotCoveredError, vllm_capacity
 from planner.emit.deployment import Deployment, PoolPlan
 
+LARGEST_LATENT_BLOCK = 128
+"""Largest block of the MLA backends from Hopper on: 64 of FlashMLA, 128 of CUTLASS MLA (vLLM 0.33) [tokens]."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
@@ -20,6 +23,8 @@ class Reservation:
     capacity: KvCapacity | None
     """None where vLLM's allocation of this model isn't known exactly."""
     note: str | None = None
+    exact: bool = True
+    """False: vLLM may use smaller blocks than the reservation was rounded to, and hold a little more."""
 
 
 def reserve(deployment: Deployment, pool: PoolPlan, batched_tokens: int) -> Reservation | None:
@@ -40,6 +45,8 @@ def reserve(deployment: Deployment, pool: PoolPlan, batched_tokens: int) -> Rese
     free = int(hbm.limit - hbm.weights - hbm.workspace - hbm.overhead)
     kv_format = deployment.kv_format if deployment.technology("hidden") else None
 
+    block, exact = _block_tokens(deployment)
+
     def capacity(available: int) -> KvCapacity:
         return vllm_capacity(
             deployment.architecture,
@@ -50,7 +57,7 @@ def reserve(deployment: Deployment, pool: PoolPlan, batched_tokens: int) -> Rese
             tp=pool.tp,
             pp=pool.pp,
             dcp=pool.dcp,
-            block_tokens=deployment.engine.kv_block_tokens,
+            block_tokens=block,
             prefix_caching=deployment.decision.offload.policy != "recompute",
         )
 
@@ -63,10 +70,18 @@ def reserve(deployment: Deployment, pool: PoolPlan, batched_tokens: int) -> Rese
     # Rounding to blocks may exceed the plan's bytes by a block per session and group, not by more.
     rounding = (pool.resident_sessions * len(unit.groups) + 1) * unit.bytes_per_block
     if wanted <= max(free, int(hbm.kv)) + rounding:
-        return Reservation(wanted, capacity(wanted))
+        return Reservation(wanted, capacity(wanted), exact=exact)
     given = capacity(max(free, int(hbm.kv)))
     note = (
         f"the plan counts {pool.resident_sessions} sessions in HBM; vLLM, which pads and groups this model's layers, "
         f"holds {given.concurrency:.2f} of the full length in the same memory"
     )
-    return Reservation(max(free, int(hbm.kv)), given, note)
+    return Reservation(max(free, int(hbm.kv)), given, note, exact)
+
+
+def _block_tokens(deployment: Deployment) -> tuple[int, bool]:
+    """Return the block to round to, and whether it is vLLM's own; latent caches' backends each choose one [tokens]."""
+    own = deployment.engine.kv_block_tokens
+    if "mla" not in deployment.architecture.attention_kinds or deployment.hardware.compute_capability.startswith("8."):
+        return own, True
+    return LARGEST_LATENT_BLOCK, False

@@ -107,9 +107,10 @@ def _expectations(deployment: Deployment, launches: list[Launch]) -> str:
     ]
     held = reserve(deployment, pool, int(launches[-1].batched_tokens)) if launches[-1].batched_tokens else None
     if held is not None and held.capacity is not None:
+        least = "" if held.exact else "at least "
         rows += [
-            ("KV tokens that an instance reports at start", str(held.capacity.tokens)),
-            ("concurrency that an instance reports at start", f"{held.capacity.concurrency:.2f}"),
+            ("KV tokens that an instance reports at start", f"{least}{held.capacity.tokens}"),
+            ("concurrency that an instance reports at start", f"{least}{held.capacity.concurrency:.2f}"),
         ]
     table = ["| quantity | predicted |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
     return "\n".join([*table, "", "Times exclude queueing. `plan accuracy` says how far predictions have been off."])
