@@ -36,7 +36,7 @@ PEAKS = {
 }
 ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt-llm"}
 FORMS: dict[str, tuple[type, tuple[float, ...]]] = {
-    "gemm": (op.GemmFit, (3e-6, 0.9, 0.78, 3.5, 0.88, 0.77, 150.0, 2.4e-6)),
+    "gemm": (op.GemmFit, (3e-6, 0.9, 0.78, 3.5, 0.88, 0.77, 150.0, 2.4e-6, 1.2e-5, 6e-5)),
     "experts": (op.ExpertsFit, (3e-5, 0.5, 0.8, 3.0, 10.0)),
     "prefill_attention": (op.PrefillAttentionFit, (8e-6, 0.6, 0.6, 1.5, 50.0, 0.6, 1e-8)),
     "decode_attention": (op.DecodeAttentionFit, (1.5e-5, 0.8, 0.2, 1e-5, 2e-5)),
@@ -45,9 +45,9 @@ NEGLIGIBLE = 1e-11
 """Parameters below have no effect on any time and are written as 0."""
 SCALES = {"gemm": 0.05, "experts": 0.1, "prefill_attention": 0.1, "decode_attention": 0.03}
 """Relative error beyond which a row counts as an outlier of the robust fit."""
-UPPER = {"compute": 1.0, "bandwidth": 0.97, "power": 8.0}
+UPPER = {"compute": 1.0, "bandwidth": 0.97, "power": 8.0, "tile_128": 1.5, "tile_64": 1.5}
 """No share of a peak exceeds 1; caches make HBM look faster than it is."""
-LOWER = {"power": 0.7, "chain": 0.4}
+LOWER = {"power": 0.7, "chain": 0.4, "tile_128": 0.3, "tile_64": 0.1}
 """One tile of attention isn't split over multiprocessors, even where whole prompts don't show it."""
 
 
@@ -328,11 +328,15 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder systems/data of aiconfigurator-core")
     parser.add_argument("out", type=Path, help="folder of the catalog's measurements")
     parser.add_argument("--only", default="", help="operations to fit, separated by commas (default: all)")
+    parser.add_argument("--engines", default="", help="vllm, sglang or trtllm, separated by commas (default: all)")
     arguments = parser.parse_args()
     only = set(filter(None, arguments.only.split(",")))
+    engines = set(filter(None, arguments.engines.split(","))) or set(ENGINES)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for gpu, (hardware, _) in PEAKS.items():
         for engine, name in ENGINES.items():
+            if engine not in engines:
+                continue
             fit_kernels(arguments.data, arguments.out, gpu, engine, only)
             comm = _one(arguments.data / gpu / "comm" / engine, "custom_allreduce_perf.parquet")
             if comm and (not only or "all_reduce" in only):

@@ -71,8 +71,9 @@ def prefill_batch_s(deployment: Deployment, batch: Batch) -> float:
     machine, linear = deployment.machine, deployment.linear
     chunk = batch.chunk_tokens
     if 0 < chunk < batch.input_tokens:
-        each = [float(prefill_s(s, machine, linear, 0.0, prompt, np.array([float(chunk)]), left)[0]) for s in deployment.stages]
-        return batch.sequences * deployment.pp * max(each)
+        size = np.array([float(chunk)])
+        stages = [prefill_s(s, machine, linear, 0.0, prompt, size, left) for s in deployment.stages]
+        return batch.sequences * deployment.pp * max(float(t[0]) for t in stages)
     together = int(min(batch.sequences, max(1, BATCHED_TOKENS // max(1, batch.input_tokens))))
     size = np.array([prompt])
     groups, rest = divmod(batch.sequences, together)

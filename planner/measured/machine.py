@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from catalog.load import Catalog
 from catalog.schema import Hardware, Measurement
 from planner.measured import operations as op
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+F = TypeVar("F", bound="DataclassInstance")
+
 DEFAULT_ENGINE = "vllm"
 REFERENCES = {"ampere": "a100-sxm-80gb", "ada": "a100-sxm-80gb"}
 """GPU generation -> GPU whose measurements are transferred; all others take the default."""
 DEFAULT_REFERENCE = "h100-sxm-80gb"
+QUANTISED_COMPUTE = 0.93
+"""Rate of products with quantised weights over those in 16 bits, where only the latter are measured.
+TensorRT-LLM's weight-only products on A100 take up to 10 % longer at 1024 rows and more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,15 @@ class Runtime:
     """Host time per prefill chunk [s]."""
     decode_gpu: float = 1.0
     """GPU time of a decode step over that of its kernels measured alone."""
+    decode_token_s: float = 0.0
+    """Time per cached token that one layer's decode attention takes at least, where a kernel doesn't split
+    a sequence over multiprocessors [s]."""
+    grouped_reads: float = 1.0
+    """Times that decode attention reads a cache whose KV heads serve several queries."""
+    collective_s: float = 0.0
+    """Time of an all-reduce beyond the measured kernel: waiting for the slowest rank, a slower library [s]."""
+    distinct: float = 1.0
+    """Power of the batch that its distinct tokens grow with; below 1 for benchmarks that repeat one prompt."""
     prefill_gpu: float = 1.0
     """GPU time of prefill over that of its kernels measured alone: clocks under sustained load, padding."""
 
@@ -104,7 +121,8 @@ def machine(catalog: Catalog, hardware: Hardware, engine: str, version: str = ""
         version=version,
         peak=op.Peak(flops.bf16, hardware.hbm_bandwidth, sms),
         int8=op.Peak(eight, hardware.hbm_bandwidth, sms),
-        gemm={w: _read(op.GemmFit, of("gemm", w)) for w in _precisions(hardware)},
+        gemm={"bf16": _read(op.GemmFit, bf16)}
+        | {w: _quantised(found, bf16, w) for w in ("int8", "int4", "w8a8", *(("fp8",) if flops.fp8 else ()))},
         experts=_read(op.ExpertsFit, of("experts")),
         prefill=_read(op.PrefillAttentionFit, of("prefill_attention")),
         decode=_read(op.DecodeAttentionFit, of("decode_attention")),
@@ -141,16 +159,18 @@ def version_number(version: str) -> float | None:
     return 100.0 * int(found[1]) + int(found[2] or 0)
 
 
-def _precisions(hardware: Hardware) -> tuple[str, ...]:
-    return ("bf16", "int8", "int4", "w8a8", *(("fp8",) if hardware.flops.fp8 else ()))
+def _quantised(found: dict[tuple[str, str, str, str], Measurement], bf16: Measurement, weights: str) -> op.GemmFit:
+    """The engine's own measurement in a precision, else its 16-bit one with a slower multiplication."""
+    own = found.get(("gemm", weights, bf16.hardware, bf16.engine))
+    if own is not None:
+        return _read(op.GemmFit, own)
+    fit = _read(op.GemmFit, bf16)
+    return replace(fit, compute=fit.compute * QUANTISED_COMPUTE)
 
 
 def _by_operation(catalog: Catalog) -> dict[tuple[str, str, str, str], Measurement]:
     entries = catalog.all(Measurement)
     return {(m.operation, m.weights, m.hardware, m.engine): m for m in entries if m.operation != "step"}
-
-
-F = TypeVar("F")
 
 
 def _read(form: type[F], entry: Measurement) -> F:

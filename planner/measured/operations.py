@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 
 TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64))
 """Output tiles (rows, columns) that a GEMM library chooses from."""
+FEW_ROWS_TILES = ((16, 128), (32, 128))
+"""Further tiles of kernels made for quantised weights, which don't waste 64 rows on one token."""
 SPLITS = (1, 2, 3, 4, 6, 8, 16)
 """Parts into which the inner dimension is cut where the tiles alone don't fill the GPU."""
 ATTENTION_ROWS = 128
@@ -60,6 +62,10 @@ class GemmFit:
     inner_start: float
     """Inner elements' worth of time that every tile takes to start and to write back."""
     split_start_s: float
+    ramp_s: float = 0.0
+    """Time until HBM streams at full rate, once much is read [s]."""
+    ramp_at_s: float = 1.0
+    """Reading time at which 63 % of ``ramp_s`` are due [s]."""
 
 
 def gemm_s(
@@ -81,12 +87,16 @@ def gemm_s(
     """
     m, n, k = (np.asarray(x, dtype=np.float64) for x in (m, n, k))
     sms = peak.multiprocessors
-    rates = {256 * 128: 1.0, 128 * 128: fit.tile_128, 128 * 64: fit.tile_64, 64 * 64: fit.tile_64**2 / fit.tile_128}
+    small = fit.tile_64**2 / fit.tile_128
+    rates = {256 * 128: 1.0, 128 * 128: fit.tile_128, 128 * 64: fit.tile_64}
     memory = (weight_bytes * n * k + 2.0 * m * (n + k)) / (fit.bandwidth * peak.hbm_bytes_per_s)
+    bound = np.maximum(2.0 * m * n * k / peak.flops_per_s, memory * fit.bandwidth)
+    memory = memory + _ramp(fit.ramp_s, fit.ramp_at_s, memory)
     best: Floats = np.full(np.broadcast(m, n, k).shape, np.inf)
-    for rows, columns in TILES:
+    for rows, columns in TILES + (FEW_ROWS_TILES if weight_bytes < 2.0 else ()):
         tiles = np.ceil(m / rows) * np.ceil(n / columns)
-        per_inner = 2.0 * rows * columns / (fit.compute * rates[rows * columns] * peak.flops_per_s / sms)
+        rate = fit.compute * rates.get(rows * columns, small) * peak.flops_per_s / sms
+        per_inner = 2.0 * rows * columns / rate
         for split in SPLITS:
             compute = np.ceil(tiles * split / sms) * per_inner * (np.ceil(k / split) + fit.inner_start)
             filled = np.minimum(1.0, tiles * split / (MEMORY_FILL * sms))
@@ -94,9 +104,13 @@ def gemm_s(
             if split > 1:
                 time = time + fit.split_start_s + SPLIT_BYTES * m * n * split / peak.hbm_bytes_per_s
             best = np.minimum(best, time)
-    # The roofline, for parameters that a user's own fit may give.
-    bound = np.maximum(2.0 * m * n * k / peak.flops_per_s, memory * fit.bandwidth)
-    return np.maximum(fit.start_s + best, bound)
+    return np.maximum(fit.start_s + best, bound)  # The roofline, whatever parameters a user's own fit may give.
+
+
+def _ramp(most_s: float, at_s: float, time: Floats) -> Floats:
+    """Start-up that grows with the time that follows it, up to ``most_s`` [s]."""
+    ramp: Floats = most_s * -np.expm1(-time / at_s) if most_s else np.zeros_like(time)
+    return ramp
 
 
 def _joined(a: Floats, b: Floats, power: float) -> Floats:
@@ -175,9 +189,9 @@ class DecodeAttentionFit:
     bandwidth: float
     wave: float
     """Share of the time that whole waves of (sequence, KV head) pairs cost."""
-    ramp_s: float
+    ramp_s: float = 0.0
     """Further start-up once the cache is large, for splitting it and merging the parts [s]."""
-    ramp_at_s: float
+    ramp_at_s: float = 1.0
     """Reading time at which 63 % of ``ramp_s`` are due [s]."""
 
 
@@ -206,8 +220,7 @@ def decode_attention_s(
     """
     b, cache, query, hk = (np.asarray(x, dtype=np.float64) for x in (sequences, cache_bytes, query_bytes, kv_heads))
     read = b * (cache + query) / (fit.bandwidth * peak.hbm_bytes_per_s)
-    ramp = fit.ramp_s * -np.expm1(-read / fit.ramp_at_s) if fit.ramp_s else 0.0
-    return fit.start_s + ramp + read * decode_waves(fit, peak, b, hk)
+    return fit.start_s + _ramp(fit.ramp_s, fit.ramp_at_s, read) + read * decode_waves(fit, peak, b, hk)
 
 
 def decode_waves(fit: DecodeAttentionFit, peak: Peak, sequences: Floats | float, kv_heads: Floats | float) -> Floats:

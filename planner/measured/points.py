@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,18 +17,19 @@ from catalog.architecture import Architecture, UnknownArchitectureError, read_co
 from catalog.errors import CatalogError
 from catalog.load import Catalog
 from catalog.schema import Hardware
-
 from planner.cost.replica import Shape, WeightFormat, shape_problems, shard
 from planner.measured.batch import Batch, Deployment
 from planner.measured.layers import stage_operations
-from planner.measured.machine import machine
+from planner.measured.machine import machine, version_number
 from planner.measured.step import Linear
 
 METRICS = ("prefill_s", "tpot_s", "e2e_s")
 COLUMNS = (
-    "id source engine engine_version model params_b layers hidden q_heads kv_heads head_dim ffn vocab gpu gpus tp pp "
-    "weight_dtype kv_dtype batch input_tokens output_tokens metric value"
-).split()
+    *("id", "source", "engine", "engine_version", "model", "params_b", "layers", "hidden", "q_heads", "kv_heads"),
+    *("head_dim", "ffn", "vocab", "gpu", "gpus", "tp", "pp", "weight_dtype", "kv_dtype", "batch", "input_tokens"),
+    *("output_tokens", "metric", "value"),
+)
+DIMENSIONS = ("layers", "hidden", "q_heads", "kv_heads", "head_dim", "ffn", "vocab")
 ENGINE_NAMES = (
     ("tensorrt", "tensorrt-llm"),
     ("trtllm", "tensorrt-llm"),
@@ -64,6 +65,10 @@ UTILISATION = 0.9
 """Share of HBM that engines fill by default."""
 WORKSPACE_BYTES = 2.0e9
 """Activations, graphs and context on each GPU [bytes]; vLLM and TensorRT-LLM take 1 to 5 GB."""
+
+
+VLLM_CHUNKS_LONG, VLLM_ALWAYS_CHUNKS = 5.0, 8.0
+"""Minor versions from which vLLM chunks prompts by default beyond 32K tokens, and always."""
 
 
 class PointError(ValueError):
@@ -122,7 +127,7 @@ def _point(row: Mapping[str, str], where: str, problems: list[str]) -> Point | N
         problems.append(f"{where}: value: {row['value']!r}; give seconds, above 0")
         return None
     engine, version = engine_of(row["engine"], row["engine_version"])
-    text = tuple((name, text or "") for name, text in row.items() if isinstance(text, str | None) and name)
+    text = tuple((name, text or "") for name, text in row.items() if name)
     return Point(
         row["id"], row["source"], engine, version, row["model"], row["gpu"], row["metric"], value, text
     )
@@ -169,7 +174,7 @@ def architecture_of(point: Point) -> Architecture:
     PointError
         If they describe no decoder.
     """
-    sizes = {name: _integer(point, name) for name in ("layers", "hidden", "q_heads", "kv_heads", "head_dim", "ffn", "vocab")}
+    sizes = {name: _integer(point, name) for name in DIMENSIONS}
     return _architecture(tuple(sizes.items()), float(point["params_b"] or 0.0))
 
 
@@ -241,7 +246,19 @@ def deployment_of(catalog: Catalog, point: Point) -> tuple[Deployment, Batch]:
         capacity_tokens=_capacity(architecture, shape, stored, hardware, ratio),
         cache_ratio=ratio,
     )
-    return deployment, Batch(_integer(point, "batch"), _integer(point, "input_tokens"), _integer(point, "output_tokens"))
+    batch = Batch(_integer(point, "batch"), _integer(point, "input_tokens"), _integer(point, "output_tokens"))
+    return deployment, replace(batch, chunk_tokens=_chunk(point, batch))
+
+
+def _chunk(point: Point, batch: Batch) -> int:
+    """Prompt tokens per step that the engine's version takes by default; 0: whole prompts [tokens]."""
+    number = version_number(point.version)
+    if point.engine == "vllm" and number is not None:
+        if number >= VLLM_ALWAYS_CHUNKS:
+            return 2048
+        if number >= VLLM_CHUNKS_LONG and batch.input_tokens + batch.output_tokens > 32768:
+            return 512
+    return 0
 
 
 def _capacity(

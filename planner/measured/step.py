@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,7 +142,9 @@ def _fixed_s(stage: StageOperations, machine: Machine, linear: Linear, tokens: F
     if stage.scan_flops:
         time = time + stage.scan_flops * tokens / (machine.prefill.compute * machine.peak.flops_per_s)
     message = 2.0 * tokens * stage.hidden
-    time = time + stage.all_reduces * op.all_reduce_s(machine.all_reduce, stage.shape.tp, message)
+    reduced = op.all_reduce_s(machine.all_reduce, stage.shape.tp, message)
+    if stage.shape.tp > 1:
+        time = time + stage.all_reduces * (reduced + machine.runtime.collective_s)
     if np.any(logits > 0):
         time = time + np.where(logits > 0, _head_s(stage, machine, np.maximum(logits, 1.0)), 0.0)
     return time
@@ -149,16 +152,28 @@ def _fixed_s(stage: StageOperations, machine: Machine, linear: Linear, tokens: F
 
 def _product_s(stage: StageOperations, machine: Machine, linear: Linear, product: Product, tokens: Floats) -> Floats:
     if not product.quantised:
-        return op.gemm_s(machine.gemm[UNQUANTISED], machine.peak, tokens, product.outputs, product.inputs)
+        return _gemm_s(machine.gemm[UNQUANTISED], machine.peak, tokens, product.outputs, product.inputs)
     fit, peak = linear.on(machine)
-    return op.gemm_s(fit, peak, tokens, product.outputs, product.inputs, 2.0 * stage.bytes_ratio)
+    return _gemm_s(fit, peak, tokens, product.outputs, product.inputs, 2.0 * stage.bytes_ratio)
+
+
+def _gemm_s(fit: op.GemmFit, peak: op.Peak, m: Floats, n: float, k: float, weight_bytes: float = 2.0) -> Floats:
+    return _known_gemm_s(fit, peak, tuple(m.tolist()), n, k, weight_bytes)
+
+
+@lru_cache(maxsize=4096)
+def _known_gemm_s(
+    fit: op.GemmFit, peak: op.Peak, m: tuple[float, ...], n: float, k: float, weight_bytes: float
+) -> Floats:
+    # Blocks of candidates ask for the same batches and chunks over and over.
+    return op.gemm_s(fit, peak, np.array(m), n, k, weight_bytes)
 
 
 def _head_s(stage: StageOperations, machine: Machine, sequences: Floats) -> Floats:
     """Logits and sampling [s]."""
     if stage.head is None:
         return np.zeros_like(sequences)
-    head = op.gemm_s(machine.gemm[UNQUANTISED], machine.peak, sequences, stage.head.outputs, stage.head.inputs)
+    head = _gemm_s(machine.gemm[UNQUANTISED], machine.peak, sequences, stage.head.outputs, stage.head.inputs)
     moved = SAMPLING_BYTES * sequences * stage.vocabulary * stage.shape.tp
     return head + op.elementwise_s(machine.elementwise, machine.peak, moved, FUSED_KERNELS)
 
@@ -168,7 +183,8 @@ def _experts_s(stage: StageOperations, machine: Machine, linear: Linear, tokens:
     size = 2.0 * stage.bytes_ratio
     for group in stage.experts:
         routed = tokens * group.batch_factor
-        touched = op.touched_experts(group.experts, group.active, routed) * group.share
+        distinct = routed**machine.runtime.distinct
+        touched = op.touched_experts(group.experts, group.active, distinct) * group.share
         time = time + group.count * op.experts_s(
             machine.experts,
             machine.peak,
@@ -197,16 +213,19 @@ def _decode_attention_s(
     if attention.cap_entries is not None:
         computed = np.minimum(computed, attention.cap_entries)
         fetched = np.minimum(fetched, attention.cap_entries * share)
+    run = machine.runtime
+    reads = run.grouped_reads if attention.query_heads > attention.kv_heads else 1.0
     read = op.decode_attention_s(
         machine.decode,
         machine.peak,
         sequences,
-        attention.read_bytes * fetched,
+        attention.read_bytes * fetched * reads,
         attention.query_bytes,
         attention.kv_heads,
     )
     flops = sequences * attention.decode_flops * computed
-    return np.asarray(np.maximum(read, flops / (machine.prefill.compute * machine.peak.flops_per_s)))
+    least = np.maximum(flops / (machine.prefill.compute * machine.peak.flops_per_s), run.decode_token_s * computed)
+    return np.asarray(np.maximum(read, machine.decode.start_s + least))
 
 
 def _prefill_attention_s(
