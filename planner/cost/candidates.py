@@ -21,6 +21,9 @@ Bools = NDArray[np.bool_]
 DDR, NVME = 0, 1
 """Codes of the offload tier."""
 
+AGGREGATED, PREFILLED = -1, -2
+"""Instead of a prefill pool's shape: none; or first prompts that come prefilled for nothing (for bounds)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -61,7 +64,7 @@ class Candidates:
     tier: Ints
     """`DDR` or `NVME`."""
     prefill_shape: Ints
-    """Index into `Setting.shapes` of the prefill pool's replica; -1: aggregated."""
+    """Index into `Setting.shapes` of the prefill pool's replica, or `AGGREGATED`, or `PREFILLED`."""
     prefill_replicas: Ints
     prefill_pool_chunk: Ints
     """Tokens per chunk in the prefill pool; 0: the whole prompt."""

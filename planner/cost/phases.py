@@ -145,3 +145,9 @@ def prefill_pool_of(
         transfer_s=session / (per_gpu * min(pool.gpus, prefill.gpus)),
         link_sessions_per_s=rho * per_gpu * np.minimum(pool.gpus, prefill.gpus * ratio) / session,
     )
+
+
+def free_prefill(candidates: int) -> PrefillPool:
+    """A prefill pool that takes no time: what a decode pool reaches at best."""
+    never, nothing = np.full(candidates, np.inf), np.zeros(candidates)
+    return PrefillPool(sessions_per_s=never, latency_s=nothing, transfer_s=nothing, link_sessions_per_s=never)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.cost.candidates import DDR, NVME, Bools, Candidates, Floats, Ints, Setting
+from planner.cost.candidates import AGGREGATED, DDR, NVME, PREFILLED, Bools, Candidates, Floats, Ints, Setting
 from planner.cost.links import both_ways_ratio, link_bytes_per_s, tier_bytes
-from planner.cost.phases import phases_of, prefill_pool_of, prefills_of
+from planner.cost.phases import free_prefill, phases_of, prefill_pool_of, prefills_of
 from planner.cost.pool import Pool, compressed
 from planner.cost.session import BOUNDS, RECOMPUTE, SWAP, Phases, Steady, Traffic, aggregated, disaggregated
 from planner.cost.workload import Workload
@@ -74,7 +74,7 @@ def price(setting: Setting, candidates: Candidates) -> Priced:
     columns: dict[str, NDArray[np.generic]] = {}
     for rows in _groups(candidates):
         part = candidates.take(rows)
-        for index in {int(part.shape[0]), int(part.prefill_shape[0])} - {-1} - pools.keys():
+        for index in {int(part.shape[0]), int(part.prefill_shape[0])} - {AGGREGATED, PREFILLED} - pools.keys():
             pools[index] = Pool.of(setting, index, left)
         priced = _price_group(setting, pools, part)
         for field in fields(Priced):
@@ -87,7 +87,8 @@ def price(setting: Setting, candidates: Candidates) -> Priced:
 
 def _groups(candidates: Candidates) -> Iterator[Ints]:
     """Yield rows that share their shapes, in blocks."""
-    key = candidates.shape * (int(candidates.prefill_shape.max(initial=-1)) + 2) + candidates.prefill_shape + 1
+    pools = candidates.prefill_shape - PREFILLED
+    key = candidates.shape * (int(pools.max(initial=0)) + 1) + pools
     order = np.argsort(key, kind="stable")
     starts = np.flatnonzero(np.diff(key[order], prepend=np.iinfo(np.int64).min))
     for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
@@ -103,9 +104,11 @@ def _price_group(setting: Setting, pools: dict[int, Pool], candidates: Candidate
     sequences = np.where(serial, 1.0, candidates.decode_sequences.astype(np.float64))
     traffic = _traffic(setting, pool, candidates, resident, serial, sequences)
     prefills = prefills_of(work, pool, candidates.prefill_chunk)
-    phases = phases_of(setting, pool, candidates, sequences, prefills, prefill_index >= 0)
+    phases = phases_of(setting, pool, candidates, sequences, prefills, prefill_index != AGGREGATED)
     gpus = candidates.replicas.astype(np.float64) * pool.gpus
-    if prefill_index < 0:
+    if prefill_index == PREFILLED:
+        steady, document_s = disaggregated(phases, traffic, free_prefill(len(candidates))), np.zeros(len(candidates))
+    elif prefill_index == AGGREGATED:
         steady, document_s = aggregated(phases, traffic), prefills.document.latency_s
     else:
         prefill = pools[prefill_index].take(candidates.compression)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.schema import Engine
+from planner.cost.candidates import AGGREGATED
 from planner.cost.compression import CompressionTable
 from planner.cost.efficiency import Efficiency
 from planner.cost.price import Candidates, Priced, Setting, price
@@ -56,7 +57,7 @@ class Points:
     """Sessions are served one at a time although more might fit."""
     replicas: Ints
     pool_unit: Ints
-    """The prefill pool's replica; -1: aggregated."""
+    """The prefill pool's replica, or a code of `planner.cost.candidates` for none."""
     pool_replicas: Ints
 
     def __len__(self) -> int:
@@ -201,11 +202,6 @@ def _points(search: Search, unit: Ints, micro: Ints, chunk: Ints, policy: Ints, 
         policy=policy,
         alone=np.full(count, alone),
         replicas=replicas,
-        pool_unit=np.full(count, -1, dtype=np.int64),
+        pool_unit=np.full(count, AGGREGATED, dtype=np.int64),
         pool_replicas=np.zeros(count, dtype=np.int64),
     )
-
-
-def all_points(search: Search) -> Points:
-    """Every operating point of a space, aggregated or with pools."""
-    return aggregated_points(search)

@@ -28,6 +28,7 @@ from planner.solve.combinations import (
 )
 from planner.solve.goal import Goal, Limits
 from planner.solve.points import Points, Search
+from planner.solve.pools import pool_points
 from planner.space import Option, Space
 
 Ints = NDArray[np.int64]
@@ -95,8 +96,16 @@ def scope_of(search: Search, points: Points, goal: Goal, limits: Limits) -> Scop
     classes = classes_of(space.options)
     found = all_combinations(problem, space) if count_combinations(space) <= MOST_LISTED else None
     rows = by_weights(problem, space, classes, found)
-    points, bounds = _bounded(search, points, rows, weights_of(search, points), goal, limits)
+    points, bounds = _bounded(search, points, rows, goal, limits)
     incumbent = first_plan(search, points, bounds, goal, limits, found)
+    split = pool_points(search, rows.table, goal, limits, incumbent.value if incumbent else None)
+    if split is not None:
+        considered += len(split)
+        more, more_bounds = _bounded(search, split, rows, goal, limits)
+        rival = first_plan(search, more, more_bounds, goal, limits, found)
+        if rival is not None and (incumbent is None or rival.value < incumbent.value):
+            incumbent = replace(rival, point=len(points) + rival.point)
+        points, bounds = Points.joined([points, more]), np.concatenate([bounds, more_bounds])
     if incumbent is None:
         return Scope(search, goal, limits, points, bounds, classes, None, None, considered)
     keep = bounds <= incumbent.value * (1.0 + MARGIN)
@@ -112,10 +121,10 @@ def scope_of(search: Search, points: Points, goal: Goal, limits: Limits) -> Scop
 
 
 def _bounded(
-    search: Search, points: Points, rows: Bounds, row: Ints, goal: Goal, limits: Limits
+    search: Search, points: Points, rows: Bounds, goal: Goal, limits: Limits
 ) -> tuple[Points, Floats]:
     """Points that their bound leaves possible, with the goal's bound."""
-    priced = search.price(points, rows.table, row, can_throttle(search, points))
+    priced = search.price(points, rows.table, weights_of(search, points), can_throttle(search, points))
     keep = limits.hold(priced, users=False)
     losses = np.array([weights.loss.loss_at(search.problem.request.confidence) for weights in search.space.weights])
     return points.take(keep), goal.value(priced, losses[weights_of(search, points)])[keep]

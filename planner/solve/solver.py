@@ -19,7 +19,7 @@ from planner.problem import Problem
 from planner.solve.cpsat import import_cp_model
 from planner.solve.decisions import Decisions, Deployment
 from planner.solve.goal import Goal, Limits
-from planner.solve.points import Points, Search, all_points, capability_rank, open_search
+from planner.solve.points import Points, Search, aggregated_points, capability_rank, open_search
 from planner.solve.rules import Rules
 from planner.solve.scope import Scope, affordable, engines_of, scope_of
 from planner.space import Option, Space
@@ -65,7 +65,7 @@ def solve(problem: Problem, space: Space, goal: Goal | None = None, settings: Se
     goal = goal or Goal(problem.request.objective, problem.request.output_tokens)
     settings = settings or Settings()
     search = open_search(problem, affordable(problem, space))
-    points = all_points(search)
+    points = aggregated_points(search)
     if not len(points):
         return Solution("infeasible", search, None, (), None, None, None, 0, 0)
     scope = scope_of(search, points, goal, Limits.of(problem.request))
