@@ -107,13 +107,21 @@ class Writer:
         self.model.add_multiplication_equality(variable, [a.variable, b.variable])
         return Quantity(variable, a.unit * b.unit, most)
 
-    def coarse(self, quantity: Quantity, bits: int) -> Quantity:
-        """The same number, rounded up to so many bits of its largest value."""
-        step = max(1, math.ceil(quantity.most / 2**bits))
-        variable = self.model.new_int_var(0, quantity.most // step + 1, f"{quantity.variable.name}~")
-        self.model.add(variable * step >= quantity.variable)
-        self.model.add(variable * step <= quantity.variable + step - 1)
-        return Quantity(variable, quantity.unit * step, quantity.most // step + 1)
+    def rounded_up(self, name: str, terms: Sequence[Term], unit: float) -> Quantity:
+        """A sum in larger units, at least the real one and less than one unit above it."""
+        most = sum(c * q.most_value for c, q in terms)
+        found = self.quantity(name, most, unit)
+        self.at_least(found, terms)
+        self.at_most(found, terms)
+        return found
+
+    def rounded_down(self, quantity: Quantity, bits: int) -> Quantity:
+        """The same number in larger units, at most the real one."""
+        step = max(1, quantity.most >> bits)
+        variable = self.model.new_int_var(0, quantity.most // step, f"{quantity.variable.name}~")
+        self.model.add(variable * step <= quantity.variable)
+        self.model.add(variable * step >= quantity.variable - step + 1)
+        return Quantity(variable, quantity.unit * step, quantity.most // step)
 
     def _scale(self, target: Quantity, terms: Sequence[Term], const: float, times: float) -> float:
         """A power of two that keeps coefficients precise and sums within 64 bits."""

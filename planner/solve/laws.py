@@ -23,7 +23,7 @@ from planner.solve.tables import StageMemory
 BUSY, LATENCY, STEPS, LATER_BUSY, LATER_LATENCY, LATER_STEPS, LARGEST = range(7)
 """Rows of `planner.solve.tables.Prefill`."""
 
-TIME_BITS, STEP_BITS, SHARE_BITS, COARSE_BITS = 34, 30, 34, 24
+TIME_BITS, STEP_BITS, SHARE_BITS, COARSE_BITS = 34, 30, 34, 26
 MOST_RESIDENT = 1 << 18
 
 

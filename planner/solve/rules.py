@@ -16,7 +16,9 @@ from planner.solve.decisions import Decisions
 from planner.solve.goal import Goal, Limits
 from planner.solve.laws import COARSE_BITS, LATENCY, STEP_BITS, TIME_BITS, Caches, Times
 
-LOSS_BITS = 28
+LOSS_BITS = 26
+KNOWN_MARGIN = 1e-4
+"""Relative: how much worse than a known plan an objective in integers may look."""
 
 
 class Rules:
@@ -153,7 +155,7 @@ class Rules:
         for (u, m), literal in self.of.decode.items():
             b = m * self.of.table(u).pp
             model.add(spare <= self.caches.resident - b - 1).only_enforce_if(literal, ~self.of.alone)
-        held = self.writer.product("held", self.period, Quantity(spare, 1.0, most))
+        held = self.writer.product("held", self.writer.rounded_down(self.period, COARSE_BITS), Quantity(spare, 1.0, most))
         terms = [(float(self.times.later), self.hold)]
         self.writer.at_least(held, terms, when=[~self.of.alone, ~self.of.recompute])
 
@@ -161,7 +163,7 @@ class Rules:
         """A period that no plan of interest exceeds [s]."""
         deployments = list(self.of.deployment)
         if known is not None and self.goal.name in ("throughput", "cost"):
-            per_hour = known * 3600.0 * self.request.rounds * (1.0 + 1e-5)
+            per_hour = known * 3600.0 * self.request.rounds * (1.0 + KNOWN_MARGIN)
             if self.goal.name == "throughput":
                 return per_hour * max(d.replicas for d in deployments)
             return per_hour * max(d.replicas / self._gpus(d) for d in deployments)
@@ -186,14 +188,24 @@ class Rules:
             return
         self.lasting = self._lasting(float(self.times.later))
         if self.caches.swaps:
-            share = self.caches.tier_share()
-            rough, lasting = (self.writer.coarse(q, COARSE_BITS) for q in (share, self.lasting))
-            held = self.writer.product("tier", rough, lasting, self.period.most_value)
-            self.writer.at_least(self.period, [(1.0, held)], when=[self.of.swap])
+            self._in_tier()
         if self.limits.users is not None:
             for d, literal in self.of.deployment.items():
                 need = self.limits.users / d.replicas
                 self.writer.at_least(self.lasting, [(need, self.period)], when=[literal])
+
+    def _in_tier(self) -> None:
+        """``period >= share of the tier that a session takes * how long it takes it``."""
+        share = self.caches.tier_share()
+        unit = 2.0 ** math.ceil(math.log2(share.most_value)) / 2**COARSE_BITS
+        part = self.writer.rounded_up("tier-share~", [(1.0, share)], unit)
+        # Units whose product is a power of two times the period's, so that no coefficient is rounded.
+        length = max(0, math.ceil(math.log2(self.lasting.most_value / self.period.unit)) - COARSE_BITS)
+        lasting = self.writer.rounded_up("lasting~", [(1.0, self.lasting)], self.period.unit * 2.0**length)
+        held = self.writer.product("tier", part, lasting, self.period.most_value)
+        ratio = held.unit / self.period.unit
+        left, right = (1, round(ratio)) if ratio >= 1.0 else (round(1.0 / ratio), 1)
+        self.writer.add(left * self.period.variable >= right * held.variable, [self.of.swap])
 
     def _lasting(self, later: float) -> Quantity:
         """``waiting + decode T / (T - busy)``: a session's length while others are prefilled in between [s]."""
@@ -213,15 +225,17 @@ class Rules:
         extra = self._time("extra", tokens * times.largest.most_value * 1.001)
         worst = writer.model.new_bool_var("always-mixed")
         writer.at_least(extra, [(tokens, times.largest)], when=[worst, ~alone])
-        rough, rough_gap = writer.coarse(extra, COARSE_BITS), writer.coarse(gap, COARSE_BITS)
-        left = writer.product("extra-gap", rough, rough_gap)
-        right = writer.product("decode-busy", writer.coarse(step, COARSE_BITS), writer.coarse(between, COARSE_BITS))
-        writer.at_least(left, [(decode, right)], when=[~worst, ~alone])
+        unit = max(extra.most_value, decode * step.most_value) / 2**COARSE_BITS
+        span = self.period.most_value / 2**COARSE_BITS
+        more, slow = (writer.rounded_up(f"{n}~", t, unit) for n, t in (("extra", [(1.0, extra)]), ("decode", [(decode, step)])))
+        free, taken = (writer.rounded_up(f"{n}~", [(1.0, q)], span) for n, q in (("gap", gap), ("between", between)))
+        left, right = writer.product("extra-gap", more, free), writer.product("decode-busy", slow, taken)
+        writer.add(left.variable >= right.variable, [~worst, ~alone])
         if times.exact:
             writer.at_most(extra, [(tokens, times.largest)])
             writer.add(extra.variable == 0, [alone])
             # One unit less of the extra time would be too little.
-            writer.at_most(left, [(decode, right), (rough.unit, rough_gap)])
+            writer.add(left.variable <= right.variable + free.variable)
         lasting = self._time("lasting", waiting_most + decode * step.most_value + extra.most_value)
         terms: list[Term] = [(1.0, self.ttft_cold), (later, self.ttft_warm), (decode, step), (1.0, extra)]
         times.be(lasting, terms, later * times.work.think_s)
@@ -297,7 +311,7 @@ class Rules:
         weight = {d: float(self._gpus(d)) if name == "cost" else 1.0 for d in self.of.deployment}
         most = max(self.period.most_value * w / d.replicas for d, w in weight.items())
         if known is not None:
-            most = min(most, known * 3600.0 * self.request.rounds * (1.0 + 1e-5))
+            most = min(most, known * 3600.0 * self.request.rounds * (1.0 + KNOWN_MARGIN))
         found = self._time("per-session", most)
         for d, literal in self.of.deployment.items():
             self.writer.at_least(found, [(weight[d] / d.replicas, self.period)], when=[literal])

@@ -35,6 +35,8 @@ class Settings:
     time_limit_s: float = 60.0
     workers: int = WORKERS
     seed: int = SEED
+    first: bool = False
+    """Any plan will do: only whether there is one is asked."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ def solve(problem: Problem, space: Space, goal: Goal | None = None, settings: Se
     scope = scope_of(search, points, goal, Limits.of(problem.request))
     if not len(scope.points):
         return Solution("infeasible", search, None, (), None, None, None, scope.considered, 0)
+    if settings.first and scope.incumbent is not None:
+        known = scope.incumbent
+        row = scope.points.take(np.array([known.point]))
+        left = len(scope.points)
+        return Solution("feasible", search, row, known.options, None, known.value, None, scope.considered, left)
     return _Run(scope, settings).solution()
 
 
@@ -114,7 +121,20 @@ class _Run:
         status = solver.status_name(solver.solve(self.decisions.model))
         considered, left = self.scope.considered, len(self.scope.points)
         if status == "INFEASIBLE":
-            return Solution("infeasible", self.search, None, (), None, None, None, considered, left)
+            # A false proof of infeasibility has been seen; another path through the solver must agree.
+            solver = self._solver()
+            solver.parameters.cp_model_presolve = False
+            status = solver.status_name(solver.solve(self.decisions.model))
+        if status == "INFEASIBLE":
+            known = self.scope.incumbent
+            if known is None:
+                return Solution("infeasible", self.search, None, (), None, None, None, considered, left)
+            # Nothing is better than the plan that is known, and rounding against us refuses that one itself.
+            row = self.scope.points.take(np.array([known.point]))
+            engine = engines_of(self.search, row, 0, known.options)[0].id
+            return Solution(
+                "optimal", self.search, row, known.options, engine, known.value, known.value, considered, left
+            )
         if status not in ("OPTIMAL", "FEASIBLE"):
             return Solution("unknown", self.search, None, (), None, None, None, considered, left)
         value, bound = round(solver.objective_value), math.floor(solver.best_objective_bound)
@@ -149,6 +169,9 @@ class _Run:
         solver.parameters.max_time_in_seconds = self.settings.time_limit_s
         solver.parameters.num_workers = self.settings.workers
         solver.parameters.random_seed = self.settings.seed
+        # Probing in ortools 9.15 proves some feasible models infeasible (docs/adr/0004).
+        solver.parameters.cp_model_probing_level = 0
+        solver.parameters.stop_after_first_solution = self.settings.first
         return solver
 
     def _break_ties(self, value: int, chosen: tuple[Points, tuple[Option, ...], str]) -> Any:
