@@ -44,7 +44,7 @@ MOST_LISTED = 1_000_000
 """Combinations that are looked at one by one for bounds."""
 MOST_BOUNDED = 300_000
 """Pairs of a point and a class that are bounded."""
-MOST_CHECKED = 200
+MOST_CHECKED, KEPT_COMBINATIONS, MOST_ROUNDS = 200, 12, 4
 
 
 @dataclass(frozen=True)
@@ -163,36 +163,33 @@ def first_plan(
     search: Search, points: Points, bounds: Floats, goal: Goal, limits: Limits, found: Combinations | None
 ) -> Incumbent | None:
     """Price the most promising points with many combinations, then search around the best."""
+    trial = _Trial(search, points, goal, limits)
     tried = _tried(search.problem, search.space, found)
-    best: Incumbent | None = None
     order = _interleaved(weights_of(search, points), np.argsort(bounds, kind="stable"))
+    good: list[Incumbent] = []
     for start in range(0, min(len(order), MOST_TRIED), TRIED_POINTS):
-        rows = order[start : start + TRIED_POINTS]
-        if best is not None and start >= 3 * TRIED_POINTS:
+        if good and start >= 2 * TRIED_POINTS:
             break
-        trial = _best_of(search, points, rows, tried, goal, limits)
-        if trial is not None and (best is None or trial.value < best.value):
-            best = trial
-    while best is not None:
-        better = _around(search, points, bounds, best, goal, limits)
-        if better is None or better.value >= best.value * (1.0 - MARGIN):
+        good = _best(good + trial.of(order[start : start + TRIED_POINTS], tried))
+    promising = np.argsort(bounds, kind="stable")[:MOST_TRIED]
+    for _ in range(MOST_ROUNDS):
+        if not good:
+            return None
+        before = good[0].value
+        good = _best(good + trial.of(promising, trial.combinations(good)))
+        around = filtered(search.problem, search.space, neighbours(search.space, good[0].options))
+        good = _best(good + trial.of(np.array([good[0].point]), around))
+        if good[0].value >= before * (1.0 - MARGIN):
             break
-        best = better
-    return best
+    return good[0] if good else None
 
 
-def _around(
-    search: Search, points: Points, bounds: Floats, best: Incumbent, goal: Goal, limits: Limits
-) -> Incumbent | None:
-    """The best plan with the same options at another point, or at the same point with up to two other options."""
-    problem, space = search.problem, search.space
-    order = np.argsort(bounds, kind="stable")[:MOST_TRIED]
-    same = np.array([[space.options[n].index(o)] for n, o in zip(space.options, best.options, strict=True)])
-    moved = _best_of(search, points, order, filtered(problem, space, same), goal, limits)
-    here = moved if moved is not None and moved.value < best.value else best
-    columns = filtered(problem, space, neighbours(space, here.options))
-    changed = _best_of(search, points, np.array([here.point]), columns, goal, limits)
-    return min((x for x in (moved, changed) if x is not None), key=lambda x: x.value, default=None)
+def _best(plans: list[Incumbent]) -> list[Incumbent]:
+    """The best plan with each combination of options, the best of them first, not too many."""
+    found: dict[tuple[str, ...], Incumbent] = {}
+    for plan in sorted(plans, key=lambda plan: plan.value):
+        found.setdefault(tuple(option.id for option in plan.options), plan)
+    return list(found.values())[:KEPT_COMBINATIONS]
 
 
 def weights_of(search: Search, points: Points) -> Ints:
@@ -234,38 +231,47 @@ def _sample(space: Space) -> Ints:
     return np.stack([generator.integers(0, size, SAMPLED) for size in sizes])
 
 
-def _best_of(
-    search: Search, points: Points, rows: Ints, found: Combinations, goal: Goal, limits: Limits
-) -> Incumbent | None:
-    space, problem = search.space, search.problem
-    weights = weights_of(search, points)[rows]
-    columns: list[Ints] = []
-    owners: list[Ints] = []
-    losses: list[Floats] = []
-    base = 0
-    tables = []
-    for w in np.unique(weights):
-        allowed = with_weights(problem, space, found, space.weights[int(w)])
-        mine = rows[weights == w]
-        tables.append(allowed)
-        columns.append(base + np.tile(np.arange(len(allowed)), len(mine)))
-        owners.append(np.repeat(mine, len(allowed)))
-        losses.append(np.tile(allowed.loss_at(problem.request.confidence), len(mine)))
-        base += len(allowed)
-    joined = Combinations.joined(tables)
-    column, owner, loss = np.concatenate(columns), np.concatenate(owners), np.concatenate(losses)
-    if not len(owner):
-        return None
-    trial = points.take(owner)
-    priced = search.price(trial, joined.table(space), column, can_throttle(search, trial))
-    value = np.where(limits.hold(priced), goal.value(priced, loss), np.inf)
-    for row in np.argsort(value, kind="stable")[:MOST_CHECKED]:
-        if not np.isfinite(value[row]):
-            return None
-        options = joined.chosen(space, int(column[row]))
-        if possible(search, trial, int(row), options):
-            return Incumbent(float(value[row]), int(owner[row]), options)
-    return None
+class _Trial:
+    """Prices points with combinations and keeps those that are possible."""
+
+    def __init__(self, search: Search, points: Points, goal: Goal, limits: Limits) -> None:
+        self.search, self.points, self.goal, self.limits = search, points, goal, limits
+        self.weights = weights_of(search, points)
+
+    def combinations(self, plans: list[Incumbent]) -> Combinations:
+        """The combinations of some plans."""
+        space = self.search.space
+        columns = [[space.options[n].index(o) for n, o in zip(space.options, p.options, strict=True)] for p in plans]
+        return filtered(self.search.problem, space, np.array(columns, dtype=np.int64).T)
+
+    def of(self, rows: Ints, found: Combinations) -> list[Incumbent]:
+        """The best plans of some points with some combinations, the best first."""
+        space, problem = self.search.space, self.search.problem
+        columns, owners, losses, tables = [], [], [], []
+        base = 0
+        for w in np.unique(self.weights[rows]):
+            allowed = with_weights(problem, space, found, space.weights[int(w)])
+            mine = rows[self.weights[rows] == w]
+            columns.append(base + np.tile(np.arange(len(allowed)), len(mine)))
+            owners.append(np.repeat(mine, len(allowed)))
+            losses.append(np.tile(allowed.loss_at(problem.request.confidence), len(mine)))
+            tables.append(allowed)
+            base += len(allowed)
+        if base == 0 or not len(rows):
+            return []
+        joined = Combinations.joined(tables)
+        column, owner, loss = np.concatenate(columns), np.concatenate(owners), np.concatenate(losses)
+        trial = self.points.take(owner)
+        priced = self.search.price(trial, joined.table(space), column, can_throttle(self.search, trial))
+        value = np.where(self.limits.hold(priced), self.goal.value(priced, loss), np.inf)
+        good: list[Incumbent] = []
+        for row in np.argsort(value, kind="stable")[:MOST_CHECKED]:
+            if not np.isfinite(value[row]) or len(good) >= KEPT_COMBINATIONS:
+                break
+            options = joined.chosen(space, int(column[row]))
+            if possible(self.search, trial, int(row), options):
+                good.append(Incumbent(float(value[row]), int(owner[row]), options))
+        return good
 
 
 def possible(search: Search, points: Points, row: int, options: tuple[Option, ...]) -> bool:
