@@ -1,7 +1,7 @@
 """What can be wrong with the catalog.
 
-    CatalogError                all problems of a load, each as ``file: field: what; how to fix``
-    UnknownEntryError           a name that no entry has, with the nearest names
+CatalogError                all problems of a load, each as ``file: field: what; how to fix``
+UnknownEntryError           a name that no entry has, with the nearest names
 """
 
 from __future__ import annotations

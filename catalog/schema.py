@@ -446,6 +446,17 @@ class Offload(Fact):
     note: str | None = None
 
 
+class EngineMemory(Fact):
+    """HBM that an engine takes on each GPU beside weights and caches."""
+
+    workspace: Bytes
+    """Activations of dense models in chunked prefill, whatever the context."""
+    workspace_experts: Bytes
+    """The same of mixtures of experts."""
+    overhead: Bytes
+    """Libraries, communication buffers, captured graphs."""
+
+
 class Engine(Entry):
     """One serving engine at one version."""
 
@@ -454,6 +465,8 @@ class Engine(Entry):
     kv_block_tokens: Annotated[int, Field(ge=1)]
     hbm_utilisation: Annotated[float, Field(gt=0, le=1)]
     """Share of HBM that the engine takes by default."""
+    memory: EngineMemory | None = None
+    """None: not measured; the planner takes vLLM's."""
     parallelism: Parallelism
     chunked_prefill: bool
     continuous_batching: bool = True

@@ -9,15 +9,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+
 from catalog.errors import UnknownEntryError
 from catalog.schema import Point, Technique
-
 from planner.cost.compression import CompressionTable, compression_table
-from planner.cost.efficiency import Efficiency
 from planner.cost.price import DDR, NVME, Candidates, Priced, Setting, price
 from planner.cost.quality import LogLoss, prior_loss
 from planner.cost.replica import Shape, WeightFormat, shape_problems
 from planner.cost.session import BOUNDS, NONE, RECOMPUTE, SWAP
+from planner.efficiency import efficiency_of
 from planner.errors import InputError
 from planner.plan import DIMENSIONS, UNCOMPRESSED, Choice, Constraint, Decision, HbmBytes, Metrics, Parallel
 from planner.problem import Problem
@@ -133,13 +133,6 @@ def _with_tp(parallel: Parallel, node: int) -> Parallel:
     return parallel if parallel.tp is not None else parallel.model_copy(update={"tp": node})
 
 
-def efficiency_of(problem: Problem, engine: str) -> Efficiency:
-    """The view of the request: theoretical peak, or what an engine reaches on this GPU."""
-    from planner.cost.efficiency import PEAK
-
-    return PEAK
-
-
 def _read(problem: Problem, decision: Decision) -> _Read:
     problems: list[str] = []
     options = tuple(_choice(problem, name, getattr(decision.compression, name), problems) for name in DIMENSIONS)
@@ -149,23 +142,25 @@ def _read(problem: Problem, decision: Decision) -> _Read:
     problems += _offload_problems(problem, decision)
     if problems or weights is None:
         raise InputError([f"decision: {text}" for text in problems])
-    chosen = [Option(name, *option, LogLoss(), frozenset()) for name, option in zip(DIMENSIONS, options, strict=True) if option]
+    chosen = [
+        Option(name, *option, LogLoss(), frozenset())
+        for name, option in zip(DIMENSIONS, options, strict=True)
+        if option
+    ]
     rules = compatibility(problem, chosen, [weights], ())
     ids = [option.id for option in chosen] + ([weights.point.id] if weights.point else [])
     clashes = sorted(" and ".join(sorted(pair)) for pair in rules.pairs if pair <= set(ids))
     if clashes:
         raise InputError([f"decision: compression: {clash} exclude each other" for clash in clashes])
     loss = rules.surcharge(ids) + weights.loss
-    for option in chosen:
-        assert option.point is not None and option.point.prior is not None
-        request = problem.request
-        loss = loss + prior_loss(option.point.prior, request.task, request.rounds, request.ctx)
+    request = problem.request
+    for prior in (option.point.prior for option in chosen if option.point):
+        if prior is not None:
+            loss = loss + prior_loss(prior, request.task, request.rounds, request.ctx)
     return _Read(decision, options, weights, loss)
 
 
-def _choice(
-    problem: Problem, dimension: str, choice: Choice, problems: list[str]
-) -> tuple[Technique, Point] | None:
+def _choice(problem: Problem, dimension: str, choice: Choice, problems: list[str]) -> tuple[Technique, Point] | None:
     if choice.technique in ("none", UNCOMPRESSED[dimension]):
         return None
     name = choice.point or choice.technique
@@ -177,10 +172,14 @@ def _choice(
         problems.append(f"compression.{dimension}: {error}")
         return None
     if technique.dimension != dimension:
-        problems.append(f"compression.{dimension}: {technique.id} works on the {technique.dimension} dimension; move it")
+        problems.append(
+            f"compression.{dimension}: {technique.id} works on the {technique.dimension} dimension; move it"
+        )
         return None
     if point.prior is None:
-        problems.append(f"compression.{dimension}: {point.id} has no sourced prior for its loss; choose another strength")
+        problems.append(
+            f"compression.{dimension}: {point.id} has no sourced prior for its loss; choose another strength"
+        )
         return None
     if technique.requires_native_model:
         problems.append(
@@ -240,10 +239,12 @@ def _split_problems(problem: Problem, decision: Decision) -> list[str]:
         used += shape.gpus * parallel.replicas
         problems += [f"{where}: {what}" for what in shape_problems(problem.architecture, shape, parallel.replicas)]
         if shape.tp > problem.cluster.gpus_per_node:
-            problems.append(f"{where}.tp: {shape.tp} exceeds the {problem.cluster.gpus_per_node} GPUs of a server; use pp")
+            problems.append(
+                f"{where}.tp: {shape.tp} exceeds the {problem.cluster.gpus_per_node} GPUs of a server; use pp"
+            )
     if used > problem.cluster.gpus:
         problems.append(
-            f"{' + '.join(parallels)}: takes {used} GPUs (tp x pp x pcp x replicas) of {problem.cluster.gpus}; use fewer"
+            f"{' + '.join(parallels)}: tp x pp x pcp x replicas is {used} GPUs of {problem.cluster.gpus}; use fewer"
         )
     return problems
 
@@ -258,9 +259,8 @@ def _offload_problems(problem: Problem, decision: Decision) -> list[str]:
 
 
 def shape_of(parallel: Parallel, weights: str) -> Shape:
-    """The shape of a replica."""
-    assert parallel.tp is not None, "complete() fills tp in"
-    return Shape(parallel.tp, parallel.pp, parallel.dcp, parallel.pcp, parallel.ep, weights)
+    """The shape of a replica; `complete` has filled ``tp`` in."""
+    return Shape(parallel.tp or 1, parallel.pp, parallel.dcp, parallel.pcp, parallel.ep, weights)
 
 
 def _candidate(problem: Problem, read: _Read) -> tuple[Setting, Candidates]:
@@ -332,8 +332,8 @@ def _metrics(problem: Problem, read: _Read, setting: Setting, priced: Priced) ->
         hbm_bytes_per_gpu=HbmBytes(
             weights=at("weights_bytes"),
             kv=at("kv_bytes"),
-            workspace=0.0,
-            overhead=0.0,
+            workspace=setting.efficiency.workspace_bytes,
+            overhead=setting.efficiency.overhead_bytes,
             limit=setting.hardware.hbm * setting.efficiency.hbm_utilisation,
         ),
         ddr_bytes=at("tier_bytes") if tier == "ddr" else 0.0,

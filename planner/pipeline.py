@@ -1,17 +1,17 @@
 """The whole story: a request becomes a plan.
 
-    resolve   the request against the catalog
-    open      the space of decisions
-    solve     choose and prove, or prove that nothing can be chosen
-    evaluate  price the choice
-    verify    is the plan what was asked? In floats, without the solver's arithmetic
-    compare   with the cheapest uncompressed plan at 4K tokens
+resolve   the request against the catalog
+open      the space of decisions
+solve     choose and prove, or prove that nothing can be chosen
+evaluate  price the choice
+verify    is the plan what was asked? In floats, without the solver's arithmetic
+compare   with the cheapest uncompressed plan at 4K tokens
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from catalog.load import Catalog, open_catalog
 from planner.errors import PlannerError
@@ -109,7 +109,9 @@ def parity_usd_per_interaction(problem: Problem) -> float | None:
     request = problem.request.model_copy(
         update={"ctx": PARITY_TOKENS, "shared_prefix_tokens": 0, "users": None, "objective": "throughput"}
     )
-    short = replace(problem, request=request, workload=replace(problem.workload, ctx_tokens=PARITY_TOKENS, shared_prefix_tokens=0))
+    short = replace(
+        problem, request=request, workload=replace(problem.workload, ctx_tokens=PARITY_TOKENS, shared_prefix_tokens=0)
+    )
     space = open_space(short)
     space = replace(space, options={name: options[:1] for name, options in space.options.items()}, disaggregated=False)
     solution = solve(short, space, goal=Goal("cost", request.output_tokens))
@@ -122,7 +124,7 @@ def _document(problem: Problem, evaluation: Evaluation, solution: Solution | Non
     if base and metrics.usd_per_interaction is not None:
         metrics = metrics.model_copy(update={"cost_ratio_vs_4k": metrics.usd_per_interaction / base})
     return Document(
-        status="evaluated" if solution is None else solution.status,
+        status=_status(solution),
         request=request_document(problem),
         objective=None if solution is None else objective_of(problem, evaluation, solution),
         decision=evaluation.decision,
@@ -130,6 +132,12 @@ def _document(problem: Problem, evaluation: Evaluation, solution: Solution | Non
         constraints=evaluation.constraints,
         provenance=provenance_of(problem, evaluation, solver),
     )
+
+
+def _status(solution: Solution | None) -> Literal["optimal", "feasible", "evaluated"]:
+    if solution is None:
+        return "evaluated"
+    return "optimal" if solution.status == "optimal" else "feasible"
 
 
 def _without_plan(problem: Problem, solver: str, explanation: Any) -> Document:
@@ -156,7 +164,9 @@ def objective_of(problem: Problem, evaluation: Evaluation, solution: Solution) -
     ratio = bound / value if value else 1.0
     if name == "throughput":
         reached, best = metrics.interactions_per_hour, metrics.interactions_per_hour / max(ratio, 1e-12)
-        return Objective(name="interactions_per_hour", value=reached, bound=best, gap=best / reached - 1.0 if reached else 0.0)
+        return Objective(
+            name="interactions_per_hour", value=reached, bound=best, gap=best / reached - 1.0 if reached else 0.0
+        )
     names = {"cost": "usd_per_interaction", "latency": "latency_s", "quality": "quality_loss_at_confidence"}
     if name == "cost" and metrics.usd_per_interaction is None:
         names["cost"] = "gpu_hours_per_interaction"

@@ -17,7 +17,6 @@ from catalog.errors import UnknownEntryError
 from catalog.load import Catalog
 from catalog.schema import Engine, Model, Price
 from catalog.units import format_tokens
-
 from planner.cost.quality import LogLoss, window_loss
 from planner.cost.workload import Workload
 from planner.errors import InputError
@@ -133,9 +132,7 @@ def _session_problems(request: Request) -> list[str]:
     return problems
 
 
-def _model(
-    request: Request, catalog: Catalog, assumptions: list[str]
-) -> tuple[str, Architecture, int, Model | None]:
+def _model(request: Request, catalog: Catalog, assumptions: list[str]) -> tuple[str, Architecture, int, Model | None]:
     name = request.model
     if name is None:
         entry = default_model(request.ctx, catalog)

@@ -92,7 +92,9 @@ def unavailable(problem: Problem, space: Space, evaluation: Evaluation) -> list[
     for name in DIMENSIONS:
         choice = getattr(decision.compression, name)
         wanted = choice.point or choice.technique
-        option = next((o for o in space.options[name] if wanted in (o.id, o.technique.id if o.technique else "none")), None)
+        option = next(
+            (o for o in space.options[name] if wanted in (o.id, o.technique.id if o.technique else "none")), None
+        )
         if option is None or not space.option_runs(option, engine):
             reason = space.dropped.get(wanted, f"{engine.id} doesn't run it here")
             problems.append(f"compression.{name}: {wanted}: {reason}")

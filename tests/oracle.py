@@ -55,7 +55,9 @@ def compare(problem: Problem, space: Space, settings: Settings | None = None) ->
         tightened = solve_exhaustively(replace(problem, request=tighter(problem)), space)
         excused = _as_good(solved, tightened)
         if not excused:
-            problems.append(f"objective: the solver has {solved.value}, the oracle {expected.value}, {tightened.value} tightened")
+            problems.append(
+                f"objective: the solver has {solved.value}, the oracle {expected.value}, {tightened.value} tightened"
+            )
     return Comparison(solved, expected, seconds, tuple(problems), excused)
 
 
@@ -100,7 +102,7 @@ def main() -> None:
             continue
         try:
             said = compare(*found)
-        except Exception as error:  # noqa: BLE001 the report names every seed that crashes
+        except Exception as error:
             print(f"{seed} CRASH {type(error).__name__}: {error}", flush=True)
             wrong += 1
             continue
@@ -112,7 +114,9 @@ def main() -> None:
             left = f"{said.solved.left}/{said.solved.considered} points left"
             print(f"{seed} {count} {said.seconds:.2f}s {left} {said.excused=} {said.problems}", flush=True)
     seconds.sort()
-    shares = ", ".join(f"{q:.0%} {seconds[min(int(q * len(seconds)), len(seconds) - 1)]:.2f}s" for q in (0.5, 0.95, 0.99, 1.0))
+    shares = ", ".join(
+        f"{q:.0%} {seconds[min(int(q * len(seconds)), len(seconds) - 1)]:.2f}s" for q in (0.5, 0.95, 0.99, 1.0)
+    )
     print(f"{len(seconds)} requests, {feasible} feasible, {excused} excused, {wrong} wrong; solved in: {shares}")
 
 

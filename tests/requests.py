@@ -30,7 +30,21 @@ MODELS = (
 """Every attention kind, dense models and experts, from 0.6 to 671 billion parameters."""
 
 GPUS = ("A100", "A100-40GB", "A100-PCIe-80GB", "H100", "H200", "B200", "L40S", "MI300X", "RTX-4090")
-CONTEXTS = (4_000, 8_000, 16_000, 32_000, 50_000, 64_000, 128_000, 200_000, 256_000, 500_000, 1_000_000, 2_000_000, 10_000_000)
+CONTEXTS = (
+    4_000,
+    8_000,
+    16_000,
+    32_000,
+    50_000,
+    64_000,
+    128_000,
+    200_000,
+    256_000,
+    500_000,
+    1_000_000,
+    2_000_000,
+    10_000_000,
+)
 
 
 def random_request(seed: int, efficiency: str = "peak") -> Request:

@@ -42,6 +42,12 @@ class Setting:
     compression: CompressionTable
     usd_per_gpu_hour: float | None = None
 
+    @property
+    def model_bytes(self) -> float:
+        """HBM of one GPU for weights and caches [bytes]."""
+        view = self.efficiency
+        return self.hardware.hbm * view.hbm_utilisation - view.workspace_bytes - view.overhead_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Candidates:

@@ -26,6 +26,10 @@ class Efficiency:
     """Share of peak HBM bandwidth."""
     hbm_utilisation: float = 1.0
     """Share of HBM that may be filled."""
+    workspace_bytes: float = 0.0
+    """Activations of a step on each GPU; with chunked prefill they don't grow with the context [bytes]."""
+    overhead_bytes: float = 0.0
+    """What the engine and its libraries take beside them [bytes]."""
     gpu_utilisation: float = 1.0
     """Planned share of the GPUs' time (rho)."""
     overlap: bool = True

@@ -38,7 +38,8 @@ def tier_bytes(setting: Setting, tier: Ints, gpus: int) -> Floats:
 
 def between_pools_bytes_per_s(setting: Setting, gpus: Ints) -> Floats:
     """Bandwidth per GPU between two pools of so many GPUs in all: the GPUs' own link inside a node, else the
-    node's network [bytes/s]."""
+    node's network [bytes/s].
+    """
     inside = setting.hardware.pcie.effective
     if setting.hardware.gpu_link is not None and setting.node.gpu_topology not in ("pcie", "none"):
         inside = setting.hardware.gpu_link.effective

@@ -48,7 +48,6 @@ class Pool:
         prompt, shared = float(work.prompt_tokens), float(work.shared_prefix_tokens)
         flops = setting.hardware.flops
         linear = getattr(flops, weights.flops_precision) or flops.bf16
-        limit = setting.hardware.hbm * setting.efficiency.hbm_utilisation
 
         def largest(tokens: float, shared: float) -> Floats:
             return largest_session_bytes(replica, table, prompt, tokens, shared)
@@ -57,7 +56,7 @@ class Pool:
             replica=replica,
             rate=rates(flops.bf16, linear, setting.hardware.hbm_bandwidth, setting.efficiency),
             left=left,
-            fit=sessions_that_fit(replica, table, limit, prompt, work.end_tokens, shared),
+            fit=sessions_that_fit(replica, table, setting.model_bytes, prompt, work.end_tokens, shared),
             stage_bytes=tuple(
                 (
                     stage.weight_bytes,

@@ -92,8 +92,8 @@ def prior_loss(prior: Prior, task: str, rounds: int, tokens: int) -> LogLoss:
     tokens
         Context that is asked for; beyond the longest one behind the prior the spread grows [tokens].
     """
-    by_task = {name: loss for name, loss in prior.by_task.items()}
-    chosen: Loss = by_task.get(task, prior)  # type: ignore[call-overload]
+    by_task: dict[str, Loss] = {str(name): loss for name, loss in prior.by_task.items()}
+    chosen = by_task.get(task, prior)
     several = by_task.get("multiturn")
     if rounds > 1 and several is not None and several.mean_pct > chosen.mean_pct:
         chosen = several

@@ -10,6 +10,7 @@ parameters that are written are fitted to all rows.
 from __future__ import annotations
 
 import argparse
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -278,8 +279,10 @@ def write(
 
 
 def _one(folder: Path, name: str) -> Path | None:
-    found = sorted(folder.glob(f"*/{name}"))
-    return found[-1] if found else None
+    """The newest version's file, of those with at least half as much data as the largest."""
+    found = sorted(folder.glob(f"*/{name}"), key=lambda p: [int(part) for part in re.findall(r"\d+", p.parent.name)])
+    largest = max((path.stat().st_size for path in found), default=0)
+    return next((path for path in reversed(found) if path.stat().st_size * 2 >= largest), None)
 
 
 def tasks(data: Path, gpu: str, engine: str, peak: op.Peak) -> list[tuple[Path, Task]]:

@@ -10,21 +10,17 @@ nothing is left answered by the pooled fit.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from catalog.load import Catalog, open_catalog
 from numpy.typing import NDArray
 
+from catalog.load import Catalog
 from planner.measured.batch import Batch, Deployment
 from planner.measured.machine import Runtime, version_number
-from planner.measured.points import Point, PointError, deployment_of, read_points
+from planner.measured.points import Point, PointError, deployment_of
 from planner.measured.predict import predict_s
 
 Floats = NDArray[np.float64]

@@ -91,15 +91,9 @@ def prefill_batch_s(deployment: Deployment, batch: Batch) -> float:
 def decode_batch_s(deployment: Deployment, sequences: int, tokens: Floats) -> Floats:
     """Time of a decode step of ``sequences`` sequences at each of the lengths ``tokens`` [s]."""
     micro = np.full_like(tokens, np.ceil(sequences / deployment.pp))
-    times = []
-    for index, length in enumerate(tokens):
-        left = uncompressed(tokens[index : index + 1], deployment.cache_ratio)
-        stages = [
-            decode_step_s(s, deployment.machine, deployment.linear, micro[index : index + 1], float(length), left)
-            for s in deployment.stages
-        ]
-        times.append(deployment.pp * max(float(t[0]) for t in stages))
-    return np.array(times)
+    left = uncompressed(tokens, deployment.cache_ratio)
+    stages = [decode_step_s(s, deployment.machine, deployment.linear, micro, tokens, left) for s in deployment.stages]
+    return np.asarray(deployment.pp * np.maximum.reduce(stages))
 
 
 def answer_s(deployment: Deployment, sequences: int, start: int, output_tokens: int) -> float:

@@ -210,4 +210,3 @@ def _experts(experts: Experts, shape: Shape) -> RoutedExperts:
         elements=float(experts.params_each) / (1 if whole else shape.tp),
         batch_factor=shape.ep / shape.tp if whole else 1.0,
     )
-

@@ -128,9 +128,7 @@ def _point(row: Mapping[str, str], where: str, problems: list[str]) -> Point | N
         return None
     engine, version = engine_of(row["engine"], row["engine_version"])
     text = tuple((name, text or "") for name, text in row.items() if name)
-    return Point(
-        row["id"], row["source"], engine, version, row["model"], row["gpu"], row["metric"], value, text
-    )
+    return Point(row["id"], row["source"], engine, version, row["model"], row["gpu"], row["metric"], value, text)
 
 
 def engine_of(name: str, version: str) -> tuple[str, str]:

@@ -45,7 +45,7 @@ def decode_step_s(
     machine: Machine,
     linear: Linear,
     sequences: Floats,
-    tokens: float,
+    tokens: Floats | float,
     left: Compressed,
 ) -> Floats:
     """Time of one decode step of ``sequences`` sequences of ``tokens`` tokens on one stage [s]."""
@@ -199,7 +199,7 @@ def _experts_s(stage: StageOperations, machine: Machine, linear: Linear, tokens:
 
 
 def _decode_attention_s(
-    attention: Attention, machine: Machine, sequences: Floats, tokens: float, left: Compressed
+    attention: Attention, machine: Machine, sequences: Floats, tokens: Floats | float, left: Compressed
 ) -> Floats:
     share = left.element_share if attention.compressible else 1.0
     computed: Floats | float
@@ -207,7 +207,7 @@ def _decode_attention_s(
     if attention.full and attention.compressible:
         computed, fetched = left.attended_tokens, left.read_tokens
     else:
-        kept = tokens if attention.window_tokens is None else min(tokens, float(attention.window_tokens))
+        kept = tokens if attention.window_tokens is None else np.minimum(tokens, float(attention.window_tokens))
         computed, fetched = kept, kept * share
     computed, fetched = computed / attention.stride_tokens, fetched / attention.stride_tokens
     if attention.cap_entries is not None:

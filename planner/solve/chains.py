@@ -7,7 +7,7 @@ literal, so the model multiplies strengths of different dimensions without listi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,7 +33,7 @@ class Chain:
 
 
 def write_chain(
-    writer: Writer, options: dict[str, tuple[Option, ...]], literals: dict[str, Sequence[Any]], chain: Chain
+    writer: Writer, options: dict[str, tuple[Option, ...]], literals: Mapping[str, Sequence[Any]], chain: Chain
 ) -> Quantity:
     """Tokens' worth that the chosen options leave, as a quantity bounded from below [tokens]."""
     most = chain.tokens * _most(options, chain)
@@ -50,9 +50,7 @@ def write_chain(
     return left
 
 
-def _write_option(
-    writer: Writer, kept: Quantity, left: Quantity, option: Option, literal: Any, chain: Chain
-) -> None:
+def _write_option(writer: Writer, kept: Quantity, left: Quantity, option: Option, literal: Any, chain: Chain) -> None:
     slope, const = _factors(option, chain)
     whole = max(slope, 1.0)
     if const <= 0.0:
@@ -71,9 +69,7 @@ def _write_option(
     _equal(writer, kept, left, whole, 0.0, [literal, ~beyond])
 
 
-def _equal(
-    writer: Writer, kept: Quantity, left: Quantity, slope: float, const: float, when: list[Any]
-) -> None:
+def _equal(writer: Writer, kept: Quantity, left: Quantity, slope: float, const: float, when: list[Any]) -> None:
     writer.at_least(kept, [(slope, left)], const, when=when)
     writer.at_most(kept, [(slope, left)], const, when=when)
 

@@ -71,7 +71,9 @@ def factors(option: Option) -> Factors:
 
 
 def _table(
-    options: dict[str, tuple[Option, ...]], members: dict[str, tuple[tuple[int, ...], ...]], rows: tuple[tuple[int, ...], ...]
+    options: dict[str, tuple[Option, ...]],
+    members: dict[str, tuple[tuple[int, ...], ...]],
+    rows: tuple[tuple[int, ...], ...],
 ) -> CompressionTable:
     combinations = []
     for row in rows:

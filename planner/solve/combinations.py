@@ -71,7 +71,7 @@ def table_of(space: Space, options: Ints) -> CompressionTable:
         return np.stack([getattr(t, name)[d, i] for d, (t, i) in enumerate(zip(singles, picked, strict=True))])
 
     def product(name: str) -> Floats:
-        return np.prod([getattr(t, name)[i] for t, i in zip(singles, picked, strict=True)], axis=0)
+        return np.asarray(np.prod([getattr(t, name)[i] for t, i in zip(singles, picked, strict=True)], axis=0))
 
     token = DIMENSIONS.index("token")
     return CompressionTable(

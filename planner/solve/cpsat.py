@@ -75,7 +75,13 @@ class Writer:
         return Quantity(self.model.new_int_var(0, bound, name), unit, bound)
 
     def at_least(
-        self, target: Quantity, terms: Sequence[Term], const: float = 0.0, *, times: float = 1.0, when: Iterable[Any] = ()
+        self,
+        target: Quantity,
+        terms: Sequence[Term],
+        const: float = 0.0,
+        *,
+        times: float = 1.0,
+        when: Iterable[Any] = (),
     ) -> None:
         """Require ``times * target >= sum(terms) + const`` where all literals of ``when`` hold."""
         scale = self._scale(target, terms, const, times)
@@ -85,7 +91,13 @@ class Writer:
         self.add(left >= right, when)
 
     def at_most(
-        self, target: Quantity, terms: Sequence[Term], const: float = 0.0, *, times: float = 1.0, when: Iterable[Any] = ()
+        self,
+        target: Quantity,
+        terms: Sequence[Term],
+        const: float = 0.0,
+        *,
+        times: float = 1.0,
+        when: Iterable[Any] = (),
     ) -> None:
         """Require ``times * target <= sum(terms) + const``, give or take the rounding of `at_least`."""
         scale = self._scale(target, terms, const, times)

@@ -11,7 +11,8 @@ from planner.space.space import POOL_CHUNK
 def decision_of(solution: Solution) -> Decision:
     """Write a solution as a decision, complete in every field."""
     points, search = solution.points, solution.search
-    assert points is not None and solution.engine is not None, "only solutions with a plan have a decision"
+    if points is None or solution.engine is None:
+        raise ValueError("only a solution with a plan has a decision")
     unit, pool = search.units[int(points.unit[0])], int(points.pool_unit[0])
     alone = bool(points.alone[0])
     policy = search.space.policies[int(points.policy[0])]

@@ -77,7 +77,7 @@ class Decisions:
     def _name(self) -> None:
         points = self.scope.points
         rows = zip(points.unit, points.replicas, points.pool_unit, points.pool_replicas, strict=True)
-        self.deployment = self._one_of("deployment", sorted({Deployment(*map(int, row)) for row in rows}))
+        self.deployment: dict[Deployment, Any] = self._one_of("deployment", sorted({Deployment(*map(int, row)) for row in rows}))
         self.unit = self._one_of("unit", sorted({d.unit for d in self.deployment}))
         self.micro = self._one_of("micro", sorted({int(m) for m in points.micro}))
         self.chunk = self._one_of("chunk", sorted({int(c) for c in points.chunk}))
@@ -190,7 +190,7 @@ class Decisions:
                     self.model.add_at_most_one([chosen, literal])
             if engine.disaggregated is None:
                 self.model.add_at_most_one([chosen, self.pools])
-            for name, _, option, literal in self.options():
+            for _name, _index, option, literal in self.options():
                 if not space.option_runs(option, engine):
                     self.model.add_at_most_one([chosen, literal])
         self.throttled = self.any_of(

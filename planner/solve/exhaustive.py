@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.schema import Engine
 from planner.errors import InputError
 from planner.problem import Problem
 from planner.solve.combinations import Combinations, all_combinations, with_weights
@@ -69,14 +70,12 @@ def solve_exhaustively(problem: Problem, space: Space, goal: Goal | None = None)
         return Solution("infeasible", search, None, (), None, None, None, count, 0)
     row = points.take(np.array([best.point]))
     engine = next(
-        e.id
-        for e in _engines(search, row, best.options)
-        if (e.long_prefill_throttle is not None) == best.throttled
+        e.id for e in _engines(search, row, best.options) if (e.long_prefill_throttle is not None) == best.throttled
     )
     return Solution("optimal", search, row, best.options, engine, best.value, best.value, count, 0)
 
 
-def _engines(search: Search, row: Points, options: tuple[Option, ...]) -> tuple[object, ...]:
+def _engines(search: Search, row: Points, options: tuple[Option, ...]) -> tuple[Engine, ...]:
     unit, policy, pool = int(row.unit[0]), int(row.policy[0]), int(row.pool_unit[0])
     found = search.engines(unit, policy, options, pools=pool >= 0)
     if pool >= 0:
@@ -116,11 +115,11 @@ def _best(
     return best
 
 
-def _runnable(
-    search: Search, points: Points, rows: Ints, options: list[tuple[Option, ...]], throttled: bool
-) -> Bools:
-    """Whether an engine that throttles (or one that doesn't) runs a point with a combination ``(point, combination)``."""
-    keys = list(zip(points.unit[rows].tolist(), points.policy[rows].tolist(), points.pool_unit[rows].tolist(), strict=True))
+def _runnable(search: Search, points: Points, rows: Ints, options: list[tuple[Option, ...]], throttled: bool) -> Bools:
+    """Whether an engine that throttles, or one that doesn't, runs a point with it ``(point, combination)``."""
+    keys = list(
+        zip(points.unit[rows].tolist(), points.policy[rows].tolist(), points.pool_unit[rows].tolist(), strict=True)
+    )
     forbidden = search.space.compatibility.conditions
     by_key: dict[tuple[int, int, int], Bools] = {}
     for key in set(keys):
@@ -131,8 +130,13 @@ def _runnable(
             if any((o.id, condition) in forbidden for o in chosen for condition in holds):
                 continue
             row = replace(
-                points, **{name: getattr(points, name)[:1] for name in ("micro", "chunk", "alone", "replicas", "pool_replicas")},
-                unit=np.array([unit]), policy=np.array([policy]), pool_unit=np.array([pool]),
+                points,
+                **{
+                    name: getattr(points, name)[:1] for name in ("micro", "chunk", "alone", "replicas", "pool_replicas")
+                },
+                unit=np.array([unit]),
+                policy=np.array([policy]),
+                pool_unit=np.array([pool]),
             )
             found = _engines(search, row, chosen)
             able[column] = any((e.long_prefill_throttle is not None) == throttled for e in found)

@@ -83,13 +83,14 @@ class Times:
         self.attend = self.chain("attend", "reads", tokens, ("token", "head", "attention"))
         pieces = {key: self.of.table(key[0]).pieces(key[1]) for key in self.of.decode}
         most = max(
-            p.const_s + p.read_s * self.read.most_value + p.narrow_s * self.narrow_reads.most_value + p.attend_s * tokens
+            p.const_s
+            + p.read_s * self.read.most_value
+            + p.narrow_s * self.narrow_reads.most_value
+            + p.attend_s * tokens
             for found in pieces.values()
             for p in found
         )
-        factors = {
-            name: [self._decode_factor(option) for option in self.of.space.options[name]] for name in DIMENSIONS
-        }
+        factors = {name: [self._decode_factor(option) for option in self.of.space.options[name]] for name in DIMENSIONS}
         slowest = float(np.prod([max(row) for row in factors.values()]))
         step = self.writer.quantity("step", most, most * slowest / 2**STEP_BITS)
         which = [self.writer.model.new_bool_var(f"piece:{j}") for j in range(max(len(p) for p in pieces.values()))]
@@ -243,7 +244,9 @@ class Caches:
             for j, stage in enumerate(self.of.table(u).memory()):
                 share = self.writer.quantity(f"pool-share:{u}:{j}", 1.0, 2.0**-SHARE_BITS)
                 terms, const = self.session(stage, stored, end, shared=False)
-                self.writer.at_least(share, [(c / stage.free, q) for c, q in terms], const / stage.free, when=[deployed])
+                self.writer.at_least(
+                    share, [(c / stage.free, q) for c, q in terms], const / stage.free, when=[deployed]
+                )
                 self.writer.limit(share, 1.0)
 
     def copies(self) -> tuple[Quantity, Quantity]:

@@ -18,7 +18,8 @@ from planner.cost.compression import CompressionTable
 from planner.cost.efficiency import Efficiency
 from planner.cost.price import Candidates, Priced, Setting, price
 from planner.cost.replica import Shape
-from planner.evaluate import POLICIES, TIERS, efficiency_of, setting_of
+from planner.efficiency import efficiency_of
+from planner.evaluate import POLICIES, TIERS, setting_of
 from planner.problem import Problem
 from planner.space import Option, Space, Split, WeightOption
 from planner.space.space import POOL_CHUNK
@@ -106,13 +107,10 @@ class Search:
             parts.append((rows, price(self.setting(int(index), table), candidates.take(rows))))
         if len(parts) == 1:
             return parts[0][1]
-        columns = {}
-        for field in fields(Priced):
-            column = np.empty(len(points), dtype=getattr(parts[0][1], field.name).dtype) if parts else np.empty(0)
-            for rows, part in parts:
-                column[rows] = getattr(part, field.name)
-            columns[field.name] = column
-        return Priced(**columns)
+        order = np.argsort(np.concatenate([rows for rows, _ in parts]), kind="stable")
+        return Priced(
+            *(np.concatenate([getattr(part, field.name) for _, part in parts])[order] for field in fields(Priced))
+        )
 
     def _candidates(self, points: Points, combination: Ints, throttled: Bools) -> Candidates:
         pp = np.array([unit.split.pp for unit in self.units], dtype=np.int64)[points.unit]
@@ -132,11 +130,15 @@ class Search:
             prefill_pool_chunk=np.where(points.pool_unit >= 0, POOL_CHUNK, 0),
         )
 
-    def engines(self, unit: int, policy: int, options: tuple[Option, ...], *, pools: bool = False) -> tuple[Engine, ...]:
+    def engines(
+        self, unit: int, policy: int, options: tuple[Option, ...], *, pools: bool = False
+    ) -> tuple[Engine, ...]:
         """Engines of a unit's view that run it with this policy and these options, the most capable first."""
         chosen = self.units[unit]
         weights = self.space.weights[chosen.weights]
-        ids = frozenset(o.id for o in options if o.point) | (frozenset((weights.point.id,)) if weights.point else frozenset())
+        ids = frozenset(o.id for o in options if o.point) | (
+            frozenset((weights.point.id,)) if weights.point else frozenset()
+        )
         rules = self.space.compatibility
         return tuple(
             engine

@@ -98,7 +98,9 @@ def _units(search: Search) -> tuple[list[int], list[int]]:
     decode, prefill = [], []
     for index, unit in enumerate(search.units):
         split = unit.split
-        if split.ep > split.tp or not any(search.engines(index, p, (), pools=True) for p in range(len(search.space.policies))):
+        if split.ep > split.tp or not any(
+            search.engines(index, p, (), pools=True) for p in range(len(search.space.policies))
+        ):
             continue
         if split.pcp == 1:
             decode.append(index)

@@ -12,7 +12,7 @@ from typing import Any
 from planner.cost.links import both_ways_ratio
 from planner.cost.quality import log_budget, z_score
 from planner.solve.cpsat import Quantity, Term, Writer
-from planner.solve.decisions import Decisions
+from planner.solve.decisions import Decisions, Deployment
 from planner.solve.goal import Goal, Limits
 from planner.solve.laws import COARSE_BITS, LATENCY, STEP_BITS, TIME_BITS, Caches, Times
 
@@ -136,7 +136,9 @@ class Rules:
             if d.pool >= 0:
                 share = d.pool_replicas / d.replicas
                 writer.at_least(self.period, [(1.0, self.pool_busy)], times=rho * share, when=[literal])
-                writer.at_least(self.period, [(self.caches.seconds_per_byte(d)[1], self.sent)], times=rho, when=[literal])
+                writer.at_least(
+                    self.period, [(self.caches.seconds_per_byte(d)[1], self.sent)], times=rho, when=[literal]
+                )
 
     def _resident(self, sequences: int, literal: Any) -> None:
         """Beside those that decode, one in prefill, and one between rounds where caches stay or swap."""
@@ -155,7 +157,9 @@ class Rules:
         for (u, m), literal in self.of.decode.items():
             b = m * self.of.table(u).pp
             model.add(spare <= self.caches.resident - b - 1).only_enforce_if(literal, ~self.of.alone)
-        held = self.writer.product("held", self.writer.rounded_down(self.period, COARSE_BITS), Quantity(spare, 1.0, most))
+        held = self.writer.product(
+            "held", self.writer.rounded_down(self.period, COARSE_BITS), Quantity(spare, 1.0, most)
+        )
         terms = [(float(self.times.later), self.hold)]
         self.writer.at_least(held, terms, when=[~self.of.alone, ~self.of.recompute])
 
@@ -166,7 +170,7 @@ class Rules:
             per_hour = known * 3600.0 * self.request.rounds * (1.0 + KNOWN_MARGIN)
             if self.goal.name == "throughput":
                 return per_hour * max(d.replicas for d in deployments)
-            return per_hour * max(d.replicas / self._gpus(d) for d in deployments)
+            return per_hour * max(d.replicas / self.gpus(d) for d in deployments)
         times, later = self.times, self.times.later
         parts = times.busy.most_value + times.decode_s[0] * times.step.most_value + times.latency.most_value
         parts += later * (self.hold.most_value + times.later_latency.most_value + 2 * self.swap_out.most_value)
@@ -176,7 +180,8 @@ class Rules:
             parts += max(self.caches.seconds_per_byte(d)[1] for d in deployments if d.pool >= 0) * self.sent.most_value
         return 2.0 * parts / self.rho
 
-    def _gpus(self, d: Any) -> int:
+    def gpus(self, d: Deployment) -> int:
+        """GPUs that a deployment takes."""
         pool = self.of.table(d.pool).gpus * d.pool_replicas if d.pool >= 0 else 0
         return self.of.table(d.unit).gpus * d.replicas + pool
 
@@ -227,7 +232,9 @@ class Rules:
         writer.at_least(extra, [(tokens, times.largest)], when=[worst, ~alone])
         unit = max(extra.most_value, decode * step.most_value) / 2**COARSE_BITS
         span = self.period.most_value / 2**COARSE_BITS
-        more, slow = (writer.rounded_up(f"{n}~", t, unit) for n, t in (("extra", [(1.0, extra)]), ("decode", [(decode, step)])))
+        more, slow = (
+            writer.rounded_up(f"{n}~", t, unit) for n, t in (("extra", [(1.0, extra)]), ("decode", [(decode, step)]))
+        )
         free, taken = (writer.rounded_up(f"{n}~", [(1.0, q)], span) for n, q in (("gap", gap), ("between", between)))
         left, right = writer.product("extra-gap", more, free), writer.product("decode-busy", slow, taken)
         writer.add(left.variable >= right.variable, [~worst, ~alone])
@@ -269,7 +276,9 @@ class Rules:
         square = self.writer.product("loss-variance", spread, spread)
         total = sum(self.writer.up(loss.variance, square) * x for loss, x in losses)
         self.writer.add(square.variable >= total)
-        self.loss = self.writer.quantity("loss", mean_most + z * spread_most, (mean_most + z * spread_most) / 2**LOSS_BITS)
+        self.loss = self.writer.quantity(
+            "loss", mean_most + z * spread_most, (mean_most + z * spread_most) / 2**LOSS_BITS
+        )
         self.writer.at_least(self.loss, [(1.0, self.loss_mean), (z, spread)])
         budget = log_budget(self.request.max_quality_loss)
         # One part in a million of the budget covers the rounding up of some twenty terms.
@@ -302,13 +311,14 @@ class Rules:
         if name == "quality":
             return self.loss
         direct = {"tpot_s": self.tpot, "ttft_cold_s": self.ttft_cold, "ttft_warm_s": self.ttft_warm}
-        found = direct.get(name, self.switch)
-        assert found is not None
-        return found
+        chosen = direct.get(name, self.switch)
+        if chosen is None:
+            raise ValueError(f"nothing to minimise for the goal {name}")
+        return chosen
 
     def _per_session(self, name: str, known: float | None) -> Quantity:
         """Seconds between two sessions of the cluster, or the GPU-seconds that one takes."""
-        weight = {d: float(self._gpus(d)) if name == "cost" else 1.0 for d in self.of.deployment}
+        weight = {d: float(self.gpus(d)) if name == "cost" else 1.0 for d in self.of.deployment}
         most = max(self.period.most_value * w / d.replicas for d, w in weight.items())
         if known is not None:
             most = min(most, known * 3600.0 * self.request.rounds * (1.0 + KNOWN_MARGIN))

@@ -113,16 +113,14 @@ def scope_of(search: Search, points: Points, goal: Goal, limits: Limits) -> Scop
     points, bounds = points.take(keep), bounds[keep]
     possible = _by_class(search, points, by_class(problem, space, classes, found), goal, limits, incumbent.value)
     if possible is not None:
-        keep = possible.any(axis=1)
+        keep = np.asarray(possible.any(axis=1))
         keep[incumbent.point] = True
         incumbent = replace(incumbent, point=int(np.count_nonzero(keep[: incumbent.point])))
         points, bounds, possible = points.take(keep), bounds[keep], possible[keep]
     return Scope(search, goal, limits, points, bounds, classes, possible, incumbent, considered)
 
 
-def _bounded(
-    search: Search, points: Points, rows: Bounds, goal: Goal, limits: Limits
-) -> tuple[Points, Floats]:
+def _bounded(search: Search, points: Points, rows: Bounds, goal: Goal, limits: Limits) -> tuple[Points, Floats]:
     """Points that their bound leaves possible, with the goal's bound."""
     priced = search.price(points, rows.table, weights_of(search, points), can_throttle(search, points))
     keep = limits.hold(priced, users=False)
@@ -130,9 +128,7 @@ def _bounded(
     return points.take(keep), goal.value(priced, losses[weights_of(search, points)])[keep]
 
 
-def _by_class(
-    search: Search, points: Points, rows: Bounds, goal: Goal, limits: Limits, known: float
-) -> Bools | None:
+def _by_class(search: Search, points: Points, rows: Bounds, goal: Goal, limits: Limits, known: float) -> Bools | None:
     """Which classes may still be part of the best plan at a point ``(point, class)``; None: too many to look at."""
     owner = weights_of(search, points)
     mine = [np.flatnonzero(rows.weights == w) for w in range(len(search.space.weights))]

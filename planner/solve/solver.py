@@ -114,7 +114,9 @@ class _Run:
             of.model.add_hint(literal, key == int(points.policy[row]))
         of.model.add_hint(of.alone, bool(points.alone[row]))
         for _, __, option, literal in of.options():
-            of.model.add_hint(literal, option.id in {o.id for o in incumbent.options if o.dimension == option.dimension})
+            of.model.add_hint(
+                literal, option.id in {o.id for o in incumbent.options if o.dimension == option.dimension}
+            )
 
     def solution(self) -> Solution:
         solver = self._solver()
@@ -190,7 +192,7 @@ class _Run:
         ranked = sorted(space.engines, key=capability_rank)
         rows: list[tuple[int, Any]] = []
         for d, literal in of.deployment.items():
-            gpus = self.rules._gpus(d)
+            gpus = self.rules.gpus(d)
             split = self.search.units[d.unit].split
             plain = split.pp + split.dcp + split.pcp + (split.ep > 1) + (d.pool >= 0)
             rows.append(((gpus << 44) + (plain << 36) + _hash(self._unit_name(d)), literal))
@@ -210,7 +212,9 @@ class _Run:
 
     def _unit_name(self, d: Deployment) -> str:
         parts = [self.search.units[d.unit], self.search.units[d.pool] if d.pool >= 0 else None]
-        return f"{[(p.split, self.search.space.weights[p.weights].id) for p in parts if p]}:{d.replicas}:{d.pool_replicas}"
+        return (
+            f"{[(p.split, self.search.space.weights[p.weights].id) for p in parts if p]}:{d.replicas}:{d.pool_replicas}"
+        )
 
     def _read(self, solver: Any) -> tuple[Points, tuple[Option, ...], str]:
         of = self.decisions

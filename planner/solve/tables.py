@@ -142,7 +142,7 @@ class UnitTable:
     def memory(self) -> tuple[StageMemory, ...]:
         """What sessions take on each stage."""
         setting = self.setting
-        limit = setting.hardware.hbm * setting.efficiency.hbm_utilisation
+        limit = setting.model_bytes
         found = []
         for stage in self.pool.replica.stages:
             const, fixed, grow = stage.state_bytes, 0.0, 0.0

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from catalog.schema import Engine, Point, Rule, Selector, Technique
-
 from planner.cost.quality import LogLoss, from_fractions
 from planner.problem import Problem
 from planner.space.options import Option, WeightOption, is_paged
@@ -75,7 +74,8 @@ def compatibility(
     problem: Problem, options: Iterable[Option], weights: Iterable[WeightOption], engines: Iterable[Engine]
 ) -> Compatibility:
     """Match the catalog's rules against a request's options."""
-    techniques = [(o.technique, o.point) for o in (*options, *weights) if o.technique and o.point]
+    chosen: tuple[Option | WeightOption, ...] = (*options, *weights)
+    techniques = [(o.technique, o.point) for o in chosen if o.technique and o.point]
     engines = tuple(engines)
     pairs: set[frozenset[str]] = set()
     engine_pairs: set[tuple[frozenset[str], str]] = set()
@@ -123,7 +123,7 @@ def _surroundings(
     engines is the only one that is left.
     """
     only_on = {*inner.engines, *outer.engines}
-    wanted = set(outer.features)
+    wanted: set[str] = set(outer.features)
     forbidding = {
         engine.id
         for engine in engines

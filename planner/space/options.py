@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from catalog.schema import Engine, Point, Technique
-
 from planner.cost.quality import LogLoss, prior_loss
 from planner.cost.replica import WeightFormat
 from planner.errors import InputError
@@ -149,6 +148,8 @@ def _why_not_run(technique: Technique, point: Point, open_field: bool) -> str:
 def _runs(
     engine: Engine, technique: Technique, point: Point, capability: str, problem: Problem, open_field: bool
 ) -> bool:
+    supports = [s for s in technique.engines if s.engine == engine.id and _speaks_of(s.points, point)]
+    on_gpu = [s for s in supports if not s.compute_capabilities or capability in s.compute_capabilities]
     formats = [f for f in engine.kv_formats if f.technique_point == point.id]
     if technique.dimension == "hidden" and formats:
         kinds = problem.architecture.attention_kinds - {"linear"}
@@ -159,9 +160,8 @@ def _runs(
             and (not f.head_dims or dims <= set(f.head_dims))
             for f in formats
         ):
-            return True
-    supports = [s for s in technique.engines if s.engine == engine.id and _speaks_of(s.points, point)]
-    on_gpu = [s for s in supports if not s.compute_capabilities or capability in s.compute_capabilities]
+            # An engine may take a format that it only emulates on this GPU.
+            return open_field or not on_gpu or any(s.status == "ships" for s in on_gpu)
     if technique.dimension == "hidden" and not open_field:
         return False  # An engine's formats are listed one by one; none fits.
     if any(s.status == "ships" for s in on_gpu):
@@ -203,7 +203,10 @@ def weight_options(problem: Problem, engines: Iterable[Engine], dropped: Dropped
             able = frozenset(
                 engine.id
                 for engine in engines
-                if any(f.technique_point == point.id and capability in f.compute_capabilities for f in engine.weight_formats)
+                if any(
+                    f.technique_point == point.id and capability in f.compute_capabilities
+                    for f in engine.weight_formats
+                )
             )
             if not able or point.prior is None:
                 dropped.add(point.id, "no engine loads it on this GPU" if not able else "no sourced prior")

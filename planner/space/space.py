@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from catalog.schema import Engine
-
 from planner.errors import InputError
 from planner.plan import DIMENSIONS
 from planner.problem import Problem

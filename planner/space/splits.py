@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from catalog.architecture import Architecture
 from catalog.schema import Engine
-
 from planner.cost.replica import Shape, shape_problems
 from planner.problem import Problem
 from planner.request import Cluster
