@@ -222,7 +222,13 @@ def chunk_s(
 
 
 def prefill_s(
-    stage: Stage, rate: Rates, start: float, end: float, size: Floats, left: Compressed, pcp: int = 1
+    stage: Stage,
+    rate: Rates,
+    start: Floats | float,
+    end: Floats | float,
+    size: Floats,
+    left: Compressed,
+    pcp: int = 1,
 ) -> Floats:
     """Time to prefill tokens ``start`` to ``end`` in chunks of ``size`` on one stage, head included [s].
 
@@ -231,7 +237,7 @@ def prefill_s(
     larger of the two has a closed form.
     """
     tokens = end - start
-    size = np.minimum(size, max(tokens, 1.0))
+    size = np.minimum(size, np.maximum(tokens, 1.0))
     whole = np.floor(tokens / size)
     rest = tokens - whole * size
     fixed = _fixed_work(stage, rate, size, left, pcp)
@@ -250,7 +256,7 @@ def prefill_s(
     return total + head * left.prefill_time
 
 
-def _runs(stage: Stage, start: float, size: Floats, whole: Floats) -> Iterator[tuple[Floats, Floats]]:
+def _runs(stage: Stage, start: Floats | float, size: Floats, whole: Floats) -> Iterator[tuple[Floats, Floats]]:
     """Yield the first index and the number of chunks over which a chunk's cost is linear in its index."""
     reaches = sorted({reach for term in stage.terms if (reach := reach_tokens(term)) is not None})
     edges = [np.zeros_like(size)]

@@ -52,38 +52,42 @@ def prefills_of(work: Workload, pool: Pool, chunk: Ints) -> Prefills:
     first, inverse = _distinct(
         (chunk, left.prefill_linear, left.prefill_attention, left.prefix_share, left.element_share, left.prefill_time)
     )
-    pool, chunk = pool.take(first), chunk[first]
-    known: dict[tuple[float, float], Prefill] = {}
-
-    def prefill(start: float, end: float) -> Prefill:
-        # Without growth several of these are the same.
-        if (start, end) not in known:
-            known[start, end] = _prefill(pool, chunk, start, end)
-        return known[start, end]
-
-    start = float(work.shared_prefix_tokens)
-    document, prompt = prefill(start, float(work.ctx_tokens)), prefill(start, float(work.prompt_tokens))
+    start, asked = float(work.shared_prefix_tokens), float(work.question_tokens)
+    grown = asked if work.growth else 0.0
+    spans = [(start, float(work.ctx_tokens)), (start, float(work.prompt_tokens))]
+    if work.rounds > 1:
+        spans += [(length, length + asked) for length in (work.warm_tokens, work.last_warm_tokens)]
+        spans += [
+            (start, 2.0 * work.warm_tokens - work.last_warm_tokens + grown),
+            (start, work.last_warm_tokens + grown),
+        ]
+    found = _prefill(pool.take(first), chunk[first], spans)
+    document, prompt = found[:2]
     zero = np.zeros(len(first))
     question = again = Prefill(zero, zero, zero, zero)
     if work.rounds > 1:
-        asked, grown = float(work.question_tokens), float(work.question_tokens if work.growth else 0)
+        mean, last, early, late = found[2:]
         if asked > 0:
-            mean = prefill(work.warm_tokens, work.warm_tokens + asked)
-            last = prefill(work.last_warm_tokens, work.last_warm_tokens + asked)
             question = Prefill(mean.busy_s, mean.latency_s, mean.steps, last.largest_s)
         # The mean of rounds 2 and R is no less than that over the rounds, as prefill is convex.
-        early = prefill(start, 2.0 * work.warm_tokens - work.last_warm_tokens + grown)
-        last = prefill(start, work.last_warm_tokens + grown)
-        again = Prefill((early.busy_s + last.busy_s) / 2.0, last.latency_s, last.steps, last.largest_s)
+        again = Prefill((early.busy_s + late.busy_s) / 2.0, late.latency_s, late.steps, late.largest_s)
     parts = (prompt, document, question, again)
     return Prefills(*(Prefill(*(getattr(part, f.name)[inverse] for f in fields(Prefill))) for part in parts))
 
 
-def _prefill(pool: Pool, chunk: Ints, start: float, end: float) -> Prefill:
-    tokens = max(end - start, 1.0)
+def _prefill(pool: Pool, chunk: Ints, spans: Sequence[tuple[float, float]]) -> list[Prefill]:
+    """Prefills of several spans of tokens, priced together: without growth several of them are the same."""
+    distinct = list(dict.fromkeys(spans))
+    rows = len(chunk)
+    start, end = (np.repeat(np.array(side), rows) for side in zip(*distinct, strict=True))
+    pool = pool.take(np.tile(np.arange(rows), len(distinct)))
+    chunk = np.tile(chunk, len(distinct))
+    tokens = np.maximum(end - start, 1.0)
     size = np.where(chunk <= 0, tokens, np.minimum(chunk, tokens))
     busy, latency = pool.prefill_s(start, end, size)
-    return Prefill(busy, latency, pool.slots(end - start, size), pool.chunk_s(size, np.maximum(end - size, start)))
+    columns = (busy, latency, pool.slots(end - start, size), pool.chunk_s(size, np.maximum(end - size, start)))
+    each = [[column[i * rows : (i + 1) * rows] for column in columns] for i in range(len(distinct))]
+    return [Prefill(*each[distinct.index(span)]) for span in spans]
 
 
 def _distinct(columns: Sequence[NDArray[Any]]) -> tuple[Ints, Ints]:

@@ -100,7 +100,7 @@ class Pool:
             weights, kv = np.where(fuller, stage_weights, weights), np.where(fuller, stage_kv, kv)
         return weights, kv
 
-    def prefill_s(self, start: float, end: float, size: Floats) -> tuple[Floats, Floats]:
+    def prefill_s(self, start: Floats | float, end: Floats | float, size: Floats) -> tuple[Floats, Floats]:
         """GPU time and latency of tokens ``start`` to ``end``: (chunks + pp - 1) times the slowest stage [s]."""
         shape = self.replica.shape
         busy = _largest([prefill_s(s, self.rate, start, end, size, self.left, shape.pcp) for s in self.replica.stages])
@@ -109,7 +109,7 @@ class Pool:
         last = self.chunk_s(size, np.maximum(end - size, start)) / shape.pp
         return busy, busy + (shape.pp - 1) * last
 
-    def slots(self, tokens: float, size: Floats) -> Floats:
+    def slots(self, tokens: Floats | float, size: Floats) -> Floats:
         """Decode steps that a prefill of so many tokens gives way to: (chunks + pp - 1) / pp whole ones."""
         pp = self.replica.shape.pp
         return (np.ceil(tokens / size) + pp - 1.0) / pp

@@ -77,7 +77,9 @@ class Decisions:
     def _name(self) -> None:
         points = self.scope.points
         rows = zip(points.unit, points.replicas, points.pool_unit, points.pool_replicas, strict=True)
-        self.deployment: dict[Deployment, Any] = self._one_of("deployment", sorted({Deployment(*map(int, row)) for row in rows}))
+        self.deployment: dict[Deployment, Any] = self._one_of(
+            "deployment", sorted({Deployment(*map(int, row)) for row in rows})
+        )
         self.unit = self._one_of("unit", sorted({d.unit for d in self.deployment}))
         self.micro = self._one_of("micro", sorted({int(m) for m in points.micro}))
         self.chunk = self._one_of("chunk", sorted({int(c) for c in points.chunk}))

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from planner.cost.candidates import PREFILLED
 from planner.cost.compression import CompressionTable
-from planner.cost.phases import prefills_of
 from planner.cost.pool import Pool, compressed
 from planner.solve.goal import Goal, Limits
 from planner.solve.points import Points, Search
@@ -150,14 +149,15 @@ def _halves(search: Search, table: CompressionTable, limits: Limits) -> _Halves:
 def _prefill_rates(search: Search, units: list[int], table: CompressionTable) -> dict[int, float]:
     found = {}
     work = search.problem.workload
-    chunk = np.array([POOL_CHUNK], dtype=np.int64)
+    start = float(work.shared_prefix_tokens)
+    size = np.array([min(float(POOL_CHUNK), max(work.prompt_tokens - start, 1.0))])
     for view in range(len(search.views)):
         setting = search.setting(view, table)
         left = compressed(table, work.prompt_tokens, work.decode_tokens, setting.efficiency.technique_time)
         for u in units:
             if search.units[u].view == view:
                 pool = Pool.of(setting, u, left).take(np.array([search.units[u].weights]))
-                busy = float(prefills_of(work, pool, chunk).prompt.busy_s[0])
+                busy = float(pool.prefill_s(start, float(work.prompt_tokens), size)[0][0])
                 if pool.fit[0] >= 1:
                     found[u] = setting.efficiency.gpu_utilisation / busy
     return found
