@@ -7,10 +7,12 @@ input; 3 infeasible, explained; 4 no plan in time.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,8 +21,9 @@ import typer
 
 if TYPE_CHECKING:
     from catalog.load import Catalog
+    from planner.plan import Document
 
-BAD_INPUT = 2
+BAD_INPUT, INFEASIBLE, OUT_OF_TIME = 2, 3, 4
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
 _OF_NO_VERB = {"-h", "--help", "--version"}
@@ -220,6 +223,168 @@ def paper(
         from planner.report.paper import print_analysis
 
         print_analysis(analysis)
+
+
+# --------------------------------------------------------------------------- plan, plan evaluate, plan verify
+
+
+class PlanFormat(StrEnum):
+    """How plans are printed."""
+
+    table = "table"
+    json = "json"
+    yaml = "yaml"
+
+
+PlanForm = Annotated[PlanFormat, typer.Option("--format", help="A table to read, or the whole document.")]
+PLANNING = {
+    "ctx": "Length of the document that opens a session: 50K, 1M, 131072.",
+    "gpus": "8xA100, 2x8xH100 (nodes x GPUs), a node of the catalog, or a cluster file.",
+    "model": "Catalog id, or a config.json or its directory; left out: chosen for the context.",
+    "max_latency": "Limit on the time per output token in the worst interleaved step: 200ms.",
+    "max_ttft": "Limit on the time to the first token of a new session: 30s.",
+    "max_warm_ttft": "Limit on the time to the first token of a later question: 2s.",
+    "max_switch": "Limit on one cache out and one in: 5s.",
+    "max_quality_loss": "Quality that compression may cost [5%].",
+    "confidence": "With which the quality budget holds [0.8].",
+    "users": "Users to serve at least.",
+    "objective": "throughput, cost, latency or quality [throughput].",
+    "task": "Whose quality priors count: mixed, qa, retrieval, multiturn or reasoning [mixed].",
+    "techniques": "deployable, published, or ids separated by commas [deployable].",
+    "engine": "any, or an engine of the catalog [any].",
+    "weights": "any, or a precision: bf16, fp8, awq4 ... [any].",
+    "rounds": "Questions per session [5].",
+    "output_tokens": "Of each answer [250].",
+    "question_tokens": "Of each question [100].",
+    "think_time": "Reading time between answer and question [60s].",
+    "shared_prefix_tokens": "Leading tokens that all users share [0].",
+    "utilisation": "Planned share of the GPUs' time [0.85].",
+    "efficiency": "measured, or peak for the theoretical limit [measured].",
+    "usd_per_gpu_hour": "A price of your own: '1.79 USD/h'; left out: the cheapest dated offer.",
+}
+"""Options of a request, as every verb that plans takes them: field -> help. Their texts are read by `Request`."""
+
+
+def takes_request(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the options of a request, collected in its parameter ``asked``."""
+
+    @functools.wraps(verb)
+    def run(**given: Any) -> None:
+        asked = {name: given.pop(name) for name in PLANNING}
+        verb(asked=asked, **given)
+
+    own = [p for p in inspect.signature(verb, eval_str=True).parameters.values() if p.name != "asked"]
+    request = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[str | None, typer.Option(f"--{name.replace('_', '-')}", help=text, metavar="X")],
+        )
+        for name, text in PLANNING.items()
+    ]
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    run.__signature__ = inspect.Signature(request + own)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in request + own}
+    return run
+
+
+@app.command("make", hidden=True)
+@takes_request
+def make(
+    context: typer.Context,
+    asked: dict[str, str | None],
+    form: PlanForm = PlanFormat.table,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Also write the plan.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file of -o.")] = False,
+    solver: Annotated[str, typer.Option(help="cpsat, or exhaustive: price every decision.")] = "cpsat",
+    time_limit: Annotated[str, typer.Option(metavar="T", help="For the proof; then the best plan so far.")] = "60s",
+    workers: Annotated[int, typer.Option(min=1, max=64)] = 2,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    gains: Annotated[
+        bool, typer.Option("--gains/--no-gains", help="Say what the next unit of each limit buys.")
+    ] = True,
+    catalog: CatalogDirs = None,
+) -> None:
+    """Choose the best deployment, prove it, and explain it."""
+    from planner.errors import InputError
+    from planner.pipeline import OutOfTimeError, make_plan, planned
+    from planner.request import read_request
+    from planner.solve.solver import read_settings
+
+    if output is not None and output.exists() and not force:
+        raise InputError(f"-o {output}: exists; choose another name or add --force")
+    if solver not in ("cpsat", "exhaustive"):
+        raise InputError(f"--solver {solver!r}: unknown; use cpsat or exhaustive")
+    settings = read_settings(time_limit, workers, seed)
+    facts = open_overlays(context, catalog)
+    try:
+        document = make_plan(read_request(asked), facts, solver=solver, settings=settings)
+    except OutOfTimeError as error:
+        typer.echo(f"plan: {error}", err=True)
+        raise typer.Exit(OUT_OF_TIME) from None
+    print_document(document, form)
+    if output is not None:
+        output.write_text(document.model_dump_json(by_alias=True, indent=2) + "\n", encoding="utf-8")
+        typer.echo(f"plan: {output}", err=True)
+    if document.status == "infeasible":
+        raise typer.Exit(INFEASIBLE)
+    if form is PlanFormat.table and gains:
+        for line in planned(document, facts, settings):
+            typer.echo(line)
+
+
+@app.command("evaluate")
+@takes_request
+def evaluate_decision(
+    context: typer.Context,
+    asked: dict[str, str | None],
+    decision: Annotated[
+        str | None, typer.Option(metavar="FILE", help="YAML or JSON of a decision or a plan; - is stdin.")
+    ] = None,
+    request: Annotated[str | None, typer.Option(metavar="FILE", help="YAML or JSON of a request.")] = None,
+    form: PlanForm = PlanFormat.table,
+    catalog: CatalogDirs = None,
+) -> None:
+    """Price a decision of your own; what it leaves out is completed, and said."""
+    from planner.files import read_decision, read_request_file
+    from planner.pipeline import evaluate
+    from planner.request import read_request
+
+    chosen, planned_for = read_decision(read_input(decision), decision) if decision else (None, {})
+    wanted = {**planned_for, **(read_request_file(read_input(request), request) if request else {})}
+    wanted.update({name: value for name, value in asked.items() if value is not None})
+    facts = open_overlays(context, catalog)
+    print_document(evaluate(read_request(wanted), chosen, facts), form)
+
+
+@app.command("verify")
+def verify_plan(
+    context: typer.Context,
+    plan_file: Annotated[str, typer.Argument(metavar="PLAN.json", help="a plan as JSON; - is stdin")],
+    catalog: CatalogDirs = None,
+) -> None:
+    """Price a plan's decision again and check every limit and every number that it claims."""
+    from planner.files import read_document
+    from planner.verify import verify_document
+
+    facts = open_overlays(context, catalog)
+    evaluation = verify_document(read_document(read_input(plan_file), plan_file), facts)
+    typer.echo(f"verified: {len(evaluation.constraints)} limits hold, and every number is what the cost model says")
+
+
+def print_document(document: Document, form: PlanFormat) -> None:
+    """Print a document as a table to read, or whole."""
+    if form is PlanFormat.json:
+        print_json(document.model_dump(mode="json", by_alias=True))
+    elif form is PlanFormat.yaml:
+        import yaml
+
+        typer.echo(yaml.safe_dump(document.model_dump(mode="json", by_alias=True), sort_keys=False), nl=False)
+    else:
+        from planner.report.plan import print_plan
+
+        print_plan(document)
 
 
 # --------------------------------------------------------------------------- plan emit, plan import

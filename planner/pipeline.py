@@ -85,8 +85,8 @@ def choose(problem: Problem, space: Space, *, solver: str = "cpsat", settings: S
     return solve(problem, space, settings=settings)
 
 
-def evaluate(request: Request, decision: Decision, catalog: Catalog | None = None) -> Document:
-    """Price a hand-written decision for a request; what it leaves out is completed, and said.
+def evaluate(request: Request, decision: Decision | None = None, catalog: Catalog | None = None) -> Document:
+    """Price a hand-written decision for a request; what it leaves out (None: everything) is completed, and said.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def evaluate(request: Request, decision: Decision, catalog: Catalog | None = Non
     """
     catalog = catalog or open_catalog()
     problem = resolve(request, catalog)
-    evaluation = price_decision(problem, decision)
+    evaluation = price_decision(problem, decision or Decision())
     return _document(problem, evaluation, None, None)
 
 
@@ -206,3 +206,10 @@ def sources_of(problem: Problem, evaluation: Evaluation | None) -> tuple[SourceN
         for entry in entries
         for source in entry.sources
     )
+
+
+def planned(document: Document, catalog: Catalog, settings: Settings) -> list[str]:
+    """What the next unit of each binding limit would buy, and what published techniques would add, in words."""
+    from planner.explain import gains
+
+    return gains(document, catalog, settings)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from catalog.errors import nearest
 from catalog.load import Catalog
 from catalog.schema import Hardware, Node
 from catalog.units import parse_quantity, parse_tokens
@@ -35,8 +36,12 @@ def _read_tokens(value: object) -> object:
     return parse_tokens(value) if isinstance(value, str) else value
 
 
+def _read_tokens_or_none(value: object) -> object:
+    return 0 if value in ("0", 0) else _read_tokens(value)
+
+
 TokenCount = Annotated[int, BeforeValidator(_read_tokens), Field(ge=1, le=10**9)]
-TokenCountOrNone = Annotated[int, BeforeValidator(_read_tokens), Field(ge=0, le=10**9)]
+TokenCountOrNone = Annotated[int, BeforeValidator(_read_tokens_or_none), Field(ge=0, le=10**9)]
 Seconds = Annotated[float, BeforeValidator(_read("seconds")), Field(ge=0, le=1e9, allow_inf_nan=False)]
 Limit = Annotated[float, BeforeValidator(_read("seconds")), Field(gt=0, le=1e9, allow_inf_nan=False)]
 LossLimit = Annotated[float, BeforeValidator(_read("percent")), Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -84,6 +89,60 @@ class Request(BaseModel):
     efficiency: Literal["measured", "peak"] = "measured"
     usd_per_gpu_hour: Price | None = None
     """A price of your own; None: the cheapest dated on-demand offer of the catalog."""
+
+
+def read_request(values: Mapping[str, object], where: str = "") -> Request:
+    """Make a request from what a user wrote, with every problem told at once by the option's name.
+
+    Parameters
+    ----------
+    values
+        Field -> text or number, as options or a file give them; None counts as left out.
+    where
+        Name of the file that the values come from; empty: the command line.
+
+    Raises
+    ------
+    InputError
+        For unknown or missing fields, and for every value that can't be used.
+    """
+    given = {name.replace("-", "_"): value for name, value in values.items() if value is not None}
+    try:
+        return Request.model_validate(given)
+    except ValidationError as error:
+        prefix = f"{where}: " if where else ""
+        raise InputError([prefix + _problem(item, where) for item in error.errors(include_url=False)]) from None
+
+
+def _problem(item: Any, where: str) -> str:
+    field = str(item["loc"][0]) if item["loc"] else "the request"
+    name = field if where else f"--{field.replace('_', '-')}"
+    if item["type"] == "missing":
+        return f"{name}: missing; add it, for example {_EXAMPLES.get(field, 'its value')}"
+    if item["type"] == "extra_forbidden":
+        near = nearest(field, Request.model_fields)
+        return f"{name}: unknown; " + (f"did you mean {near[0]}?" if near else "remove it")
+    what = str(item["msg"]).removeprefix("Value error, ")
+    shown = "" if item["type"] == "value_error" else f", not {str(item['input'])[:60]!r}"
+    example = f"; write for example {_EXAMPLES[field]}" if shown and field in _EXAMPLES else ""
+    return f"{name}: {what[:1].lower() + what[1:]}{shown}{example}"
+
+
+_EXAMPLES = {
+    "ctx": "1M",
+    "gpus": "8xA100",
+    "max_latency": "200ms",
+    "max_ttft": "30s",
+    "max_warm_ttft": "2s",
+    "max_switch": "5s",
+    "max_quality_loss": "5%",
+    "confidence": "0.8",
+    "think_time": "60s",
+    "users": "20",
+    "utilisation": "0.85",
+    "rounds": "5",
+    "usd_per_gpu_hour": "1.79 USD/h",
+}
 
 
 @dataclass(frozen=True, slots=True)

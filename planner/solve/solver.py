@@ -14,6 +14,8 @@ from zlib import crc32
 
 import numpy as np
 
+from catalog.units import parse_quantity
+from planner.errors import InputError
 from planner.plan import DIMENSIONS
 from planner.problem import Problem
 from planner.solve.cpsat import import_cp_model
@@ -37,6 +39,23 @@ class Settings:
     seed: int = SEED
     first: bool = False
     """Any plan will do: only whether there is one is asked."""
+
+
+def read_settings(time_limit: str, workers: int, seed: int) -> Settings:
+    """Settings as the command line gives them.
+
+    Raises
+    ------
+    InputError
+        If the time limit is no duration.
+    """
+    try:
+        seconds = parse_quantity(time_limit, "seconds")
+    except ValueError as error:
+        raise InputError(f"--time-limit: {error}") from None
+    if seconds <= 0:
+        raise InputError("--time-limit: must be more than nothing; write for example 10s")
+    return Settings(seconds, workers, seed)
 
 
 @dataclass(frozen=True)
