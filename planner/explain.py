@@ -22,7 +22,10 @@ from planner.solve.goal import Goal
 from planner.solve.solver import Settings, solve
 from planner.space import Space, open_space
 
-UNLIMITED_LOSS = 0.999
+UNLIMITED_LOSS = 0.5
+"""A loss that nobody would accept: the quality budget counts as lifted [fraction]."""
+ASK_SECONDS = 3.0
+"""Time for asking whether a changed request has a plan; without an answer it counts as having none [s]."""
 MOST_GPUS = 1024
 MOST_CONFLICTS = 3
 GAIN_SECONDS = 1.2
@@ -61,6 +64,7 @@ class _Asker:
         self.request = problem.request.model_copy(update={"model": problem.model_id})
         self.catalog = problem.catalog
         self.settings = settings
+        self.asking = replace(settings, first=True, time_limit_s=min(settings.time_limit_s, ASK_SECONDS))
         self._known: dict[str, bool] = {}
 
     def feasible(self, request: Request) -> bool:
@@ -76,7 +80,7 @@ class _Asker:
             space = open_space(problem)
         except InputError:
             return False
-        found = solve(problem, space, _any_goal(request), replace(self.settings, first=True))
+        found = solve(problem, space, _any_goal(request), self.asking)
         return found.status in ("optimal", "feasible")
 
     def least(self, request: Request, goal: Goal) -> float | None:
@@ -119,8 +123,6 @@ def limits_of(request: Request) -> list[_Limit]:
         found.append(_Limit("engine", "--engine", request.engine, {"engine": "any"}))
     if request.weights != "any":
         found.append(_Limit("weights", "--weights", request.weights, {"weights": "any"}))
-    if request.techniques != "published":
-        found.append(_Limit("techniques", "--techniques", request.techniques, {"techniques": "published"}))
     return found
 
 
@@ -157,12 +159,15 @@ def _conflicts(asker: _Asker, limits: list[_Limit]) -> list[tuple[str, ...]]:
 
 def _relaxations(asker: _Asker, limits: list[_Limit]) -> list[Relaxation]:
     rows = [_relaxation(asker, limit) for limit in limits]
+    if asker.request.techniques == "deployable":
+        published = _Limit("techniques", "--techniques", "deployable", {"techniques": "published"})
+        rows.append(_relaxation(asker, published))
     return [*rows, _more_gpus(asker)]
 
 
 def _relaxation(asker: _Asker, limit: _Limit) -> Relaxation:
     def row(to: str | None, note: str | None = None) -> Relaxation:
-        return Relaxation(limit=limit.option, from_=limit.shown, to=to, note=note)
+        return _row(limit.option, limit.shown, to, note)
 
     if not asker.feasible(_without(asker.request, [limit])):
         return row(None, "even without it the other limits can't hold")
@@ -175,6 +180,10 @@ def _relaxation(asker: _Asker, limit: _Limit) -> Relaxation:
         users = _first(lambda k: not asker.feasible(_with(asker, users=k)), 1, int(asker.request.users or 1)) - 1
         return row(str(users)) if users >= 1 else row(None, "not even one user is served within the other limits")
     return row(str(limit.lifted[limit.field]))
+
+
+def _row(limit: str, now: str, needed: str | None, note: str | None = None) -> Relaxation:
+    return Relaxation.model_validate({"limit": limit, "from": now, "to": needed, "note": note})
 
 
 def _tenths(asker: _Asker) -> int:
@@ -223,12 +232,8 @@ def _more_gpus(asker: _Asker) -> Relaxation:
     while high * per_node <= MOST_GPUS and not asker.feasible(at(high)):
         low, high = high + 1, high * 2
     if high * per_node > MOST_GPUS:
-        return Relaxation(
-            limit="--gpus", from_=request.gpus, to=None, note=f"not even {MOST_GPUS} of these GPUs are enough"
-        )
-    return Relaxation(
-        limit="--gpus", from_=request.gpus, to=at(_first(lambda k: asker.feasible(at(k)), low, high)).gpus
-    )
+        return _row("--gpus", request.gpus, None, f"not even {MOST_GPUS} of these GPUs are enough")
+    return _row("--gpus", request.gpus, at(_first(lambda k: asker.feasible(at(k)), low, high)).gpus)
 
 
 def gains(document: Document, catalog: Catalog, settings: Settings) -> list[str]:
