@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from catalog.read_yaml import describe, parse_yaml
 from planner.errors import InputError
-from planner.plan import Decision, Document
+from planner.plan import SCHEMA_VERSION, Decision, Document
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -21,7 +21,13 @@ def read_document(text: str, name: str) -> Document:
     InputError
         If the text is no plan.
     """
-    return _validated(Document, _mapping(text, name), name, "a plan that `plan --format json` printed")
+    raw = _mapping(text, name)
+    if "schema_version" not in raw:
+        raise InputError(f"{name}: isn't a plan; give what `plan --format json` or `plan -o FILE` wrote")
+    if raw["schema_version"] != SCHEMA_VERSION:
+        found = str(raw["schema_version"])[:20]
+        raise InputError(f"{name}: has schema version {found}; this program reads {SCHEMA_VERSION}, so plan again")
+    return _validated(Document, raw, name)
 
 
 def read_decision(text: str, name: str) -> tuple[Decision, dict[str, object]]:
@@ -34,11 +40,11 @@ def read_decision(text: str, name: str) -> tuple[Decision, dict[str, object]]:
     """
     raw = _mapping(text, name)
     if "schema_version" in raw:
-        document = _validated(Document, raw, name, "a plan")
+        document = read_document(text, name)
         if document.decision is None:
             raise InputError(f"{name}: the plan holds no decision, since its request was infeasible; choose another")
         return document.decision, dict(document.request)
-    return _validated(Decision, raw, name, "a decision"), {}
+    return _validated(Decision, raw, name), {}
 
 
 def read_request_file(text: str, name: str) -> dict[str, object]:
@@ -62,10 +68,8 @@ def _mapping(text: str, name: str) -> dict[str, Any]:
     return raw
 
 
-def _validated(model: type[M], raw: dict[str, Any], name: str, what: str) -> M:
+def _validated(model: type[M], raw: dict[str, Any], name: str) -> M:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise InputError(
-            [f"{name}: {problem}" for problem in describe(error, model)] or f"{name}: isn't {what}"
-        ) from None
+        raise InputError([f"{name}: {problem}" for problem in describe(error, model)]) from None

@@ -66,9 +66,9 @@ def resolve(request: Request, catalog: Catalog) -> Problem:
     """
     problems: list[str] = []
     assumptions: list[str] = []
-    cluster = _try(problems, lambda: resolve_cluster(request.gpus, catalog))
-    model = _try(problems, lambda: _model(request, catalog, assumptions))
-    engines = _try(problems, lambda: _engines(request, catalog, cluster))
+    cluster = _try(problems, "--gpus", lambda: resolve_cluster(request.gpus, catalog))
+    model = _try(problems, "--model", lambda: _model(request, catalog, assumptions))
+    engines = _try(problems, "--engine", lambda: _engines(request, catalog, cluster))
     problems += _session_problems(request)
     if problems or cluster is None or model is None or engines is None:
         raise InputError(problems)
@@ -108,13 +108,13 @@ def workload_of(request: Request) -> Workload:
     )
 
 
-def _try(problems: list[str], look_up: Callable[[], T]) -> T | None:
+def _try(problems: list[str], option: str, look_up: Callable[[], T]) -> T | None:
     try:
         return look_up()
     except InputError as error:
         problems.extend(error.problems)
     except (UnknownEntryError, UnknownArchitectureError) as error:
-        problems.append(str(error))
+        problems.append(f"{option}: {error}")
     return None
 
 

@@ -136,6 +136,12 @@ def _residency(pool: Pool, candidates: Candidates, work: Workload) -> tuple[Bool
     return fits, np.where(serial, np.minimum(resident, 1.0), resident), serial
 
 
+def _wanted(candidates: Candidates) -> Floats:
+    """The sessions that a decision needs room for at least: what HBM must hold where it doesn't fit."""
+    beside_prefill = np.where(candidates.decode_sequences > 1, candidates.decode_sequences + 1, 1)
+    return np.maximum(candidates.resident_limit, beside_prefill).astype(np.float64)
+
+
 def _traffic(
     setting: Setting, pool: Pool, candidates: Candidates, resident: Floats, serial: Bools, sequences: Floats
 ) -> Traffic:
@@ -173,7 +179,7 @@ def _collect(
     usd_per_hour = gpus * (setting.usd_per_gpu_hour if setting.usd_per_gpu_hour is not None else np.nan)
     per_interaction = np.where(interactions > 0, usd_per_hour / np.maximum(interactions, 1e-300), np.inf)
     users = sessions * steady.session_s
-    weights, kv = pool.fullest(resident)
+    weights, kv = pool.fullest(np.where(fits, resident, _wanted(candidates)))
     return Priced(
         fits=fits,
         sessions_that_fit=pool.fit,
