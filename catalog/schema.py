@@ -504,7 +504,9 @@ class Measurement(Entry):
     hardware: Id
     engine: Id
     engine_version: Text
-    operation: Literal["gemm", "experts", "prefill_attention", "decode_attention", "all_reduce", "elementwise", "step"]
+    operation: Literal[
+        "gemm", "experts", "prefill_attention", "decode_attention", "all_reduce", "elementwise", "step", "interval"
+    ]
     weights: Literal["bf16", "fp8", "int8", "int4", "w8a8"] = "bf16"
     """Precision of the weights; w8a8 also multiplies in eight bits."""
     parameters: dict[str, float]

@@ -10,17 +10,29 @@ nothing is left answered by the pooled fit.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
-from catalog.load import Catalog
+from catalog.load import Catalog, open_catalog
+from catalog.schema import Hardware
 from planner.measured.batch import Batch, Deployment
-from planner.measured.machine import Runtime, version_number
-from planner.measured.points import Point, PointError, deployment_of
+from planner.measured.machine import (
+    ANY_ENGINE,
+    DEFAULT_REFERENCE,
+    REFERENCES,
+    Machine,
+    Runtime,
+    machine,
+    version_number,
+)
+from planner.measured.points import Point, PointError, deployment_of, read_points
 from planner.measured.predict import predict_s
 
 Floats = NDArray[np.float64]
@@ -88,7 +100,14 @@ ERAS = (
         "FasterTransformer",
     ),
 )
-POOLED = Era("pooled", "", (0, 1e9), SERVING, "all engines of 2024 and later")
+POOLED = Era("any-step", ANY_ENGINE, (0, 1e9), SERVING, "all engines of 2024 and later")
+OLD = ("vllm-2023-step", "deepspeed-step", "fastertransformer-step")
+"""Eras before 2024."""
+SHRINK = 10.0
+"""Points with which the spread of all eras counts in that of one."""
+LENGTH = 0.2
+"""Widening by `planner.measured.interval.DOUBLINGS` doublings beyond the measured lengths: the error at 100K to
+1M tokens of the only source there, when its engine is left out."""
 
 
 @dataclass(frozen=True)
@@ -149,52 +168,216 @@ def era_of(point: Point) -> Era | None:
 
 def modern(point: Point) -> bool:
     """Whether a point's engine is of 2024 or later."""
-    old = ("vllm-2023-step", "deepspeed-step", "fastertransformer-step")
     era = era_of(point)
     if era is None:
         return True
-    return era.id not in old and not (point.engine == "tensorrt-llm" and (version_number(point.version) or 0.0) == 5.0)
+    return era.id not in OLD and not (point.engine == "tensorrt-llm" and version_number(point.version) == 5.0)
 
 
-def predict_held_out(
-    everything: Sequence[Case], out: Callable[[Case], str], least: int = 3
-) -> tuple[list[Case], Floats]:
+@dataclass(frozen=True)
+class HeldOut:
+    """A case predicted by a fit that saw nothing of its group."""
+
+    case: Case
+    predicted_s: float
+    pooled: bool
+    """Whether nothing of its era was left, so that the pooled fit answered."""
+
+    @property
+    def error(self) -> float:
+        """Prediction over measurement, less 1."""
+        return self.predicted_s / self.case.point.value_s - 1.0
+
+    @property
+    def size_log(self) -> float:
+        """Absolute error in the logarithm."""
+        return abs(float(np.log(self.predicted_s / self.case.point.value_s)))
+
+    @property
+    def in_waves(self) -> bool:
+        """Whether the batch exceeds the KV cache."""
+        batch = self.case.batch
+        needed = batch.sequences * (batch.input_tokens + batch.output_tokens)
+        return self.case.point.metric == "e2e_s" and needed > self.case.deployment.capacity_tokens
+
+
+def predict_held_out(everything: Sequence[Case], group_of: Callable[[Case], str], least: int = 3) -> list[HeldOut]:
     """Predict every case by fits that saw nothing of its group.
 
     Eras of which fewer than ``least`` cases are left are answered by the pooled fit of modern engines.
     """
-    order: list[Case] = []
-    predictions: list[float] = []
-    for group in dict.fromkeys(out(case) for case in everything):
-        rest = [case for case in everything if out(case) != group]
-        held = [case for case in everything if out(case) == group]
-        pooled: Runtime | None = None
+    found: list[HeldOut] = []
+    for group in dict.fromkeys(group_of(case) for case in everything):
+        rest = [case for case in everything if group_of(case) != group]
         fits: dict[str, Runtime] = {}
-        for case in held:
+        for case in (case for case in everything if group_of(case) == group):
             era = era_of(case.point)
             mine = [c for c in rest if era is not None and era.holds(c.point)]
-            if era is not None and len(mine) >= least:
-                if era.id not in fits:
-                    fits[era.id] = fit(era.free, mine)
-                chosen = fits[era.id]
-            else:
-                pooled = pooled or fit(POOLED.free, [c for c in rest if modern(c.point)])
-                chosen = pooled
-            order.append(case)
-            predictions.append(case.predicted_s(chosen))
-    return order, np.array(predictions)
+            known = era is not None and len(mine) >= least
+            chosen = era if era is not None and known else POOLED
+            if chosen.id not in fits:
+                fits[chosen.id] = fit(chosen.free, mine if known else [c for c in rest if modern(c.point)])
+            found.append(HeldOut(case, case.predicted_s(fits[chosen.id]), not known))
+    return found
 
 
-def figures(order: Sequence[Case], predictions: Floats) -> dict[str, Any]:
+def figures(held: Sequence[HeldOut]) -> dict[str, Any]:
     """MAPE, median, P90 and bias."""
-    errors = predictions / np.array([case.point.value_s for case in order]) - 1.0
-    if not len(errors):
-        return {"n": 0}
+    errors = np.array([one.error for one in held])
     size = np.abs(errors)
     return {
-        "n": len(errors),
+        "n": len(held),
         "mape": round(float(size.mean()), 4),
         "median_ape": round(float(np.median(size)), 4),
         "p90_ape": round(float(np.quantile(size, 0.9)), 4),
         "bias": round(float(errors.mean()), 4),
     }
+
+
+def spread(held: Sequence[HeldOut], everything: Sequence[HeldOut]) -> float:
+    """Half-width that covers 80 % of an era's errors, drawn towards that of all eras."""
+    common = _quantile(everything)
+    if not held:
+        return round(common, 3)
+    return round((len(held) * _quantile(held) + SHRINK * common) / (len(held) + SHRINK), 3)
+
+
+def _quantile(held: Sequence[HeldOut]) -> float:
+    return float(np.quantile([one.size_log for one in held], 0.8))
+
+
+def covered(held: Sequence[HeldOut]) -> dict[str, bool]:
+    """Point's id -> whether it is inside an interval whose width comes from the other sources' errors only."""
+    inside = {}
+    for one in held:
+        others = [o for o in held if o.case.point.source != one.case.point.source and o.in_waves == one.in_waves]
+        era = era_of(one.case.point)
+        mine = [o for o in others if era_of(o.case.point) == era]
+        inside[one.case.point.id] = one.size_log <= spread(mine, others)
+    return inside
+
+
+def transfer_width(everything: Sequence[Case], catalog: Catalog) -> float:
+    """Half-width that covers 80 % of the change when the H100's kernels are transferred from the A100."""
+    target = catalog.get(Hardware, DEFAULT_REFERENCE)
+    cases = [case for case in everything if case.point.hardware == target.id]
+    source = catalog.get(Hardware, REFERENCES["ampere"])
+    changes = []
+    for case in cases:
+        own = case.deployment.machine
+        foreign = _on(machine(catalog, source, case.point.engine, case.point.version), own)
+        other = replace(case, deployment=replace(case.deployment, machine=foreign))
+        changes.append(abs(np.log(other.predicted_s(own.runtime) / case.predicted_s(own.runtime))))
+    return round(float(np.quantile(changes, 0.8)), 3)
+
+
+def _on(kernels: Machine, gpu: Machine) -> Machine:
+    """One GPU's kernels on another's peaks."""
+    return replace(kernels, peak=gpu.peak, int8=gpu.int8, all_reduce=gpu.all_reduce)
+
+
+def write_step(out: Path, era: Era, runtime: Runtime, width: float, held: Sequence[HeldOut], source: str) -> None:
+    """Write an era as a catalog entry."""
+    own = figures(held) if held else None
+    parameters = {name: float(f"{getattr(runtime, name):.4g}") for name in era.free} | {"spread": width}
+    entry: dict[str, Any] = {
+        "id": era.id,
+        "name": f"what {era.title} adds to its kernels",
+        "hardware": "a100-sxm-80gb",
+        "engine": era.engine,
+        "engine_version": era.title,
+        "operation": "step",
+        "parameters": parameters,
+        "error": None,
+        "valid": {"version": [float(era.versions[0]), float(min(era.versions[1], 1e6))]},
+        "sources": [
+            {
+                "ref": source,
+                "provenance": "derived",
+                "note": "fitted by planner.fit.runtime; the points name their sources",
+            }
+        ],
+        "checked": CHECKED,
+    }
+    if own is not None:
+        names = {"mape": "mape", "p90": "p90_ape", "bias": "bias", "points": "n"}
+        entry["error"] = {k: own[v] for k, v in names.items()} | {"held_out": "one model of one source at a time"}
+    _write(out / f"{era.id}.yaml", entry)
+
+
+def write_interval(out: Path, parameters: dict[str, float], source: str) -> None:
+    """Write what widens intervals as a catalog entry."""
+    entry = {
+        "id": "interval",
+        "name": "what widens the 80 % interval of a predicted time, in the logarithm",
+        "hardware": "a100-sxm-80gb",
+        "engine": ANY_ENGINE,
+        "engine_version": "any",
+        "operation": "interval",
+        "parameters": parameters,
+        "error": None,
+        "sources": [{"ref": source, "provenance": "derived", "note": "by planner.fit.runtime, see docs/accuracy.md"}],
+        "checked": CHECKED,
+    }
+    _write(out / "interval.yaml", entry)
+
+
+def _write(path: Path, entry: dict[str, Any]) -> None:
+    text = yaml.safe_dump(entry, sort_keys=False, width=118, default_flow_style=None)
+    header = "# yaml-language-server: $schema=../schema/measurements.json\n"
+    path.write_text(header + text.replace(f"'{CHECKED}'", CHECKED), encoding="utf-8")
+
+
+def report(title: str, held: Sequence[HeldOut]) -> None:
+    """Print figures with and without the oldest engines, on A100, and per source."""
+    print(f"## {title}")
+    a100 = [one for one in held if one.case.point.hardware.startswith("a100")]
+    groups = {
+        "all points": held,
+        "engines of 2024 and later": [one for one in held if modern(one.case.point)],
+        "A100": a100,
+        "A100, engines of 2024 and later": [one for one in a100 if modern(one.case.point)],
+    }
+    for source in dict.fromkeys(one.case.point.source for one in held):
+        groups[source] = [one for one in held if one.case.point.source == source]
+    inside = covered(held)
+    for name, group in groups.items():
+        share = np.mean([inside[one.case.point.id] for one in group])
+        print(f"{name}: {figures(group)} coverage_80 {share:.3f}", flush=True)
+
+
+def main() -> None:
+    """Fit every era, judge it on what was held out, and write the catalog entries."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("points", type=Path, help="CSV of measured points")
+    parser.add_argument("out", type=Path, help="folder of the catalog's measurements")
+    arguments = parser.parse_args()
+    catalog = open_catalog()
+    everything = cases(catalog, read_points(arguments.points))
+    source = f"catalog/measurements/{arguments.points.name}"
+    by_model = predict_held_out(everything, lambda case: f"{case.point.source} {case.point.model}")
+    report("one model of one source held out", by_model)
+    by_source = predict_held_out(everything, lambda case: case.point.source)
+    report("one source held out", by_source)
+    fitting = [one for one in by_model if not one.in_waves and modern(one.case.point)]
+    for era in (*ERAS, POOLED):
+        mine = [c for c in everything if (modern(c.point) if era is POOLED else era.holds(c.point))]
+        judged = [one for one in by_model if not one.in_waves and era.holds(one.case.point)]
+        runtime = fit(era.free, mine)
+        write_step(arguments.out, era, runtime, spread(judged, fitting), judged, source)
+        print(era.id, len(mine), {name: float(f"{getattr(runtime, name):.3g}") for name in era.free}, flush=True)
+    base = _quantile(fitting)
+    engine = _quantile([one for one in by_source if one.pooled and modern(one.case.point)])
+    waves = _quantile([one for one in by_model if one.in_waves])
+    wider = {
+        "gpu": transfer_width(everything, catalog),
+        "engine": round(float(np.sqrt(max(engine**2 - base**2, 0.0))), 3),
+        "waves": round(float(np.sqrt(max(waves**2 - base**2, 0.0))), 3),
+        "length": LENGTH,
+    }
+    write_interval(arguments.out, wider, source)
+    print(wider)
+
+
+if __name__ == "__main__":
+    main()

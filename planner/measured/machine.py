@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="DataclassInstance")
 
 DEFAULT_ENGINE = "vllm"
+SERVING = ("sglang", "lmdeploy")
+"""Engines whose host time is taken to be that of the newest default engine, for want of points."""
+ANY_ENGINE = "any"
+"""Engine id of the host time that all engines of 2024 and later share."""
 REFERENCES = {"ampere": "a100-sxm-80gb", "ada": "a100-sxm-80gb"}
 """GPU generation -> GPU whose measurements are transferred; all others take the default."""
 DEFAULT_REFERENCE = "h100-sxm-80gb"
@@ -55,6 +59,22 @@ class Runtime:
     """Power of the batch that its distinct tokens grow with; below 1 for benchmarks that repeat one prompt."""
     prefill_gpu: float = 1.0
     """GPU time of prefill over that of its kernels measured alone: clocks under sustained load, padding."""
+    spread: float = 0.3
+    """Half-width of the 80 % interval of a predicted time, in the logarithm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Widening:
+    """What widens an interval, in the logarithm; independent parts add up in squares."""
+
+    gpu: float = 0.0
+    """Kernels of another chip."""
+    engine: float = 0.0
+    """Another engine's host time."""
+    waves: float = 0.0
+    """Batches beyond the KV cache."""
+    length: float = 0.0
+    """Lengths that nobody measured kernels at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +96,7 @@ class Machine:
     all_reduce: op.AllReduceFit
     elementwise: op.ElementwiseFit
     runtime: Runtime
+    widening: Widening
     transferred: tuple[str, ...]
     """What was taken from another GPU or engine."""
 
@@ -113,6 +134,11 @@ def machine(catalog: Catalog, hardware: Hardware, engine: str, version: str = ""
 
     bf16 = of("gemm")
     sms = round(bf16.parameters["multiprocessors"] * _scale(catalog, hardware, bf16.hardware))
+    sms_differ = sms != round(bf16.parameters["multiprocessors"])
+    step = _step(catalog, engine, version)
+    other = step is None or step.engine != engine
+    if other:
+        notes.append(f"host time of {step.engine_version}" if step else "no host time")
     flops = hardware.flops
     eight = max(flops.int8 or 0.0, flops.fp8 or 0.0) or flops.bf16
     return Machine(
@@ -128,23 +154,33 @@ def machine(catalog: Catalog, hardware: Hardware, engine: str, version: str = ""
         decode=_read(op.DecodeAttentionFit, of("decode_attention")),
         all_reduce=_all_reduce(of("all_reduce"), catalog, hardware),
         elementwise=_read(op.ElementwiseFit, of("elementwise")),
-        runtime=runtime(catalog, engine, version),
+        runtime=_read(Runtime, step) if step else Runtime(),
+        widening=_widening(catalog, other_chip=bf16.hardware != hardware.id and sms_differ, other_engine=other),
         transferred=tuple(dict.fromkeys(notes)),
     )
 
 
-def runtime(catalog: Catalog, engine: str, version: str = "") -> Runtime:
+def _step(catalog: Catalog, engine: str, version: str) -> Measurement | None:
     """What an engine at a version adds to its kernels; the newest known version answers for newer ones."""
     number = version_number(version)
-    known = [m for m in catalog.all(Measurement) if m.operation == "step" and m.engine == engine]
-    known = known or [m for m in catalog.all(Measurement) if m.operation == "step" and m.engine == DEFAULT_ENGINE]
+    steps = [m for m in catalog.all(Measurement) if m.operation == "step"]
+    names = (engine, *((DEFAULT_ENGINE,) if engine in SERVING else ()), ANY_ENGINE)
+    known = next((found for name in names if (found := [m for m in steps if m.engine == name])), [])
     if not known:
-        return Runtime()
+        return None
     ordered = sorted(known, key=lambda m: m.valid["version"])
-    if number is None:
-        return _read(Runtime, ordered[-1])
+    if number is None or known[0].engine != engine:
+        return ordered[-1]
     inside = [m for m in ordered if m.valid["version"][0] <= number]
-    return _read(Runtime, inside[-1] if inside else ordered[0])
+    return inside[-1] if inside else ordered[0]
+
+
+def _widening(catalog: Catalog, *, other_chip: bool, other_engine: bool) -> Widening:
+    entry = next((m for m in catalog.all(Measurement) if m.operation == "interval"), None)
+    if entry is None:
+        return Widening()
+    found = _read(Widening, entry)
+    return replace(found, gpu=found.gpu if other_chip else 0.0, engine=found.engine if other_engine else 0.0)
 
 
 def version_number(version: str) -> float | None:
@@ -170,7 +206,9 @@ def _quantised(found: dict[tuple[str, str, str, str], Measurement], bf16: Measur
 
 def _by_operation(catalog: Catalog) -> dict[tuple[str, str, str, str], Measurement]:
     entries = catalog.all(Measurement)
-    return {(m.operation, m.weights, m.hardware, m.engine): m for m in entries if m.operation != "step"}
+    return {
+        (m.operation, m.weights, m.hardware, m.engine): m for m in entries if m.operation not in ("step", "interval")
+    }
 
 
 def _read(form: type[F], entry: Measurement) -> F:
