@@ -17,7 +17,8 @@ from planner.errors import InputError
 from planner.problem import Problem, resolve
 from planner.request import Request
 from planner.solve.combinations import all_combinations, with_weights
-from planner.solve.points import all_points, open_search
+from planner.solve.points import open_search
+from planner.solve.pools import all_points
 from planner.solve.scope import affordable, weights_of
 from planner.space import Space, open_space
 

@@ -16,8 +16,8 @@ from planner.errors import InputError
 from planner.problem import Problem
 from planner.solve.combinations import Combinations, all_combinations, with_weights
 from planner.solve.goal import Goal, Limits
-from planner.solve.points import Points, Search, aggregated_points, open_search
-from planner.solve.pools import pool_points
+from planner.solve.points import Points, Search, open_search
+from planner.solve.pools import all_points
 from planner.solve.scope import affordable, conditions_of, weights_of
 from planner.solve.solver import Solution
 from planner.space import Option, Space
@@ -49,9 +49,7 @@ def solve_exhaustively(problem: Problem, space: Space, goal: Goal | None = None)
     goal = goal or Goal(problem.request.objective, problem.request.output_tokens)
     space = affordable(problem, space)
     search = open_search(problem, space)
-    points = aggregated_points(search)
-    split = pool_points(search, None, goal, Limits.of(problem.request), None)
-    points = points if split is None else Points.joined([points, split])
+    points = all_points(search)
     found = all_combinations(problem, space)
     by_weights = [with_weights(problem, space, found, weights) for weights in space.weights]
     owner = weights_of(search, points)

@@ -16,7 +16,7 @@ from planner.cost.candidates import PREFILLED
 from planner.cost.compression import CompressionTable
 from planner.cost.pool import Pool, compressed
 from planner.solve.goal import Goal, Limits
-from planner.solve.points import Points, Search
+from planner.solve.points import Points, Search, aggregated_points
 from planner.space.space import POOL_CHUNK
 
 Ints = NDArray[np.int64]
@@ -62,6 +62,16 @@ def pool_points(
         if len(ways):
             parts.append(_placed(ways, replicas, pool, pool_replicas))
     return Points.joined(parts) if parts else None
+
+
+def all_points(search: Search) -> Points:
+    """Every operating point of a space, aggregated or with two pools."""
+    if not search.units:
+        return aggregated_points(search)
+    goal, nothing = Goal("throughput", 1), Limits()
+    split = pool_points(search, None, goal, nothing, None)
+    points = aggregated_points(search)
+    return points if split is None else Points.joined([points, split])
 
 
 def _gpus(search: Search, unit: int) -> int:
@@ -128,6 +138,8 @@ def _grid(search: Search, units: list[int]) -> Points:
 
 def _everything(search: Search) -> _Halves:
     decode, prefill = _units(search)
+    if not decode:
+        return _Halves({}, {}, {})
     grid = _grid(search, decode)
     ways = {u: grid.take(grid.unit == u) for u in decode}
     return _Halves(ways, {u: np.full(len(w), np.inf) for u, w in ways.items()}, dict.fromkeys(prefill, np.inf))
