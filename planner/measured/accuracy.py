@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from catalog.load import Catalog
+from catalog.load import Catalog, built_in_directory
 from planner.measured.interval import Predicted, batch_half_width, with_interval
-from planner.measured.points import Point, PointError, deployment_of
+from planner.measured.points import Point, PointError, deployment_of, read_points
 from planner.measured.predict import predict_s
+
+BUILT_IN_POINTS = built_in_directory() / "measurements" / "points.csv"
+"""The published points that the catalog's fits rest on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,8 @@ class Accuracy:
 
     judged: tuple[Judged, ...]
     unpriced: tuple[Unpriced, ...]
+    fitted: int
+    """Judged points that the catalog's fits have seen; their errors are no measure of accuracy."""
 
     def by(self, *columns: str) -> dict[tuple[str, ...], Figures]:
         """Figures per value of some columns of the points, in the order of the file."""
@@ -98,7 +103,9 @@ def accuracy(catalog: Catalog, points: Iterable[Point]) -> Accuracy:
             judged.append(judge(catalog, point))
         except PointError as error:
             unpriced.append(Unpriced(point, str(error)))
-    return Accuracy(tuple(judged), tuple(unpriced))
+    seen = {(p.source, p.id, p.value_s) for p in read_points(BUILT_IN_POINTS)}
+    fitted = sum((one.point.source, one.point.id, one.point.value_s) in seen for one in judged)
+    return Accuracy(tuple(judged), tuple(unpriced), fitted)
 
 
 def judge(catalog: Catalog, point: Point) -> Judged:
@@ -123,6 +130,7 @@ def document(report: Accuracy) -> dict[str, Any]:
     """The report as JSON."""
     return {
         **_rounded(Figures.of(report.judged)),
+        "used_in_fit": report.fitted,
         "by_source": {source: _rounded(figures) for (source,), figures in report.by("source").items()},
         "by_metric": {metric: _rounded(figures) for (metric,), figures in report.by("metric").items()},
         "points": [

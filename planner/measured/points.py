@@ -102,12 +102,15 @@ def read_points(path: Path) -> list[Point]:
     CatalogError
         If columns are missing or a row has no positive value; all problems at once.
     """
-    with path.open(encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream)
-        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise CatalogError([f"{path}: no column {', '.join(missing)}; the columns are {', '.join(COLUMNS)}"])
-        rows = list(reader)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            names, rows = reader.fieldnames or (), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CatalogError([f"{path}: can't be read as CSV: {error}; give a CSV file of points"]) from error
+    missing = [name for name in COLUMNS if name not in names]
+    if missing:
+        raise CatalogError([f"{path}: no column {', '.join(missing)}; the columns are {', '.join(COLUMNS)}"])
     problems: list[str] = []
     points = [point for number, row in enumerate(rows, 2) if (point := _point(row, f"{path}:{number}", problems))]
     if problems:
