@@ -27,7 +27,14 @@ class Predicted:
     high_s: float
 
 
-def half_width(machine: Machine, *, in_waves: bool = False, prefill_tokens: float = 0.0, tokens: float = 0.0) -> float:
+def half_width(
+    machine: Machine,
+    *,
+    in_waves: bool = False,
+    over_prefix: bool = False,
+    prefill_tokens: float = 0.0,
+    tokens: float = 0.0,
+) -> float:
     """Half-width of the 80 % interval, in the logarithm.
 
     Parameters
@@ -36,6 +43,8 @@ def half_width(machine: Machine, *, in_waves: bool = False, prefill_tokens: floa
         The GPU with its engine.
     in_waves
         Whether the batch exceeds the KV cache.
+    over_prefix
+        Whether the time is that of prefill chunks over a longer prefix.
     prefill_tokens, tokens
         Longest prompt that is prefilled and longest cache that is attended to [tokens].
     """
@@ -46,6 +55,7 @@ def half_width(machine: Machine, *, in_waves: bool = False, prefill_tokens: floa
         more.gpu,
         more.engine,
         more.waves if in_waves else 0.0,
+        more.prefix if over_prefix else 0.0,
         more.length * math.log2(beyond) / DOUBLINGS,
     )
     return math.sqrt(sum(part * part for part in parts))

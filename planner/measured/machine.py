@@ -75,6 +75,8 @@ class Widening:
     """Batches beyond the KV cache."""
     length: float = 0.0
     """Lengths that nobody measured kernels at."""
+    prefix: float = 0.0
+    """Prefill of a short chunk over a long prefix, which nobody measured."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,8 @@ def decode_step_s(
     for attention in stage.attention:
         gpu = gpu + attention.count * _decode_attention_s(attention, machine, sequences, tokens, left)
     gpu = gpu + _state_s(stage, machine, sequences)
-    time = np.maximum(gpu * run.decode_gpu * left.decode_time, run.launch_layer_s * stage.layers)
+    gpu = np.maximum(gpu * run.decode_gpu, _least_decode_s(stage, machine, sequences, tokens, left)) * left.decode_time
+    time = np.maximum(gpu, run.launch_layer_s * stage.layers)
     ranks = np.log2(stage.shape.tp)
     return np.asarray(time + run.host_s + run.host_rank_s * ranks + run.host_sequence_s * sequences)
 
@@ -87,11 +88,11 @@ def chunk_s(
     pcp = stage.shape.pcp
     logits = sequences if whole_prompt else 0.0
     fixed = _per_size(size, lambda s: _fixed_s(stage, machine, linear, s * sequences / pcp, np.full_like(s, logits)))
-    gpu = fixed * _share_of(stage, left)
+    gpu = fixed * left.prefill_linear
     for attention in stage.attention:
         time = _prefill_attention_s(attention, machine, size, position, left, sequences, pcp)
         gpu = gpu + attention.count * time
-    gpu = gpu * run.prefill_gpu * left.prefill_time
+    gpu = gpu * max(run.prefill_gpu, 1.0) * left.prefill_time
     return np.asarray(np.maximum(gpu, run.launch_layer_s * stage.layers) + run.prefill_host_s)
 
 
@@ -99,8 +100,8 @@ def prefill_s(
     stage: StageOperations,
     machine: Machine,
     linear: Linear,
-    start: float,
-    end: float,
+    start: Floats | float,
+    end: Floats | float,
     size: Floats,
     left: Compressed,
 ) -> Floats:
@@ -109,8 +110,8 @@ def prefill_s(
     The chunks' times are a smooth function of their position, summed by Gauss-Legendre quadrature over
     an interval whose first two moments are those of the positions: exact up to quadratics.
     """
-    tokens = end - start
-    size = np.minimum(size, max(tokens, 1.0))
+    tokens = np.maximum(end - start, 1.0)
+    size = np.minimum(size, tokens)
     whole = np.floor(tokens / size)
     rest = tokens - whole * size
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
@@ -201,18 +202,7 @@ def _experts_s(stage: StageOperations, machine: Machine, linear: Linear, tokens:
 def _decode_attention_s(
     attention: Attention, machine: Machine, sequences: Floats, tokens: Floats | float, left: Compressed
 ) -> Floats:
-    share = left.element_share if attention.compressible else 1.0
-    computed: Floats | float
-    fetched: Floats | float
-    if attention.full and attention.compressible:
-        computed, fetched = left.attended_tokens, left.read_tokens
-    else:
-        kept = tokens if attention.window_tokens is None else np.minimum(tokens, float(attention.window_tokens))
-        computed, fetched = kept, kept * share
-    computed, fetched = computed / attention.stride_tokens, fetched / attention.stride_tokens
-    if attention.cap_entries is not None:
-        computed = np.minimum(computed, attention.cap_entries)
-        fetched = np.minimum(fetched, attention.cap_entries * share)
+    computed, fetched = _decode_entries(attention, tokens, left)
     run = machine.runtime
     reads = run.grouped_reads if attention.query_heads > attention.kv_heads else 1.0
     read = op.decode_attention_s(
@@ -226,6 +216,44 @@ def _decode_attention_s(
     flops = sequences * attention.decode_flops * computed
     least = np.maximum(flops / (machine.prefill.compute * machine.peak.flops_per_s), run.decode_token_s * computed)
     return np.asarray(np.maximum(read, machine.decode.start_s + least))
+
+
+def _decode_entries(
+    attention: Attention, tokens: Floats | float, left: Compressed
+) -> tuple[Floats | float, Floats | float]:
+    """Entries that one query computes with, and that many entries' bytes which it reads."""
+    share = left.element_share if attention.compressible else 1.0
+    computed: Floats | float
+    fetched: Floats | float
+    if attention.full and attention.compressible:
+        computed, fetched = left.attended_tokens, left.read_tokens
+    else:
+        kept = tokens if attention.window_tokens is None else np.minimum(tokens, float(attention.window_tokens))
+        computed, fetched = kept, kept * share
+    computed, fetched = computed / attention.stride_tokens, fetched / attention.stride_tokens
+    if attention.cap_entries is not None:
+        computed = np.minimum(computed, attention.cap_entries)
+        fetched = np.minimum(fetched, attention.cap_entries * share)
+    return computed, fetched
+
+
+def _least_decode_s(
+    stage: StageOperations, machine: Machine, sequences: Floats, tokens: Floats | float, left: Compressed
+) -> Floats:
+    """Bytes of a decode step at the peak of HBM: no fitted factor makes a step faster [s]."""
+    size = 2.0 * stage.bytes_ratio
+    read = sum(p.count * p.inputs * p.outputs * (size if p.quantised else 2.0) for p in stage.products)
+    if stage.head is not None:
+        read += 2.0 * stage.head.inputs * stage.head.outputs
+    moved = read + 2.0 * stage.state_bytes * sequences
+    for group in stage.experts:
+        distinct = (sequences * group.batch_factor) ** machine.runtime.distinct
+        touched = op.touched_experts(group.experts, group.active, distinct) * group.share
+        moved = moved + group.count * touched * group.elements * size
+    for attention in stage.attention:
+        _, fetched = _decode_entries(attention, tokens, left)
+        moved = moved + attention.count * sequences * attention.read_bytes * fetched
+    return np.asarray(moved / machine.peak.hbm_bytes_per_s)
 
 
 def _prefill_attention_s(
@@ -267,11 +295,6 @@ def _pairs(attention: Attention, tokens: Floats) -> Floats:
     inside = np.minimum(tokens, reach)
     beyond = reach / 2.0 if attention.chunked else float(reach)
     return np.asarray((inside * inside / 2.0 + (tokens - inside) * beyond) / attention.stride_tokens)
-
-
-def _share_of(stage: StageOperations, left: Compressed) -> Floats:
-    """Factor of compression on the linear layers of a prefill."""
-    return left.prefill_linear
 
 
 def _state_s(stage: StageOperations, machine: Machine, sequences: Floats) -> Floats:
