@@ -7,8 +7,9 @@ prefill of the whole batch, ``tpot_s`` one decode step, ``e2e_s`` the whole requ
 from __future__ import annotations
 
 import csv
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -176,7 +177,7 @@ def architecture_of(point: Point) -> Architecture:
         If they describe no decoder.
     """
     sizes = {name: _integer(point, name) for name in DIMENSIONS}
-    return _architecture(tuple(sizes.items()), float(point["params_b"] or 0.0))
+    return _architecture(tuple(sizes.items()), _number(point, "params_b"))
 
 
 @lru_cache(maxsize=512)
@@ -212,13 +213,20 @@ def _architecture(sizes: tuple[tuple[str, int], ...], params_b: float) -> Archit
 
 
 def _integer(point: Point, name: str) -> int:
-    try:
-        number = float(point[name])
-    except ValueError as error:
-        raise PointError(f"{name}: {point[name]!r} isn't a number") from error
+    number = _number(point, name)
     if number != int(number) or number < 1:
         raise PointError(f"{name}: {point[name]!r}; give a whole number of at least 1")
     return int(number)
+
+
+def _number(point: Point, name: str) -> float:
+    try:
+        number = float(point[name] or 0.0)
+    except ValueError as error:
+        raise PointError(f"{name}: {point[name]!r} isn't a number") from error
+    if not math.isfinite(number):
+        raise PointError(f"{name}: {point[name]!r}; give a finite number")
+    return number
 
 
 def deployment_of(catalog: Catalog, point: Point) -> tuple[Deployment, Batch]:
@@ -272,9 +280,3 @@ def _capacity(
         per_token = ratio * sum(term.stored_bytes / term.stride_tokens for term in stage.terms)
         room.append(max(free, 0.0) / max(per_token, 1e-9))
     return min(room)
-
-
-def of_sources(points: Iterable[Point], sources: Iterable[str]) -> list[Point]:
-    """The points of some sources."""
-    wanted = set(sources)
-    return [point for point in points if point.source in wanted]
