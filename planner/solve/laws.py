@@ -176,7 +176,9 @@ class Caches:
             whole = self.times.chain("stored-prompt", "storage", prompt)
             share = min(1.0, self.shared / prompt)
             self._prefix = self.writer.quantity("prefix", whole.most_value * share, whole.unit)
-            self.times.be(self._prefix, [(share, whole)])
+            # Sessions store less by it: it must be neither more nor less.
+            self.writer.at_least(self._prefix, [(share, whole)])
+            self.writer.at_most(self._prefix, [(share, whole)])
         return self._prefix
 
     def session(self, stage: StageMemory, stored: Quantity, tokens: float, *, shared: bool) -> tuple[list[Term], float]:

@@ -202,10 +202,11 @@ class Rules:
     def _in_tier(self) -> None:
         """``period >= share of the tier that a session takes * how long it takes it``."""
         share = self.caches.tier_share()
-        unit = 2.0 ** math.ceil(math.log2(share.most_value)) / 2**COARSE_BITS
-        part = self.writer.rounded_up("tier-share~", [(1.0, share)], unit)
-        # Units whose product is a power of two times the period's, so that no coefficient is rounded.
+        # Units whose product is a power of two times the period's, so that no coefficient is rounded; and
+        # no less than a millionth of the period's, so that coefficients stay small.
         length = max(0, math.ceil(math.log2(self.lasting.most_value / self.period.unit)) - COARSE_BITS)
+        unit = 2.0 ** max(math.ceil(math.log2(share.most_value)) - COARSE_BITS, -20 - length)
+        part = self.writer.rounded_up("tier-share~", [(1.0, share)], unit)
         lasting = self.writer.rounded_up("lasting~", [(1.0, self.lasting)], self.period.unit * 2.0**length)
         held = self.writer.product("tier", part, lasting, self.period.most_value)
         ratio = held.unit / self.period.unit
