@@ -89,8 +89,8 @@ def affordable(problem: Problem, space: Space) -> Space:
     )
 
 
-def scope_of(search: Search, points: Points, goal: Goal, limits: Limits) -> Scope:
-    """Bound every point, find a first good plan, and drop what can't be better."""
+def scope_of(search: Search, points: Points, goal: Goal, limits: Limits, *, first: bool = False) -> Scope:
+    """Bound every point, find a first good plan, and drop what can't be better; ``first``: that plan is enough."""
     problem, space = search.problem, search.space
     considered = len(points)
     classes = classes_of(space.options)
@@ -98,6 +98,8 @@ def scope_of(search: Search, points: Points, goal: Goal, limits: Limits) -> Scop
     rows = by_weights(problem, space, classes, found)
     points, bounds = _bounded(search, points, rows, goal, limits)
     incumbent = first_plan(search, points, bounds, goal, limits, found)
+    if first and incumbent is not None:
+        return Scope(search, goal, limits, points, bounds, classes, None, incumbent, considered)
     split = pool_points(search, rows.table, goal, limits, incumbent.value if incumbent else None)
     if split is not None:
         considered += len(split)

@@ -89,7 +89,7 @@ def solve(problem: Problem, space: Space, goal: Goal | None = None, settings: Se
     points = aggregated_points(search)
     if not len(points):
         return Solution("infeasible", search, None, (), None, None, None, 0, 0)
-    scope = scope_of(search, points, goal, Limits.of(problem.request))
+    scope = scope_of(search, points, goal, Limits.of(problem.request), first=settings.first)
     if not len(scope.points):
         return Solution("infeasible", search, None, (), None, None, None, scope.considered, 0)
     if settings.first and scope.incumbent is not None:
