@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.schema import Engine
+from planner.cost.compression import CompressionTable
 from planner.cost.quality import LogLoss
 from planner.problem import Problem
 from planner.solve.bounds import Bounds, by_class, by_weights
@@ -169,6 +170,11 @@ def first_plan(
         if good and start >= 2 * TRIED_POINTS:
             break
         good = _best(good + trial.of(order[start : start + TRIED_POINTS], tried))
+    if not good:
+        # Extreme combinations of many techniques may run on no engine; one or two seldom clash.
+        plain = tuple(options[0] for options in search.space.options.values())
+        few = filtered(search.problem, search.space, neighbours(search.space, plain))
+        good = trial.of(order[:TRIED_POINTS], few)
     promising = np.argsort(bounds, kind="stable")[:MOST_TRIED]
     for _ in range(MOST_ROUNDS):
         if not good:
@@ -260,21 +266,29 @@ class _Trial:
         joined = Combinations.joined(tables)
         column, owner, loss = np.concatenate(columns), np.concatenate(owners), np.concatenate(losses)
         trial = self.points.take(owner)
-        priced = self.search.price(trial, joined.table(space), column, can_throttle(self.search, trial))
-        value = np.where(self.limits.hold(priced), self.goal.value(priced, loss), np.inf)
+        table, throttled = joined.table(space), can_throttle(self.search, trial)
+        value = self._value(trial, table, column, throttled, loss)
         good: list[Incumbent] = []
         for row in np.argsort(value, kind="stable")[:MOST_CHECKED]:
             if not np.isfinite(value[row]) or len(good) >= KEPT_COMBINATIONS:
                 break
             options = joined.chosen(space, int(column[row]))
-            if possible(self.search, trial, int(row), options):
-                good.append(Incumbent(float(value[row]), int(owner[row]), options))
+            engines = engines_of(self.search, trial, int(row), options)
+            reached = float(value[row])
+            if engines and throttled[row] and not engines[0].long_prefill_throttle:
+                # None of the engines that run these options yields to short prefills.
+                one = np.array([row])
+                reached = float(
+                    self._value(trial.take(one), table, column[one], np.zeros(1, dtype=np.bool_), loss[one])[0]
+                )
+            if engines and np.isfinite(reached):
+                good.append(Incumbent(reached, int(owner[row]), options))
         return good
 
-
-def possible(search: Search, points: Points, row: int, options: tuple[Option, ...]) -> bool:
-    """Whether an engine runs a point with these options, and nothing in the decision forbids them."""
-    return bool(engines_of(search, points, row, options))
+    def _value(self, points: Points, table: CompressionTable, column: Ints, throttled: Bools, loss: Floats) -> Floats:
+        """The goal's value, infinite where a limit is broken."""
+        priced = self.search.price(points, table, column, throttled)
+        return np.where(self.limits.hold(priced), self.goal.value(priced, loss), np.inf)
 
 
 def engines_of(search: Search, points: Points, row: int, options: tuple[Option, ...]) -> tuple[Engine, ...]:

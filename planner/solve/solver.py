@@ -144,7 +144,8 @@ class _Run:
         if status == "INFEASIBLE":
             # A false proof of infeasibility has been seen; another path through the solver must agree.
             solver = self._solver()
-            solver.parameters.cp_model_presolve = False
+            solver.parameters.random_seed = self.settings.seed + 1
+            solver.parameters.linearization_level = 2
             status = solver.status_name(solver.solve(self.decisions.model))
         if status == "INFEASIBLE":
             known = self.scope.incumbent
@@ -156,6 +157,8 @@ class _Run:
             return Solution(
                 "optimal", self.search, row, known.options, engine, known.value, known.value, considered, left
             )
+        if status not in ("OPTIMAL", "FEASIBLE") and self.scope.incumbent is not None:
+            return self._known(considered, left)
         if status not in ("OPTIMAL", "FEASIBLE"):
             return Solution("unknown", self.search, None, (), None, None, None, considered, left)
         value, bound = round(solver.objective_value), math.floor(solver.best_objective_bound)
@@ -176,6 +179,16 @@ class _Run:
             left,
         )
 
+    def _known(self, considered: int, left: int) -> Solution:
+        """Time ran out: the plan that the search started from, with the bound that it started from."""
+        known = self.scope.incumbent
+        if known is None:
+            raise ValueError("no plan is known")
+        row = self.scope.points.take(np.array([known.point]))
+        engine = engines_of(self.search, row, 0, known.options)[0].id
+        bound = min(float(self.scope.bounds.min()), known.value)
+        return Solution("feasible", self.search, row, known.options, engine, known.value, bound, considered, left)
+
     def _real(self, value: int) -> float:
         """An objective of the model in the goal's own unit."""
         seconds = value * self.rules.objective.unit
@@ -190,8 +203,9 @@ class _Run:
         solver.parameters.max_time_in_seconds = self.settings.time_limit_s
         solver.parameters.num_workers = self.settings.workers
         solver.parameters.random_seed = self.settings.seed
-        # Probing in ortools 9.15 proves some feasible models infeasible (docs/adr/0004).
-        solver.parameters.cp_model_probing_level = 0
+        # Presolve of ortools 9.15 proves some feasible models infeasible and stops at plans that aren't the
+        # best (docs/adr/0004); tests/property/test_solver_oracle.py has requests that show it.
+        solver.parameters.cp_model_presolve = False
         solver.parameters.stop_after_first_solution = self.settings.first
         return solver
 
