@@ -25,6 +25,7 @@ from planner.measured.times import StepTimes
 from tests.cost_models import CONFIGS, model
 
 ROUND = 1 - 1e-9
+ONE, BF16 = Shape(), WeightFormat()
 ENGINES = ["vllm", "sglang", "tensorrt-llm", "gpt-fast"]
 GPUS = ["a100-sxm-80gb", "h100-sxm-80gb", "l40s"]
 
@@ -40,7 +41,7 @@ def report() -> Accuracy:
     return accuracy(open_catalog(), read_points(BUILT_IN_POINTS))
 
 
-def times(kind: str = "gqa", shape: Shape = Shape(), weights: WeightFormat = WeightFormat(), **of: str) -> StepTimes:
+def times(kind: str = "gqa", shape: Shape = ONE, weights: WeightFormat = BF16, **of: str) -> StepTimes:
     return StepTimes.of(model(kind), shape, weights, rates(**of))
 
 
