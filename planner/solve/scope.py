@@ -170,11 +170,6 @@ def first_plan(
         if good and start >= 2 * TRIED_POINTS:
             break
         good = _best(good + trial.of(order[start : start + TRIED_POINTS], tried))
-    if not good:
-        # Extreme combinations of many techniques may run on no engine; one or two seldom clash.
-        plain = tuple(options[0] for options in search.space.options.values())
-        few = filtered(search.problem, search.space, neighbours(search.space, plain))
-        good = trial.of(order[:TRIED_POINTS], few)
     promising = np.argsort(bounds, kind="stable")[:MOST_TRIED]
     for _ in range(MOST_ROUNDS):
         if not good:
