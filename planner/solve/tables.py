@@ -123,7 +123,9 @@ class UnitTable:
             one = replace(self.pool.replica, stages=(stage,))
             stateless = replace(self.pool.replica, stages=(replace(stage, state_bytes=0.0),))
             found.append(self._piece(replace(self.pool, replica=one, rate=bytes_only), micro))
-            found.append(self._piece(replace(self.pool, replica=stateless, rate=compute_only), micro))
+            computed = self._piece(replace(self.pool, replica=stateless, rate=compute_only), micro)
+            # Without overlap the slower of attending and reading counts: this piece is the one that attends.
+            found.append(replace(computed, read_s=0.0, narrow_s=0.0))
         return tuple(dict.fromkeys(found))
 
     def _piece(self, pool: Pool, micro: int) -> Piece:
