@@ -1,0 +1,207 @@
+"""Which limits clash, and the cheapest change of each one that makes a plan possible."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from planner.evaluate import evaluate
+from planner.explain.asking import Asker, smallest
+from planner.explain.clusters import Sizes, sizes_of
+from planner.explain.limits import TIMES, Limit, deployable, limits_of, milliseconds_text, without
+from planner.plan import Infeasible, Relaxation
+from planner.problem import Problem
+from planner.request import Request
+from planner.solve.decision import decision_of
+from planner.solve.goal import Goal
+from planner.solve.points import Points
+from planner.solve.solver import Settings, Solution, engines_of
+from planner.space import Space
+
+MOST_CONFLICTS = 3
+MOST_GPUS = 1024
+"""The largest cluster that is tried; what it can't do counts as no matter of GPUs."""
+SOME_MORE = 16
+"""So many times the request's GPUs are tried before `MOST_GPUS`."""
+UNDECIDED = "not decided in the time; give --time-limit more"
+
+
+def explain_infeasible(problem: Problem, space: Space, settings: Settings) -> Infeasible:
+    """Say which limits clash, and what the smallest sufficient change of each one alone is.
+
+    Parameters
+    ----------
+    problem
+        A request without a plan.
+    space
+        Of that request: what is tried beyond it is named where it would help.
+    settings
+        How the solver runs; the time limit holds for the explanation as a whole.
+
+    Returns
+    -------
+    Infeasible
+        Every conflict is impossible when all other limits are lifted, and possible without any one of
+        its members. Every relaxation is possible with all other limits kept, and one printed unit less
+        isn't; a note says so where time didn't allow to prove either.
+    """
+    return _Explanation(problem, space, settings).infeasible()
+
+
+class _Explanation:
+    """One request, its limits, and what is known about lifting them."""
+
+    def __init__(self, problem: Problem, space: Space, settings: Settings) -> None:
+        self.problem, self.space = problem, space
+        self.asker = Asker(problem, settings)
+        self.sizes = sizes_of(problem)
+        self.gpus = Limit("gpus", "--gpus", problem.request.gpus, self._unlimited_gpus(self.sizes))
+        self.limits = [*limits_of(self.asker.request), self.gpus]
+        self.first = self._core(self.limits)
+        self.others = {limit.field: self._core_without(limit) for limit in self.first}
+
+    @staticmethod
+    def _unlimited_gpus(sizes: Sizes | None) -> dict[str, Any]:
+        """So many that only what no replica can do stays impossible; further replicas serve any number of users.
+
+        Nothing for a cluster file: it stays part of every clash.
+        """
+        if sizes is None:
+            return {}
+        return {"gpus": sizes.text(max(MOST_GPUS // sizes.gpus_each, sizes.count)), "users": None}
+
+    def infeasible(self) -> Infeasible:
+        """The whole answer."""
+        cores = [self.first]
+        cores += [core for field, core in self.others.items() if core and field != "gpus"]
+        found: list[tuple[str, ...]] = []
+        for core in cores:
+            texts = tuple(limit.text for limit in core)
+            if texts not in found and self._is_minimal(core):
+                found.append(texts)
+        limits = [*self.limits[:-1], *filter(None, [deployable(self.asker.request)]), self.gpus]
+        return Infeasible(
+            conflicts=tuple(found[:MOST_CONFLICTS]), relaxations=tuple(self._relaxation(limit) for limit in limits)
+        )
+
+    # ------------------------------------------------------------- conflicts
+
+    def _possible(self, kept: Sequence[Limit]) -> bool | None:
+        """Whether a plan keeps these limits, with all others lifted."""
+        lifted = [limit for limit in self.limits if limit not in kept]
+        request = without(self.asker.request, lifted)
+        if self.gpus in lifted and self.sizes is not None:
+            # What some more GPUs can do needn't be asked of a great many.
+            some = self.sizes.text(self.sizes.count * SOME_MORE)
+            if self.asker.feasible(request.model_copy(update={"gpus": some})):
+                return True
+        return self.asker.feasible(request)
+
+    def _core(self, kept: Sequence[Limit]) -> list[Limit]:
+        """Limits of a clash that all are needed for it: what can be lifted without making a plan possible, is."""
+        core = list(kept)
+        for limit in kept:
+            fewer = [other for other in core if other is not limit]
+            if limit.lifted and self._possible(fewer) is False:
+                core = fewer
+        return core
+
+    def _core_without(self, limit: Limit) -> list[Limit] | None:
+        """Another clash, that this limit has no part in; None where lifting it makes a plan possible."""
+        rest = [other for other in self.limits if other is not limit]
+        return self._core(rest) if limit.lifted and self._possible(rest) is False else None
+
+    def _is_minimal(self, core: Sequence[Limit]) -> bool:
+        """Whether a clash is proved, and a plan known without each of its members."""
+        fewer = [[other for other in core if other is not limit] for limit in core if limit.lifted]
+        return self._possible(core) is False and all(self._possible(rest) for rest in fewer)
+
+    # ------------------------------------------------------------- relaxations
+
+    def _relaxation(self, limit: Limit) -> Relaxation:
+        if limit.field == "techniques" and limit not in self.limits:
+            return self._other_choice(limit)
+        clash = self.others.get(limit.field, self.first)
+        if clash:
+            return limit.row(None, self._not_alone(limit, clash))
+        if limit is self.gpus:
+            return self._more_gpus(limit)
+        if limit.field in TIMES:
+            goal = Goal(TIMES[limit.field], self.asker.request.output_tokens)  # type: ignore[arg-type]
+            return self._number(limit, goal, 1e-3, milliseconds_text, 10**12)
+        if limit.field == "max_quality_loss":
+            goal = Goal("quality", self.asker.request.output_tokens)
+            return self._number(limit, goal, 1e-3, lambda tenths: f"{tenths / 10:g}%", 999)
+        if limit.field == "users":
+            return self._fewer_users(limit)
+        return self._other_choice(limit)
+
+    def _not_alone(self, limit: Limit, clash: Sequence[Limit]) -> str:
+        texts = " and ".join(other.text for other in clash)
+        if limit is self.gpus:
+            return f"{self.gpus.lifted.get('gpus', 'more GPUs')} can't either: {texts} can't hold"
+        return f"alone it can't: {texts} can't hold anyway"
+
+    def _with(self, field: str, value: object) -> Request:
+        return self.asker.request.model_copy(update={field: value})
+
+    def _number(self, limit: Limit, goal: Goal, unit: float, text: Callable[[int], str], most: int) -> Relaxation:
+        """The smallest number of units that makes a plan possible, from the smallest value that any plan reaches."""
+        best = self.asker.plan(without(self.asker.request, [limit]), goal)
+        now = getattr(self.asker.request, limit.field)
+        low = math.floor(now / unit * (1.0 + 1e-12))
+        reached = best.value if best is not None and best.value is not None else now
+        found = smallest(
+            lambda count: self.asker.feasible(self._with(limit.field, count / round(1.0 / unit))),
+            *(low, most, math.ceil(reached / unit * (1.0 - 1e-9))),
+        )
+        if found is None:
+            return limit.row(None, UNDECIDED)
+        return limit.row(text(found[0]), None if found[1] else "less may do: " + UNDECIDED)
+
+    def _fewer_users(self, limit: Limit) -> Relaxation:
+        wanted = self.asker.request.users or 1
+        request = without(self.asker.request, [limit])
+        best = self.asker.plan(request, Goal("throughput", request.output_tokens))
+        served = 0.0
+        if best is not None and best.points is not None:
+            served = evaluate(self.problem, decision_of(best)).metrics.users
+        # Counted down from what was wanted, so that the smallest step down is the most users.
+        found = smallest(
+            lambda step: self.asker.feasible(self._with("users", wanted - step)), 0, wanted - 1, wanted - int(served)
+        )
+        if found is None:
+            return limit.row(None, "not even one user at a time is served within the other limits")
+        return limit.row(str(wanted - found[0]), None if found[1] else "more may do: " + UNDECIDED)
+
+    def _more_gpus(self, limit: Limit) -> Relaxation:
+        sizes = self.sizes
+        if sizes is None:
+            return limit.row(None, "edit the cluster file: more nodes, or a larger GPU")
+        most = max(MOST_GPUS // sizes.gpus_each, sizes.count)
+        found = smallest(
+            lambda count: self.asker.feasible(self._with("gpus", sizes.text(count))), sizes.count, most, sizes.count + 1
+        )
+        if found is None:
+            return limit.row(None, f"{most} {sizes.unit} aren't enough, or it wasn't decided in the time")
+        return limit.row(sizes.text(found[0]), None if found[1] else "fewer may do: " + UNDECIDED)
+
+    def _other_choice(self, limit: Limit) -> Relaxation:
+        """Techniques, engines or weights that the request leaves out, with what of them it would take."""
+        (wanted,) = limit.lifted.values()
+        found = self.asker.plan(without(self.asker.request, [limit]))
+        if found is None or found.status == "unknown":
+            return limit.row(None, UNDECIDED)
+        if found.points is None:
+            return limit.row(None, f"{limit.option} {wanted} can't repair it alone")
+        return limit.row(str(wanted), self._taken(limit, found, found.points))
+
+    def _taken(self, limit: Limit, found: Solution, points: Points) -> str:
+        if limit.field == "techniques":
+            names = {option.id for options in self.space.options.values() for option in options}
+            new = sorted(option.id for option in found.options if option.id not in names)
+            return f"for example with {', '.join(new)}"
+        if limit.field == "weights":
+            return f"for example {found.search.space.weights[found.search.units[int(points.unit[0])].weights].id}"
+        return f"for example {engines_of(found.search, points, 0, found.options)[0].id}"
