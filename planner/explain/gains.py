@@ -93,10 +93,11 @@ def binding_gains(
             continue
         if found.value is None:
             continue
-        better = (
-            now / found.value if problem.request.objective == "throughput" else 2.0 - found.value / (now or math.inf)
-        )
-        rows.append(Gain(constraint, change, max(better - 1.0, 0.0), found.status == "optimal"))
+        if problem.request.objective == "throughput":
+            share = now / found.value - 1.0
+        else:
+            share = 1.0 - found.value / now if now else 0.0
+        rows.append(Gain(constraint, change, max(share, 0.0), found.status == "optimal"))
     return rows
 
 
