@@ -289,7 +289,7 @@ def takes_request(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-@app.command("make", hidden=True)
+@app.command("make")
 @takes_request
 def make(
     context: typer.Context,
@@ -306,7 +306,7 @@ def make(
     ] = True,
     catalog: CatalogDirs = None,
 ) -> None:
-    """Choose the best deployment, prove it, and explain it."""
+    """Choose the best deployment, prove it, and explain it. The verb may be left out."""
     from planner.errors import InputError
     from planner.pipeline import OutOfTimeError, make_plan, planned
     from planner.request import read_request

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from catalog.units import format_bytes, format_seconds, format_tokens
 from planner.plan import DIMENSIONS, Choice, Constraint, Decision, Document, HbmBytes, Metrics, Parallel
+from planner.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 BAR = 40
 """Characters of the HBM bar."""
+TIGHT = 1e-9
+"""Relative: a limit that is broken by less is kept."""
 BOUNDS = {
     "gpu": "the GPUs' time",
     "hbm": "HBM: sessions that wait between rounds",
@@ -31,7 +34,9 @@ BOUNDS = {
 
 def print_plan(document: Document) -> None:
     """Print a document; without colours where nobody looks."""
-    Console(highlight=False).print(Group(*_parts(document)))
+    console = Console(highlight=False)
+    for part in _parts(document):
+        console.print(part)
 
 
 def _parts(document: Document) -> Iterable[RenderableType]:
@@ -40,30 +45,56 @@ def _parts(document: Document) -> Iterable[RenderableType]:
     else:
         decision, metrics = document.decision, document.metrics
         yield Text(headline(document), style="bold")
-        yield _decision(decision)
-        yield _metrics(document, metrics)
-        yield _times(document, metrics)
-        yield _hbm(metrics.hbm_bytes_per_gpu)
-        yield _constraints(document.constraints)
+        for part in (
+            _decision(decision),
+            _metrics(document, metrics),
+            _times(document, metrics),
+            _hbm(metrics.hbm_bytes_per_gpu),
+            _constraints(document.constraints),
+        ):
+            yield Text("")
+            yield part
+        yield Text("")
         yield from _quality(document, metrics)
         yield from _money(metrics)
         yield from _proof(document)
+    yield Text("")
     yield from _notes(document)
 
 
 def headline(document: Document) -> str:
     """The plan in one sentence."""
-    decision, metrics, request = document.decision, document.metrics, document.request
+    decision, metrics = document.decision, document.metrics
     if decision is None or metrics is None:
         return "no plan"
     chosen = [c.point or c.technique for c in _choices(decision) if c.technique != "none"]
     cache = f"KV with {' and '.join(chosen)}" if chosen else "uncompressed KV"
     verb = "Deploy" if document.status != "evaluated" else "Priced:"
+    engine = "any engine" if decision.engine == "any" else decision.engine
+    broken = [row.name for row in document.constraints if _broken(row)]
     return (
-        f"{verb} {request['model']} at {format_tokens(int(request['ctx']))} on {request['gpus']}: {decision.engine}, "
-        f"{decision.weights} weights, {cache}; {metrics.interactions_per_hour:,.4g} interactions/h, "
-        f"{metrics.users:,.3g} users"
+        f"{verb} {_asked(document)}: {engine}, {decision.weights} weights, {cache}; "
+        f"{_number(metrics.interactions_per_hour)} interactions/h, {_number(metrics.users)} users"
+        + (f". BREAKS {', '.join(broken)}" if broken else "")
     )
+
+
+def _asked(document: Document) -> str:
+    request = document.request
+    return f"{request['model']} at {format_tokens(int(request['ctx']))} on {request['gpus']}"
+
+
+def _number(value: float) -> str:
+    """Three digits or more, never an exponent.
+
+    >>> _number(2150.4), _number(45.571), _number(0.0116)
+    ('2,150', '45.6', '0.0116')
+    """
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _broken(row: Constraint) -> bool:
+    return row.slack < -TIGHT * max(abs(row.limit), 1e-12)
 
 
 def _choices(decision: Decision) -> list[Choice]:
@@ -94,14 +125,19 @@ def _decision(decision: Decision) -> Table:
         rows.append(("prefill pool", _parallel(decision.pools.prefill.parallel)))
         rows.append(("decode pool", _parallel(decision.pools.decode.parallel)))
         batch = decision.pools.decode.batch
-    chunk = format_tokens(batch.prefill_chunk_tokens) if batch.prefill_chunk_tokens else "whole prompts"
-    rows.append(("batch", f"{batch.decode_sequences} decoding per replica; prefill in chunks of {chunk}"))
+    size = batch.prefill_chunk_tokens
+    prefill = f"prefill in chunks of {size} tokens" if size else "prompts in one piece"
+    rows.append(("batch", f"{batch.decode_sequences} decoding per replica; {prefill}"))
     if batch.resident_sessions == 1:
         rows.append(("", "one session at a time"))
     if batch.prefill_throttled:
         rows.append(("", "long prefills yield to questions"))
-    tier = f" to {decision.offload.tier}" if decision.offload.tier else ""
-    rows += [("serving", decision.serving), ("between rounds", f"{decision.offload.policy}{tier}")]
+    caches = {
+        "none": "caches stay in HBM",
+        "recompute": "caches are dropped and recomputed",
+        "swap": f"caches are swapped to {decision.offload.tier}",
+    }
+    rows += [("serving", decision.serving), ("between rounds", caches[decision.offload.policy])]
     return _rows("Decision", rows)
 
 
@@ -128,13 +164,13 @@ def _times(document: Document, metrics: Metrics) -> Table:
     mean = "-" if metrics.tpot_mean_s is None else format_seconds(metrics.tpot_mean_s)
     warm = "-" if metrics.ttft_warm_s is None else format_seconds(metrics.ttft_warm_s)
     rows = [
-        ("interactions/h", f"{metrics.interactions_per_hour:,.5g}, bound by {BOUNDS.get(bound, bound)}"),
-        ("users", f"{metrics.users:,.4g}; {metrics.sessions_per_hour:,.4g} sessions/h"),
+        ("interactions/h", f"{_number(metrics.interactions_per_hour)}, limited by {BOUNDS.get(bound, bound)}"),
+        ("users", f"{_number(metrics.users)}; {_number(metrics.sessions_per_hour)} sessions/h"),
         ("TTFT", f"{format_seconds(metrics.ttft_cold_s)} for a new session, {warm} for a later question"),
         ("TPOT", f"worst {format_seconds(metrics.tpot_s)}, quiet {format_seconds(metrics.step_s)}, mean {mean}"),
-        ("", "worst: a step that carries another session's prefill chunk; --max-latency limits it"),
+        ("", "--max-latency limits the worst: a step with a foreign prefill chunk in it"),
         ("GPUs", f"{metrics.gpus_used} used, {metrics.gpus_idle} idle"),
-        ("KV per session", f"{format_bytes(metrics.kv_bytes_per_session)} (x {metrics.kv_ratio:.3g})"),
+        ("KV per session", f"{format_bytes(metrics.kv_bytes_per_session)}, {metrics.kv_ratio:.3g} x uncompressed"),
     ]
     return _rows("Service", rows)
 
@@ -144,17 +180,19 @@ def _hbm(hbm: HbmBytes) -> Text:
         ("W", "weights", hbm.weights),
         ("K", "KV", hbm.kv),
         ("a", "workspace", hbm.workspace),
-        ("o", "engine", hbm.overhead),
+        ("o", "overhead", hbm.overhead),
     )
     bar, legend, used = "", [], 0.0
     for letter, name, size in parts:
         used += size
         bar += letter * (round(BAR * used / hbm.limit) - len(bar))
         legend.append(f"{letter} {name} {format_bytes(size)}")
-    fits = used <= hbm.limit * (1.0 + 1e-9)
-    rest = f"free {format_bytes(hbm.limit - used)}" if fits else f"OVER by {format_bytes(used - hbm.limit)}"
+    over = used - hbm.limit
+    fits = over <= TIGHT * hbm.limit
+    legend.append(f". free {format_bytes(max(0.0, -over))}" if fits else f"> OVER by {format_bytes(over)}")
     shown = bar[:BAR].ljust(BAR, ".") + ("" if fits else ">")
-    return Text(f"HBM per GPU  [{shown}] of {format_bytes(hbm.limit)}\n             {', '.join(legend)}, {rest}")
+    told = f"  {', '.join(legend[:3])}\n  {', '.join(legend[3:])}"
+    return Text.assemble(("HBM per GPU", "bold"), f"  [{shown}] of {format_bytes(hbm.limit)}\n{told}")
 
 
 def _constraints(rows: tuple[Constraint, ...]) -> Table:
@@ -162,7 +200,7 @@ def _constraints(rows: tuple[Constraint, ...]) -> Table:
     for name in ("limit", "allows", "takes", "slack", ""):
         table.add_column(name)
     for row in rows:
-        said = "BROKEN" if row.slack < -1e-9 * max(abs(row.limit), 1e-12) else "binds" if row.binding else ""
+        said = "BROKEN" if _broken(row) else "binds" if row.binding else ""
         shown = [_amount(row.name, value) for value in (row.limit, row.value, row.slack)]
         table.add_row(row.name, *shown, said)
     return table
@@ -181,8 +219,9 @@ def _amount(name: str, value: float) -> str:
 def _quality(document: Document, metrics: Metrics) -> Iterable[RenderableType]:
     confidence = float(document.request.get("confidence", 0.8))
     yield Text(
-        f"Quality: {metrics.quality_loss_mean:.2%} loss expected, at most {metrics.quality_loss_at_confidence:.2%} with "
-        f"{confidence:.0%} confidence (priors of task {document.request.get('task', 'mixed')})"
+        f"Quality: {metrics.quality_loss_mean:.2%} loss expected, at most "
+        f"{metrics.quality_loss_at_confidence:.2%} with {confidence:.0%} confidence "
+        f"(priors of task {document.request.get('task', 'mixed')})"
     )
     if metrics.window_loss_mean > 0:
         yield Text(
@@ -192,15 +231,17 @@ def _quality(document: Document, metrics: Metrics) -> Iterable[RenderableType]:
 
 
 def _money(metrics: Metrics) -> Iterable[RenderableType]:
-    if metrics.usd_per_interaction is None or metrics.usd_per_hour is None:
+    if metrics.usd_per_hour is None:
         yield Text("Cost: no price of this GPU in the catalog; give --usd-per-gpu-hour")
         return
-    tokens = metrics.usd_per_million_output_tokens
-    parity = "" if metrics.cost_ratio_vs_4k is None else f"; {metrics.cost_ratio_vs_4k:,.3g} times that of 4K tokens"
-    per_tokens = "" if tokens is None else f", {tokens:,.4g} USD per million output tokens"
-    yield Text(
-        f"Cost: {metrics.usd_per_hour:,.4g} USD/h, {metrics.usd_per_interaction:,.3g} USD per interaction{per_tokens}{parity}"
-    )
+    told = [f"{_number(metrics.usd_per_hour)} USD/h"]
+    if metrics.usd_per_interaction is not None:
+        told.append(f"{metrics.usd_per_interaction:,.3g} USD per interaction")
+    if metrics.usd_per_million_output_tokens is not None:
+        told.append(f"{_number(metrics.usd_per_million_output_tokens)} USD per million output tokens")
+    yield Text(f"Cost: {', '.join(told)}")
+    if metrics.cost_ratio_vs_4k is not None:
+        yield Text(f"Parity: an interaction costs {_number(metrics.cost_ratio_vs_4k)} times one at 4K, planned as well")
 
 
 def _proof(document: Document) -> Iterable[RenderableType]:
@@ -209,32 +250,55 @@ def _proof(document: Document) -> Iterable[RenderableType]:
         kind = (
             "proved optimal" if document.status == "optimal" else f"best so far, at most {goal.gap:.2%} from the best"
         )
-        yield Text(f"Proof: {goal.name} {goal.value:,.6g}, {kind} (bound {goal.bound:,.6g}), verified in floats")
+        solver = document.provenance.solver
+        yield Text(
+            f"Proof: {goal.name} {goal.value:,.6g} {kind}, bound {goal.bound:,.6g} ({solver}); verified in floats"
+        )
 
 
 def _infeasible(document: Document) -> Iterable[RenderableType]:
-    yield Text("No plan: these limits can't hold together.", style="bold")
+    yield Text(f"No plan for {_asked(document)}", style="bold")
     if document.infeasible is None:
         return
     for clash in document.infeasible.conflicts:
-        yield Text(f"  clash: {' with '.join(clash)}")
-    table = Table(title="What alone would repair it", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for name in ("limit", "now", "needed", ""):
-        table.add_column(name)
+        together = "these can't hold together: " if len(clash) > 1 else "this can't hold: "
+        yield Text(f"  {together}{', '.join(clash)}")
+    yield Text("")
+    table = Table(
+        title="What repairs it alone", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
+    )
+    table.add_column("limit", no_wrap=True)
+    table.add_column("now", no_wrap=True)
+    table.add_column("needed")
     for row in document.infeasible.relaxations:
-        table.add_row(row.limit, row.from_, row.to or "can't alone", row.note or "")
+        note = f" ({row.note})" if row.note else ""
+        table.add_row(row.limit, row.from_, f"{row.to or 'nothing is enough'}{note}")
     yield table
 
 
+def _defaults(request: dict[str, Any]) -> str:
+    """The options that have the value that they have when nobody gives them."""
+    told = []
+    for name, field in Request.model_fields.items():
+        if not field.is_required() and field.default is not None and request.get(name) == field.default:
+            told.append(f"--{name.replace('_', '-')} {_option(name, field.default)}")
+    return ", ".join(told)
+
+
+def _option(name: str, value: Any) -> str:
+    if name == "think_time":
+        return format_seconds(value).replace(" ", "")
+    return f"{value * 100:g}%" if name == "max_quality_loss" else str(value)
+
+
 def _notes(document: Document) -> Iterable[RenderableType]:
-    for warning in document.provenance.warnings:
+    provenance = document.provenance
+    for warning in provenance.warnings:
         yield Text(f"Warning: {warning}", style="bold")
-    for text in document.provenance.assumptions:
+    for text in provenance.assumptions:
         yield Text(f"Assumed: {text}")
-    kinds = Counter(source.provenance for source in document.provenance.sources)
-    told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    solver = f", solver {document.provenance.solver}" if document.provenance.solver else ""
-    yield Text(
-        f"Facts: {told or 'none'}; catalog {document.provenance.catalog_hash}, {document.provenance.efficiency}{solver}"
-    )
+    yield Text(f"Defaults: {_defaults(document.request)}")
+    kinds = Counter(source.provenance for source in provenance.sources)
+    told = ", ".join(f"{kinds[kind]} {kind}" for kind in ("found", "secondary", "derived", "recalled") if kinds[kind])
+    yield Text(f"Sources: {told or 'none'}; catalog {provenance.catalog_hash}, efficiency {provenance.efficiency}")
     yield Text("Latencies exclude queueing; speculative decoding isn't priced.")

@@ -1,140 +1,127 @@
-"""The promise: one command answers what to deploy, proves it, checks it, or explains why nothing can be."""
+"""`plan`: the document keeps its published contract, and the terminal says what a reader needs."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
-import cli
+import planner.pipeline
+from planner.plan import Document, Infeasible, Relaxation
 
-SCHEMA = Path(__file__).parents[2] / "planner" / "schema" / "plan.json"
-SMALL = ("--model", "llama-3.1-8b", "--ctx", "32K", "--gpus", "1xA100", "--efficiency", "peak")
+Plan = Callable[..., Any]
 
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = cli.main(list(arguments))
-    said = capsys.readouterr()
-    return code, said.out, said.err
+SCHEMA = json.loads((Path(planner.pipeline.__file__).parent / "schema" / "plan.json").read_text(encoding="utf-8"))
+ASKED = ("--ctx", "50K", "--gpus", "1xA100", "--model", "llama-3.1-8b", "--efficiency", "peak")
 
 
-def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    code, out, err = run(capsys, *arguments, "--format", "json")
-    assert code == 0, err
-    document: dict[str, Any] = json.loads(out)
-    jsonschema.validate(document, json.loads(SCHEMA.read_text()))
-    return document
+def strict(text: str) -> Any:
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} isn't JSON"))
 
 
-def test_a_plan_is_proved_and_keeps_every_limit(capsys: pytest.CaptureFixture[str]) -> None:
-    plan = planned(capsys, "--ctx", "1M", "--gpus", "8xA100", "--max-latency", "200ms")
-    assert plan["status"] == "optimal"
-    assert plan["objective"]["gap"] == pytest.approx(0.0, abs=1e-9)
-    assert plan["metrics"]["tpot_s"] <= 0.2
-    assert all(row["slack"] >= -1e-9 * abs(row["limit"]) for row in plan["constraints"])
-    assert plan["request"]["model"] == "qwen2.5-14b-1m"
-    assert plan["metrics"]["gpus_used"] <= 8
-    assert plan["metrics"]["cost_ratio_vs_4k"] > 10
-    used = plan["metrics"]["hbm_bytes_per_gpu"]
-    assert sum(used[part] for part in ("weights", "kv", "workspace", "overhead")) <= used["limit"]
-
-
-def test_the_oracle_prints_the_same_plan_document(capsys: pytest.CaptureFixture[str]) -> None:
-    solved = planned(capsys, *SMALL)
-    priced = planned(capsys, *SMALL, "--solver", "exhaustive")
-    assert solved["objective"]["value"] == pytest.approx(priced["objective"]["value"], rel=1e-3)
-    assert solved.keys() == priced.keys()
-
-
-def test_the_table_names_what_a_reader_needs(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, *SMALL, "--no-gains")
-    assert code == 0
-    wanted = (
-        "Decision",
-        "Four metrics",
-        "HBM per GPU",
-        "Limits",
-        "Quality:",
-        "Cost:",
-        "proved optimal",
-        "worst",
-        "Assumed:",
+def test_the_published_schema_is_current() -> None:
+    written = {name: value for name, value in SCHEMA.items() if name not in ("$schema", "$id")}
+    assert written == Document.model_json_schema(by_alias=True, mode="serialization"), (
+        "write planner/schema/plan.json again, and raise SCHEMA_VERSION where readers would break"
     )
-    for text in wanted:
-        assert text in out
-    assert "\x1b[" not in out
 
 
-def test_a_plan_file_is_verified_and_evaluated_to_the_same_numbers(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_plan_is_proved_written_verified_and_valid(plan: Plan, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
-    code, _, err = run(capsys, *SMALL, "--format", "json", "-o", str(file))
-    assert code == 0, err
-    plan = json.loads(file.read_text())
-    code, out, _ = run(capsys, "verify", str(file))
-    assert (code, "verified" in out) == (0, True)
-    again = planned(capsys, "evaluate", "--decision", str(file))
-    assert again["metrics"] == plan["metrics"]
-    code, _, err = run(capsys, *SMALL, "-o", str(file))
-    assert code == 2
-    assert "--force" in err
+    made = plan(*ASKED, "--format", "json", "-o", file)
+    assert made.code == 0, made.stderr
+    document = strict(made.stdout)
+    jsonschema.validate(document, SCHEMA)
+    assert document["status"] == "optimal"
+    assert document["objective"]["gap"] == pytest.approx(0.0, abs=1e-6)
+    assert json.loads(file.read_text(encoding="utf-8")) == document
+    assert plan(*ASKED, "-o", file).stderr == f"plan: -o {file}: exists; choose another name or add --force\n"
+    checked = plan("verify", file)
+    assert (checked.code, checked.stderr) == (0, "")
+    assert "limits hold" in checked.stdout
+    broken = json.loads(json.dumps(document))
+    broken["metrics"]["tpot_s"] *= 0.5
+    broken["metrics"]["concurrency"] += 1
+    file.write_text(json.dumps(broken), encoding="utf-8")
+    checked = plan("verify", file)
+    assert (checked.code, checked.stdout) == (2, "")
+    assert "metrics.tpot_s" in checked.stderr
+    assert "metrics.concurrency" in checked.stderr
 
 
-def test_a_forged_plan_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    plan = planned(capsys, *SMALL)
-    plan["metrics"]["users"] *= 1.01
-    file = tmp_path / "forged.json"
-    file.write_text(json.dumps(plan))
-    code, _, err = run(capsys, "verify", str(file))
-    assert code == 2
-    assert "metrics.users" in err
+def test_the_terminal_says_what_was_chosen_and_why(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = plan(*ASKED, "--no-gains").stdout
+    assert text.startswith("Deploy llama-3.1-8b at 50K on 1xA100")
+    for part in (
+        "HBM per GPU",
+        "--max-latency limits the worst",
+        "HBM bandwidth",
+        "FLOP/s",
+        "PCIe bandwidth",
+        "proved optimal",
+        "Parity:",
+        "--max-quality-loss 5%, --confidence 0.8",
+        "recalled",
+    ):
+        assert part in text
+    assert "\x1b" not in text
+    assert max(len(line) for line in text.splitlines()) <= 80
 
 
-def test_when_time_runs_out_the_best_plan_so_far_has_a_gap(capsys: pytest.CaptureFixture[str]) -> None:
-    plan = planned(capsys, *SMALL, "--time-limit", "1us")
-    assert plan["status"] in ("feasible", "optimal")
-    assert plan["objective"]["gap"] >= 0.0
+def test_an_infeasible_request_is_explained_with_exit_3(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Infeasible(
+        conflicts=(("--max-latency 5 ms", "--users 9000"),),
+        relaxations=(Relaxation(limit="--users", from_="9000", to="3"), Relaxation(limit="--gpus", from_="1", to=None)),
+    )
+    monkeypatch.setattr("planner.explain.explain_infeasible", lambda *_: told)
+    asked = (*ASKED, "--max-latency", "5ms", "--users", "9000")
+    output = plan(*asked, "--format", "json")
+    assert output.code == 3
+    document = strict(output.stdout)
+    jsonschema.validate(document, SCHEMA)
+    assert document["infeasible"]["relaxations"][0] == {"limit": "--users", "from": "9000", "to": "3", "note": None}
+    text = plan(*asked).stdout
+    assert "these can't hold together: --max-latency 5 ms, --users 9000" in text
+    assert "nothing is enough" in text
 
 
-@pytest.mark.parametrize(("model", "ctx"), [("yi-34b-200k", "128K"), ("qwen3-32b", "1M")])
-def test_the_usual_models_have_plans_at_every_context(capsys: pytest.CaptureFixture[str], model: str, ctx: str) -> None:
-    plan = planned(capsys, "--model", model, "--ctx", ctx, "--gpus", "8xA100")
-    assert plan["status"] == "optimal"
-    window = {"yi-34b-200k": 200_000, "qwen3-32b": 40_960}[model]
-    assert bool(plan["provenance"]["warnings"]) == (plan["request"]["ctx"] > window)
+def test_no_plan_in_time_is_exit_4(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*_: object, **__: object) -> None:
+        raise planner.pipeline.OutOfTimeError("no plan within 1 s; give --time-limit more")
+
+    monkeypatch.setattr("planner.pipeline.make_plan", late)
+    output = plan(*ASKED)
+    assert (output.code, output.stdout, output.stderr) == (4, "", "plan: no plan within 1 s; give --time-limit more\n")
 
 
-BAD = {
-    ("--ctx", "1Q"): "--ctx",
-    ("--ctx", "0"): "--ctx",
-    ("--gpus", "8xA1000"): "A100",
-    ("--max-latency", "200"): "200ms",
-    ("--confidence", "1.5"): "--confidence",
-    ("--model", "llama-3.1-8bb"): "llama-3.1-8b",
-    ("--objective", "latency"): "--users",
-    ("--techniques", "snapkvv"): "snapkv",
-    ("--weights", "bf61"): "bf16",
-    ("--engine", "vlm"): "vllm",
-    ("--time-limit", "soon"): "--time-limit",
-    ("--solver", "magic"): "cpsat",
-}
-
-
-@pytest.mark.parametrize(("option", "hint"), BAD.items())
-def test_bad_input_says_what_to_do(capsys: pytest.CaptureFixture[str], option: tuple[str, str], hint: str) -> None:
-    given = dict(zip(SMALL[::2], SMALL[1::2], strict=True)) | dict([option])
-    code, out, err = run(capsys, *(word for pair in given.items() for word in pair))
-    assert code == 2
-    assert hint in err
-    assert "Traceback" not in err
-    assert out == ""
-
-
-def test_all_problems_of_a_request_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = run(capsys, "--ctx", "1Q", "--gpus", "8xA100", "--max-latency", "200", "--confidence", "2")
-    assert code == 2
-    assert all(option in err for option in ("--ctx", "--max-latency", "--confidence"))
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            "--ctx 1Q --gpus 8xA100 --max-latency 200 --confidence 1.5",
+            ["--ctx: '1Q'", "--max-latency: '200' has no unit"],
+        ),
+        ("--ctx 0 --gpus 8xA100", ["--ctx: '0' must be at least 1 token"]),
+        ("--ctx -5 --gpus 8xA100", ["--ctx: '-5' is not a positive number"]),
+        ("--ctx 50K --gpus 8xA1000 --model yi-34b-200", ["did you mean A100", "--model: unknown", "yi-34b-200k"]),
+        ("--ctx 50K --gpus 8xA100 --engine vlm", ["--engine: unknown engine 'vlm'; did you mean vllm?"]),
+        ("--ctx 50K --gpus 8xA100 --objective latency", ["--objective latency: add --users N"]),
+        ("--ctx 50K --gpus 8xA100 --objective speed --task x", ["--objective: ", "--task: "]),
+        ("--ctx 50K --gpus 8xA100 --techniques zzz", ["--techniques: unknown technique 'zzz'"]),
+        ("--ctx 50K", ["--gpus: missing; add it, for example 8xA100"]),
+        ("--ctx 50K --gpus 8xA100 --time-limit 0", ["--time-limit: '0' has no unit"]),
+        ("--ctx 50K --gpus 8xA100 --solver foo", ["--solver 'foo': unknown; use cpsat or exhaustive"]),
+        ("--ctx 50K --gpus 8xA100 --users 0 --rounds x", ["--users: ", "--rounds: "]),
+    ],
+)
+def test_bad_input_is_told_by_option_all_at_once(plan: Plan, arguments: str, told: list[str]) -> None:
+    output = plan(*arguments.split())
+    assert (output.code, output.stdout) == (2, "")
+    for part in told:
+        assert part in output.stderr
+    assert "Traceback" not in output.stderr
