@@ -12,23 +12,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from planner.errors import InputError, PlannerError
-    from planner.plan import Decision, Metrics
+    from planner.pipeline import make_plan
+    from planner.plan import Decision, Document, Metrics
     from planner.request import Request
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Decision": "planner.plan",
+    "Document": "planner.plan",
     "InputError": "planner.errors",
     "Metrics": "planner.plan",
     "PlannerError": "planner.errors",
     "Request": "planner.request",
+    "make_plan": "planner.pipeline",
 }
 
-__all__ = ["Decision", "InputError", "Metrics", "PlannerError", "Request", "__version__"]
+__all__ = ["Decision", "Document", "InputError", "Metrics", "PlannerError", "Request", "__version__", "make_plan"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'planner' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    home = import_module(_HOME[name])
+    # The first import of the module `planner.evaluate` puts it where the function of that name belongs.
+    globals().update({ours: getattr(home, ours) for ours, where in _HOME.items() if where == _HOME[name]})
+    return globals()[name]
