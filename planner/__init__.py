@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from planner.errors import InputError, PlannerError
-    from planner.pipeline import make_plan
+    from planner.pipeline import evaluate, make_plan
     from planner.plan import Decision, Document, Metrics
     from planner.request import Request
 
@@ -25,10 +25,21 @@ _HOME = {
     "Metrics": "planner.plan",
     "PlannerError": "planner.errors",
     "Request": "planner.request",
+    "evaluate": "planner.pipeline",
     "make_plan": "planner.pipeline",
 }
 
-__all__ = ["Decision", "Document", "InputError", "Metrics", "PlannerError", "Request", "__version__", "make_plan"]
+__all__ = [
+    "Decision",
+    "Document",
+    "InputError",
+    "Metrics",
+    "PlannerError",
+    "Request",
+    "__version__",
+    "evaluate",
+    "make_plan",
+]
 
 
 def __getattr__(name: str) -> Any:

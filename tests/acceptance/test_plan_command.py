@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import pytest
 import planner.pipeline
 from planner.plan import Document, Infeasible, Relaxation
 
+ROOT = Path(__file__).parents[2]
 Plan = Callable[..., Any]
 
 SCHEMA = json.loads((Path(planner.pipeline.__file__).parent / "schema" / "plan.json").read_text(encoding="utf-8"))
@@ -28,6 +32,17 @@ def test_the_published_schema_is_current() -> None:
     assert written == Document.model_json_schema(by_alias=True, mode="serialization"), (
         "write planner/schema/plan.json again, and raise SCHEMA_VERSION where readers would break"
     )
+
+
+def test_python_offers_the_same(cache: Path) -> None:
+    code = (
+        "from planner import Request, make_plan, evaluate\n"
+        "asked = Request(ctx='50K', gpus='1xA100', model='llama-3.1-8b', efficiency='peak')\n"
+        "print(evaluate(asked).status, make_plan(asked).status)"
+    )
+    environment = {**os.environ, "PLAN_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert (done.stdout, done.stderr) == ("evaluated optimal\n", "")
 
 
 def test_a_plan_is_proved_written_verified_and_valid(plan: Plan, tmp_path: Path) -> None:
