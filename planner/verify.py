@@ -14,7 +14,7 @@ from planner.errors import InputError, PlannerError
 from planner.evaluate import Evaluation, evaluate
 from planner.plan import DIMENSIONS, Document
 from planner.problem import Problem, resolve
-from planner.request import Request
+from planner.request import read_request
 from planner.space import Space, open_space
 
 LIMIT_TOLERANCE = 1e-9
@@ -130,7 +130,7 @@ def verify_document(document: Document, catalog: Catalog) -> Evaluation:
     """
     if document.decision is None or document.metrics is None:
         raise InputError("the plan holds no decision; there is nothing to verify in an infeasible request")
-    problem = resolve(Request.model_validate(document.request), catalog)
+    problem = resolve(read_request(document.request, "request"), catalog)
     evaluation = evaluate(problem, document.decision)
     problems = broken_limits(evaluation)
     if document.decision.engine != "any":
