@@ -15,6 +15,8 @@ from planner.space import open_space
 
 ASK_SECONDS = 3.0
 """Time for one question; without an answer the request counts as undecided [s]."""
+MOST_SECONDS = 30.0
+"""Time for all questions about one request [s]."""
 
 
 class Asker:
@@ -28,7 +30,7 @@ class Asker:
         self.request = problem.request.model_copy(update={"model": problem.model_id, "objective": "throughput"})
         self.catalog = problem.catalog
         self.settings = settings
-        self.ends_s = time.monotonic() + settings.time_limit_s
+        self.ends_s = time.monotonic() + min(settings.time_limit_s, MOST_SECONDS)
         self._known: dict[str, bool | None] = {}
 
     def feasible(self, request: Request) -> bool | None:

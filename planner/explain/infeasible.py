@@ -125,6 +125,8 @@ class _Explanation:
         clash = self.others.get(limit.field, self.first)
         if clash:
             return limit.row(None, self._not_alone(limit, clash))
+        if not self.asker.feasible(without(self.asker.request, [limit])):
+            return limit.row(None, UNDECIDED)
         if limit is self.gpus:
             return self._more_gpus(limit)
         if limit.field in TIMES:
