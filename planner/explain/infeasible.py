@@ -125,7 +125,7 @@ class _Explanation:
         clash = self.others.get(limit.field, self.first)
         if clash:
             return limit.row(None, self._not_alone(limit, clash))
-        if not self.asker.feasible(without(self.asker.request, [limit])):
+        if not self._possible([other for other in self.limits if other is not limit]):
             return limit.row(None, UNDECIDED)
         if limit is self.gpus:
             return self._more_gpus(limit)
