@@ -203,9 +203,10 @@ class _Run:
         solver.parameters.max_time_in_seconds = self.settings.time_limit_s
         solver.parameters.num_workers = self.settings.workers
         solver.parameters.random_seed = self.settings.seed
-        # Presolve of ortools 9.15 proves some feasible models infeasible and stops at plans that aren't the
-        # best (docs/adr/0004); tests/property/test_solver_oracle.py has requests that show it.
+        # Presolve and probing of ortools 9.15 prove some feasible models infeasible and stop at plans that aren't
+        # the best (docs/adr/0004); tests/property/test_solver_oracle.py has requests that show it.
         solver.parameters.cp_model_presolve = False
+        solver.parameters.cp_model_probing_level = 0
         solver.parameters.stop_after_first_solution = self.settings.first
         return solver
 

@@ -18,8 +18,9 @@ from planner.solve.cpsat import Quantity, Writer, import_cp_model
 from planner.solve.decision import decision_of
 from planner.solve.exhaustive import solve_exhaustively
 from planner.solve.goal import Limits
-from planner.solve.solver import Solution, solve
+from planner.solve.solver import Settings, Solution, solve
 from planner.space import Space, open_space
+from tests.requests import random_request
 
 CP = import_cp_model()
 CATALOG = open_catalog()
@@ -163,3 +164,11 @@ def test_one_request_has_one_answer_whatever_the_order_of_engines() -> None:
     problem, space = opened(**{**SMALL, "max_quality_loss": 0.05})
     turned = replace(space, engines=space.engines[::-1], weights=space.weights[::-1], splits=space.splits[::-1])
     assert decision_of(solve(problem, space)) == decision_of(solve(problem, turned))
+
+
+def test_one_request_has_one_answer_whatever_the_seed_and_the_workers() -> None:
+    problem = resolve(random_request(8), CATALOG)
+    space = open_space(problem)
+    plans = [solve(problem, space, settings=Settings(60.0, workers, seed)) for seed in (0, 1) for workers in (1, 8)]
+    assert {plan.status for plan in plans} == {"optimal"}
+    assert len({decision_of(plan).model_dump_json() for plan in plans}) == 1
