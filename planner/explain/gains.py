@@ -83,12 +83,14 @@ def binding_gains(
     ends_s = time.monotonic() + seconds
     now = objective_value(problem, evaluate(problem, document.decision))
     rows = []
-    for constraint, change, changed in _changes(problem, document):
+    changes = list(_changes(problem, document))
+    for index, (constraint, change, changed) in enumerate(changes):
         left = ends_s - time.monotonic()
         if left <= 0:
             break
+        share_s = left / (len(changes) - index)
         try:
-            found = solve(changed, open_space(changed), None, replace(settings, time_limit_s=left))
+            found = solve(changed, open_space(changed), None, replace(settings, time_limit_s=share_s))
         except InputError:
             continue
         if found.value is None:
