@@ -254,7 +254,8 @@ def covered(held: Sequence[HeldOut]) -> dict[str, bool]:
     """Point's id -> whether it is inside an interval whose width comes from the other sources' errors only."""
     inside = {}
     for one in held:
-        others = [o for o in held if o.case.point.source != one.case.point.source and o.in_waves == one.in_waves]
+        others = [o for o in held if o.case.point.source != one.case.point.source]
+        others = [o for o in others if o.in_waves == one.in_waves] or others
         era = era_of(one.case.point)
         mine = [o for o in others if era_of(o.case.point) == era]
         inside[one.case.point.id] = one.size_log <= spread(mine, others)
