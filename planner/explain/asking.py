@@ -55,7 +55,7 @@ class Asker:
         return solve(problem, space, goal or Goal("throughput", request.output_tokens), settings)
 
 
-def smallest(holds: Callable[[int], bool | None], low: int, high: int, guess: int) -> tuple[int, bool] | None:
+def smallest(holds: Callable[[int], bool | None], low: int, high: int, guess: int) -> tuple[int | None, bool]:
     """The smallest number for which something holds that holds for all larger ones.
 
     Parameters
@@ -71,13 +71,14 @@ def smallest(holds: Callable[[int], bool | None], low: int, high: int, guess: in
 
     Returns
     -------
-    tuple or None
-        The number, and whether it is known not to hold one below. None: it holds nowhere up to ``high``.
+    tuple
+        The number, and whether it is known not to hold one below. None: it holds nowhere up to ``high``,
+        or isn't known to.
 
     Examples
     --------
     >>> smallest(lambda k: k >= 37, 1, 100, guess=36), smallest(lambda k: k >= 37, 1, 20, guess=5)
-    ((37, True), None)
+    ((37, True), (None, True))
     """
     known: dict[int, bool | None] = {low: False}
 
@@ -95,7 +96,7 @@ def smallest(holds: Callable[[int], bool | None], low: int, high: int, guess: in
     else:
         while not asked(at):
             if at >= high:
-                return None
+                return None, known[at] is False
             low, at, step = at, min(at + step, high), step * 2
         high = at
     while high - low > 1:

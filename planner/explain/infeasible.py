@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from planner.evaluate import evaluate
 from planner.explain.asking import Asker, smallest
 from planner.explain.clusters import Sizes, sizes_of
 from planner.explain.limits import TIMES, Limit, deployable, limits_of, milliseconds_text, without
-from planner.plan import Infeasible, Relaxation
+from planner.plan import Infeasible, Metrics, Relaxation
 from planner.problem import Problem
 from planner.request import Request
 from planner.solve.decision import decision_of
@@ -75,11 +76,10 @@ class _Explanation:
         """The whole answer."""
         cores = [self.first]
         cores += [core for field, core in self.others.items() if core and field != "gpus"]
-        found: list[tuple[str, ...]] = []
-        for core in cores:
-            texts = tuple(limit.text for limit in core)
-            if texts not in found and self._is_minimal(core):
-                found.append(texts)
+        proved = [core for core in cores if core and self._is_minimal(core)]
+        if not proved and self.first and self._possible(self.first) is False:
+            proved = [self.first]  # They do clash; whether all of them are needed wasn't decided in the time.
+        found = list(dict.fromkeys(tuple(limit.text for limit in core) for core in proved))
         limits = [*self.limits[:-1], *filter(None, [deployable(self.asker.request)]), self.gpus]
         return Infeasible(
             conflicts=tuple(found[:MOST_CONFLICTS]), relaxations=tuple(self._relaxation(limit) for limit in limits)
@@ -123,7 +123,7 @@ class _Explanation:
         if limit.field == "techniques" and limit not in self.limits:
             return self._other_choice(limit)
         clash = self.others.get(limit.field, self.first)
-        if clash:
+        if clash is not None:
             return limit.row(None, self._not_alone(limit, clash))
         if not self._possible([other for other in self.limits if other is not limit]):
             return limit.row(None, UNDECIDED)
@@ -141,53 +141,66 @@ class _Explanation:
 
     def _not_alone(self, limit: Limit, clash: Sequence[Limit]) -> str:
         texts = " and ".join(other.text for other in clash)
+        if not clash:
+            return f"no plan without any limit either, nor on {self.gpus.lifted['gpus']}"
+        impossible = f"{texts} clash" if len(clash) > 1 else f"{texts} can't hold"
         if limit is self.gpus:
-            return f"{self.gpus.lifted.get('gpus', 'more GPUs')} can't either: {texts} can't hold"
-        return f"alone it can't: {texts} can't hold anyway"
+            return f"{impossible} even on {self.gpus.lifted['gpus']}"
+        return f"{impossible} without it, too"
 
     def _with(self, field: str, value: object) -> Request:
         return self.asker.request.model_copy(update={field: value})
 
     def _number(self, limit: Limit, goal: Goal, unit: float, text: Callable[[int], str], most: int) -> Relaxation:
-        """The smallest number of units that makes a plan possible, from the smallest value that any plan reaches."""
-        best = self.asker.plan(without(self.asker.request, [limit]), goal)
+        """The smallest number of units that makes a plan possible, sought from the least that a plan reaches."""
         now = getattr(self.asker.request, limit.field)
         low = math.floor(now / unit * (1.0 + 1e-12))
-        reached = best.value if best is not None and best.value is not None else now
-        found = smallest(
+        metrics = self._metrics(limit, goal)
+        reached = getattr(metrics, TIMES.get(limit.field, "quality_loss_at_confidence"), None) or now
+        found, sure = smallest(
             lambda count: self.asker.feasible(self._with(limit.field, count / round(1.0 / unit))),
             *(low, most, math.ceil(reached / unit * (1.0 - 1e-9))),
         )
         if found is None:
             return limit.row(None, UNDECIDED)
-        return limit.row(text(found[0]), None if found[1] else "less may do: " + UNDECIDED)
+        return limit.row(text(found), None if sure else "less may do: " + UNDECIDED)
+
+    def _metrics(self, limit: Limit, goal: Goal) -> Metrics | None:
+        """What the best plan for a goal gives without a limit, or any plan where the best isn't found in the time."""
+        request = without(self.asker.request, [limit])
+        best = self.asker.plan(request, goal)
+        if best is None or best.points is None:
+            best = self.asker.plan(request)
+        if best is None or best.points is None:
+            return None
+        engine = best.engine or engines_of(best.search, best.points, 0, best.options)[0].id
+        return evaluate(best.search.problem, decision_of(replace(best, engine=engine))).metrics
 
     def _fewer_users(self, limit: Limit) -> Relaxation:
         wanted = self.asker.request.users or 1
-        request = without(self.asker.request, [limit])
-        best = self.asker.plan(request, Goal("throughput", request.output_tokens))
-        served = 0.0
-        if best is not None and best.points is not None:
-            served = evaluate(self.problem, decision_of(best)).metrics.users
+        metrics = self._metrics(limit, Goal("throughput", self.asker.request.output_tokens))
+        served = int(metrics.users) if metrics is not None else 0
         # Counted down from what was wanted, so that the smallest step down is the most users.
-        found = smallest(
-            lambda step: self.asker.feasible(self._with("users", wanted - step)), 0, wanted - 1, wanted - int(served)
+        found, sure = smallest(
+            lambda step: self.asker.feasible(self._with("users", wanted - step)), 0, wanted - 1, wanted - served
         )
         if found is None:
-            return limit.row(None, "not even one user at a time is served within the other limits")
-        return limit.row(str(wanted - found[0]), None if found[1] else "more may do: " + UNDECIDED)
+            return limit.row(
+                None, "not even one user at a time is served within the other limits" if sure else UNDECIDED
+            )
+        return limit.row(str(wanted - found), None if sure else "more may do: " + UNDECIDED)
 
     def _more_gpus(self, limit: Limit) -> Relaxation:
         sizes = self.sizes
         if sizes is None:
             return limit.row(None, "edit the cluster file: more nodes, or a larger GPU")
         most = max(MOST_GPUS // sizes.gpus_each, sizes.count)
-        found = smallest(
+        found, sure = smallest(
             lambda count: self.asker.feasible(self._with("gpus", sizes.text(count))), sizes.count, most, sizes.count + 1
         )
         if found is None:
-            return limit.row(None, f"{most} {sizes.unit} aren't enough, or it wasn't decided in the time")
-        return limit.row(sizes.text(found[0]), None if found[1] else "fewer may do: " + UNDECIDED)
+            return limit.row(None, f"{most} {sizes.unit} aren't enough" if sure else UNDECIDED)
+        return limit.row(sizes.text(found), None if sure else "fewer may do: " + UNDECIDED)
 
     def _other_choice(self, limit: Limit) -> Relaxation:
         """Techniques, engines or weights that the request leaves out, with what of them it would take."""
@@ -196,7 +209,7 @@ class _Explanation:
         if found is None or found.status == "unknown":
             return limit.row(None, UNDECIDED)
         if found.points is None:
-            return limit.row(None, f"{limit.option} {wanted} can't repair it alone")
+            return limit.row(None, f"{limit.option} {wanted} isn't enough")
         return limit.row(str(wanted), self._taken(limit, found, found.points))
 
     def _taken(self, limit: Limit, found: Solution, points: Points) -> str:

@@ -78,7 +78,7 @@ def test_a_list_of_techniques_is_a_limit_and_what_is_deployable_is_not() -> None
 
 def test_what_is_undecided_is_no_answer() -> None:
     assert smallest(lambda k: None if k < 40 else True, 1, 100, guess=38) == (40, False)
-    assert smallest(lambda k: None, 1, 100, guess=5) is None
+    assert smallest(lambda k: None, 1, 100, guess=5) == (None, False)
 
 
 def test_an_answer_is_asked_for_once(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
