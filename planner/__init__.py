@@ -45,7 +45,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'planner' has no attribute {name!r}")
-    home = import_module(_HOME[name])
-    # The first import of the module `planner.evaluate` puts it where the function of that name belongs.
-    globals().update({ours: getattr(home, ours) for ours, where in _HOME.items() if where == _HOME[name]})
-    return globals()[name]
+    return getattr(import_module(_HOME[name]), name)

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from catalog.load import Catalog, open_catalog
 from planner.errors import PlannerError
-from planner.evaluate import Evaluation
-from planner.evaluate import evaluate as price_decision
 from planner.plan import DIMENSIONS, Decision, Document, Objective, Provenance, SourceNote
+from planner.pricing import Evaluation
+from planner.pricing import evaluate as price_decision
 from planner.problem import Problem, resolve
 from planner.request import Request
 from planner.solve.decision import decision_of

@@ -11,8 +11,8 @@ from typing import Any
 
 from catalog.load import Catalog
 from planner.errors import InputError, PlannerError
-from planner.evaluate import Evaluation, evaluate
 from planner.plan import DIMENSIONS, Document
+from planner.pricing import Evaluation, evaluate
 from planner.problem import Problem, resolve
 from planner.request import read_request
 from planner.space import Space, open_space

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, replace
 
 from catalog.load import open_catalog
-from planner.evaluate import evaluate
+from planner.pricing import evaluate
 from planner.problem import Problem
 from planner.solve.decision import decision_of
 from planner.solve.exhaustive import solve_exhaustively

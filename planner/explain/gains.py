@@ -9,10 +9,10 @@ from typing import Any
 
 from catalog.load import Catalog
 from planner.errors import InputError
-from planner.evaluate import evaluate
 from planner.explain.clusters import sizes_of
 from planner.explain.limits import TIMES, seconds_text
 from planner.plan import Document
+from planner.pricing import evaluate
 from planner.problem import Problem, resolve
 from planner.request import Request
 from planner.solve.solver import Settings, solve

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from planner.evaluate import evaluate
 from planner.explain.asking import Asker, smallest
 from planner.explain.clusters import Sizes, sizes_of
 from planner.explain.limits import TIMES, Limit, deployable, limits_of, milliseconds_text, without
 from planner.plan import Infeasible, Metrics, Relaxation
+from planner.pricing import evaluate
 from planner.problem import Problem
 from planner.request import Request
 from planner.solve.decision import decision_of

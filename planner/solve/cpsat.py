@@ -84,10 +84,7 @@ class Writer:
         when: Iterable[Any] = (),
     ) -> None:
         """Require ``times * target >= sum(terms) + const`` where all literals of ``when`` hold."""
-        scale = self._scale(target, terms, const, times)
-        unit = target.unit / scale
-        left = math.floor(times * scale) * target.variable
-        right = sum(math.ceil(c * q.unit / unit) * q.variable for c, q in terms if c) + math.ceil(const / unit)
+        left, right, _ = self._sides(target, terms, const, times)
         self.add(left >= right, when)
 
     def at_most(
@@ -100,11 +97,16 @@ class Writer:
         when: Iterable[Any] = (),
     ) -> None:
         """Require ``times * target <= sum(terms) + const``, give or take the rounding of `at_least`."""
+        left, right, one = self._sides(target, terms, const, times)
+        self.add(left <= right + one, when)
+
+    def _sides(self, target: Quantity, terms: Sequence[Term], const: float, times: float) -> tuple[Any, Any, int]:
+        """Both sides of an inequality in integers, the right one rounded up, and one unit of the target."""
         scale = self._scale(target, terms, const, times)
         unit = target.unit / scale
         left = math.floor(times * scale) * target.variable
         right = sum(math.ceil(c * q.unit / unit) * q.variable for c, q in terms if c) + math.ceil(const / unit)
-        self.add(left <= right + math.ceil(times * scale), when)
+        return left, right, math.ceil(times * scale)
 
     def limit(self, quantity: Quantity, most: float) -> Any:
         """Require a quantity to be at most a limit; returns the constraint."""

@@ -19,7 +19,7 @@ from planner.cost.efficiency import Efficiency
 from planner.cost.price import Candidates, Priced, Setting, price
 from planner.cost.replica import Shape
 from planner.efficiency import efficiency_of
-from planner.evaluate import POLICIES, TIERS, setting_of
+from planner.pricing import POLICIES, TIERS, setting_of
 from planner.problem import Problem
 from planner.space import Option, Space, Split, WeightOption
 from planner.space.space import POOL_CHUNK

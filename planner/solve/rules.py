@@ -282,9 +282,8 @@ class Rules:
         )
         self.writer.at_least(self.loss, [(1.0, self.loss_mean), (z, spread)])
         budget = log_budget(self.request.max_quality_loss)
-        # One part in a million of the budget covers the rounding up of some twenty terms.
-        self.writer.limit(self.loss_mean, budget * (1.0 + 1e-6) + 1e-7)
-        self.writer.limit(self.loss, budget * (1.0 + 1e-6) + 1e-7)
+        self.writer.limit(self.loss_mean, budget)
+        self.writer.limit(self.loss, budget)
 
     # ------------------------------------------------------------- limits and the goal
 

@@ -115,27 +115,25 @@ class _Run:
 
     def _hint(self) -> None:
         """Start from the plan that is known."""
+        for literal, holds in self._known_literals():
+            self.decisions.model.add_hint(literal, holds)
+
+    def _known_literals(self) -> list[tuple[Any, bool]]:
+        """Every decision with whether the plan that is known takes it."""
         incumbent = self.scope.incumbent
         if incumbent is None:
-            return
-        points, of = self.scope.points, self.decisions
-        row = incumbent.point
+            return []
+        points, of, row = self.scope.points, self.decisions, incumbent.point
         deployment = Deployment(
             *(int(getattr(points, n)[row]) for n in ("unit", "replicas", "pool_unit", "pool_replicas"))
         )
-        for d, literal in of.deployment.items():
-            of.model.add_hint(literal, d == deployment)
-        for key, literal in of.micro.items():
-            of.model.add_hint(literal, key == int(points.micro[row]))
-        for key, literal in of.chunk.items():
-            of.model.add_hint(literal, key == int(points.chunk[row]))
-        for key, literal in of.policy.items():
-            of.model.add_hint(literal, key == int(points.policy[row]))
-        of.model.add_hint(of.alone, bool(points.alone[row]))
-        for _, __, option, literal in of.options():
-            of.model.add_hint(
-                literal, option.id in {o.id for o in incumbent.options if o.dimension == option.dimension}
-            )
+        rows: list[tuple[Any, bool]] = [(x, d == deployment) for d, x in of.deployment.items()]
+        for literals, name in ((of.micro, "micro"), (of.chunk, "chunk"), (of.policy, "policy")):
+            rows += [(x, key == int(getattr(points, name)[row])) for key, x in literals.items()]
+        rows.append((of.alone, bool(points.alone[row])))
+        chosen = {(option.dimension, option.id) for option in incumbent.options}
+        rows += [(x, (option.dimension, option.id) in chosen) for _, __, option, x in of.options()]
+        return rows
 
     def solution(self) -> Solution:
         solver = self._solver()
@@ -151,14 +149,10 @@ class _Run:
             known = self.scope.incumbent
             if known is None:
                 return Solution("infeasible", self.search, None, (), None, None, None, considered, left)
-            # Nothing is better than the plan that is known, and rounding against us refuses that one itself.
-            row = self.scope.points.take(np.array([known.point]))
-            engine = engines_of(self.search, row, 0, known.options)[0].id
-            return Solution(
-                "optimal", self.search, row, known.options, engine, known.value, known.value, considered, left
-            )
+            # Nothing is better than the plan that is known, if rounding against us is what refuses that one.
+            return self._known(considered, left, proved=self._refuses_known())
         if status not in ("OPTIMAL", "FEASIBLE") and self.scope.incumbent is not None:
-            return self._known(considered, left)
+            return self._known(considered, left, proved=False)
         if status not in ("OPTIMAL", "FEASIBLE"):
             return Solution("unknown", self.search, None, (), None, None, None, considered, left)
         value, bound = round(solver.objective_value), math.floor(solver.best_objective_bound)
@@ -179,15 +173,24 @@ class _Run:
             left,
         )
 
-    def _known(self, considered: int, left: int) -> Solution:
-        """Time ran out: the plan that the search started from, with the bound that it started from."""
+    def _refuses_known(self) -> bool:
+        """Whether the model refuses the known plan by itself; if it doesn't, a proof of infeasibility was false."""
+        for literal, holds in self._known_literals():
+            self.decisions.model.add(literal == int(holds))
+        solver = self._solver()
+        status: str = solver.status_name(solver.solve(self.decisions.model))
+        return status == "INFEASIBLE"
+
+    def _known(self, considered: int, left: int, *, proved: bool) -> Solution:
+        """The plan that the search started from; unless it is proved, with the bound that it started from."""
         known = self.scope.incumbent
         if known is None:
             raise ValueError("no plan is known")
         row = self.scope.points.take(np.array([known.point]))
         engine = engines_of(self.search, row, 0, known.options)[0].id
-        bound = min(float(self.scope.bounds.min()), known.value)
-        return Solution("feasible", self.search, row, known.options, engine, known.value, bound, considered, left)
+        bound = known.value if proved else min(float(self.scope.bounds.min()), known.value)
+        status: Literal["optimal", "feasible"] = "optimal" if proved else "feasible"
+        return Solution(status, self.search, row, known.options, engine, known.value, bound, considered, left)
 
     def _real(self, value: int) -> float:
         """An objective of the model in the goal's own unit."""
@@ -203,10 +206,6 @@ class _Run:
         solver.parameters.max_time_in_seconds = self.settings.time_limit_s
         solver.parameters.num_workers = self.settings.workers
         solver.parameters.random_seed = self.settings.seed
-        # Presolve and probing of ortools 9.15 prove some feasible models infeasible and stop at plans that aren't
-        # the best (docs/adr/0004); tests/property/test_solver_oracle.py has requests that show it.
-        solver.parameters.cp_model_presolve = False
-        solver.parameters.cp_model_probing_level = 0
         solver.parameters.stop_after_first_solution = self.settings.first
         return solver
 

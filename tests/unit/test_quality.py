@@ -20,8 +20,8 @@ from planner.cost.quality import (
     window_loss,
     z_score,
 )
-from planner.evaluate import evaluate
 from planner.plan import DIMENSIONS, Choice, Compression, Decision, Parallel
+from planner.pricing import evaluate
 from planner.problem import Problem, resolve
 from planner.request import Request
 from planner.solve.combinations import filtered, loss_of, with_weights, within_budget
