@@ -249,12 +249,17 @@ def _terms(layers: tuple[Layer, ...], shape: Shape) -> tuple[TermCost, ...]:
     return tuple(TermCost(*key, *sums) for key, sums in merged.items())
 
 
+def query_ranks(term: CacheTerm, shape: Shape) -> int:
+    """GPUs over which a cache's query heads are split."""
+    # Indexers score with all their heads on every rank, as their weights are on every rank.
+    return shape.tp if term.compressible else 1
+
+
 def _term_per_gpu(term: CacheTerm, shape: Shape) -> tuple[float, ...]:
     share = term.element_bytes * _head_share(term.kv_heads, shape.tp)
     # Context parallelism shards the tokens of caches that grow; windows stay whole.
     tokens = shape.dcp * shape.pcp if term.window_tokens is None else 1
-    # Indexers score with all their heads on every rank, as their weights are on every rank.
-    ranks = shape.tp if term.compressible else 1
+    ranks = query_ranks(term, shape)
     return (
         term.stored_elements * share / tokens,
         term.read_elements * share / tokens,

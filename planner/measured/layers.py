@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from catalog.architecture import Architecture, CacheTerm, Experts, Layer
-from planner.cost.replica import Shape, WeightFormat, stage_layers
+from planner.cost.replica import Shape, WeightFormat, query_ranks, stage_layers
 
 FUSED_KERNELS = 4.0
 """Elementwise kernels of one layer in an engine that fuses: two add-and-norms, rotary positions, activation."""
@@ -178,6 +178,7 @@ def _query_sizes(layer: Layer, architecture: Architecture) -> tuple[float, float
 def _attention(term: CacheTerm, layer: Layer, architecture: Architecture, shape: Shape) -> Attention:
     # Context parallelism shards the tokens of caches that grow; windows stay whole.
     shards = shape.dcp * shape.pcp if term.window_tokens is None else 1
+    ranks = query_ranks(term, shape)
     heads = architecture.query_heads
     if term.k_dim and term.v_dim:
         heads = round(term.prefill_flops / (2.0 * (term.k_dim + term.v_dim)))
@@ -185,7 +186,7 @@ def _attention(term: CacheTerm, layer: Layer, architecture: Architecture, shape:
     pair = term.prefill_flops / (4.0 * heads)
     return Attention(
         count=1,
-        query_heads=heads / shape.tp,
+        query_heads=heads / ranks,
         kv_heads=kv_heads,
         window_tokens=term.window_tokens,
         chunked=term.kind == "chunked",
@@ -193,10 +194,10 @@ def _attention(term: CacheTerm, layer: Layer, architecture: Architecture, shape:
         cap_entries=term.read_cap_tokens,
         compressible=term.compressible,
         read_bytes=term.read_elements * term.element_bytes * kv_heads / term.kv_heads / shards,
-        query_bytes=4.0 * heads / shape.tp * pair,
-        decode_flops=term.decode_flops / shape.tp / (shape.pcp if term.window_tokens is None else 1),
+        query_bytes=4.0 * heads / ranks * pair,
+        decode_flops=term.decode_flops / ranks / (shape.pcp if term.window_tokens is None else 1),
         pair_dim=pair,
-        expand_flops=term.expand_flops / shape.tp,
+        expand_flops=term.expand_flops / ranks,
     )
 
 

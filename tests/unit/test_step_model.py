@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from catalog.errors import CatalogError
@@ -58,6 +58,8 @@ def times(kind: str = "gqa", shape: Shape = ONE, weights: WeightFormat = BF16, *
     tokens=st.integers(16, 1_000_000),
     size=st.sampled_from([64.0, 512.0, 2048.0, 1e6]),
 )
+# An indexer scores with all its heads on every rank.
+@example("indexer", 4, 1, "vllm", "a100-sxm-80gb", 1, 100_474, 1e6)
 def test_nothing_is_faster_than_at_the_peak(
     kind: str, tp: int, pp: int, engine: str, gpu: str, sequences: int, tokens: int, size: float
 ) -> None:
