@@ -1,0 +1,60 @@
+"""``plan emit`` and ``plan import``: from a plan to what runs, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from planner.commands.common import CatalogDirs, TableFormat, open_overlays, print_json, read_input
+
+
+def emit_plan(
+    context: typer.Context,
+    plan_file: Annotated[str, typer.Argument(metavar="PLAN.json", help="a plan as JSON; - is stdin")],
+    target: Annotated[
+        str,
+        typer.Option(
+            metavar="T[,T]",
+            help="vllm, sglang, tensorrt-llm, lmdeploy, llama.cpp or transformers-kvpress; "
+            "shell, compose, kubernetes, kserve or ray; lmcache",
+        ),
+    ],
+    directory: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="New or empty directory.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the files of an earlier emission.")] = False,
+    engine_version: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="Another version of the engine than the catalog's.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(metavar="ID|PATH", help="A quantised checkpoint to serve instead of making one.")
+    ] = None,
+    catalog: CatalogDirs = None,
+) -> None:
+    """Write deployment files of a plan: the engine's command and config, and manifests of platforms."""
+    from planner.emit import emit, read_plan, write
+
+    text = read_input(plan_file)
+    document = read_plan(text, plan_file)
+    facts = open_overlays(context, catalog)
+    files = emit(document, target, facts, engine_version=engine_version, checkpoint=checkpoint)
+    write({**files, "plan.json": text}, directory, force)
+    for name in sorted(files):
+        typer.echo(directory / name)
+
+
+def import_file(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="vLLM command, compose file or manifests; - is stdin")],
+    gpus: Annotated[str, typer.Option(help="GPUs that it runs on: 8xA100, 2x8xH100, a node or a cluster file.")],
+    form: Annotated[TableFormat, typer.Option("--format")] = TableFormat.table,
+    catalog: CatalogDirs = None,
+) -> None:
+    """Read a running vLLM deployment into a decision, and say what it leaves open."""
+    from planner.importing import import_text, summary
+
+    imported = import_text(read_input(file), gpus, open_overlays(context, catalog))
+    if form is TableFormat.json:
+        print_json(imported.as_json())
+    else:
+        typer.echo(summary(imported))

@@ -1,0 +1,1 @@
+"""What if: several plans told against each other, and one plan told by its causes."""
