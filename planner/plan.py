@@ -212,6 +212,10 @@ class Provenance(_Document):
     sources: tuple[SourceNote, ...] = ()
 
 
+Interval = tuple[float, float]
+"""Low and high end of an 80 % interval, in the unit of the metric."""
+
+
 class Document(_Document):
     """A priced decision, as ``--format json`` prints it."""
 
@@ -221,6 +225,8 @@ class Document(_Document):
     objective: Objective | None = None
     decision: Decision | None = None
     metrics: Metrics | None = None
+    intervals: dict[str, Interval] | None = None
+    """80 % interval of every predicted time and throughput, by the name of its metric; None at theoretical peak."""
     constraints: tuple[Constraint, ...] = ()
     infeasible: Infeasible | None = None
     provenance: Provenance
