@@ -3,11 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from planner.commands.common import CatalogDirs, TableFormat, open_overlays, print_json, read_input
+
+if TYPE_CHECKING:
+    from catalog.load import Catalog
+    from planner.plan import Document
+    from planner.request import Request
+
+TARGETS = (
+    "vllm, sglang, tensorrt-llm, lmdeploy, llama.cpp or transformers-kvpress; "
+    "shell, compose, kubernetes, kserve or ray; lmcache"
+)
+EmitDirectory = Annotated[
+    Path | None,
+    typer.Option("--emit", metavar="DIR", help="Also write deployment files, into a new or empty directory."),
+]
+EmitTarget = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="T[,T]",
+        help=f"Of --emit: {TARGETS} [the plan's engine, kubernetes, and compose if one server is enough].",
+    ),
+]
+EmitCheckpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint", metavar="ID|PATH", help="Of --emit: a quantised checkpoint to serve instead of making one."
+    ),
+]
 
 
 def emit_plan(
@@ -17,8 +45,7 @@ def emit_plan(
         str,
         typer.Option(
             metavar="T[,T]",
-            help="vllm, sglang, tensorrt-llm, lmdeploy, llama.cpp or transformers-kvpress; "
-            "shell, compose, kubernetes, kserve or ray; lmcache",
+            help=TARGETS,
         ),
     ],
     directory: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="New or empty directory.")],
@@ -41,6 +68,50 @@ def emit_plan(
     write({**files, "plan.json": text}, directory, force)
     for name in sorted(files):
         typer.echo(directory / name)
+
+
+def check_emission(
+    request: Request, directory: Path | None, target: str | None, checkpoint: str | None, force: bool
+) -> None:
+    """Refuse what can't be emitted whatever the plan will be, before anything is solved.
+
+    Raises
+    ------
+    InputError
+        With every reason.
+    """
+    from planner.emit import check_directory, check_targets
+    from planner.errors import InputError
+
+    problems: list[str] = []
+    if directory is None:
+        stray = {"--target": target, "--checkpoint": checkpoint}
+        problems += [f"{name} {value}: is for --emit DIR; add it" for name, value in stray.items() if value is not None]
+    else:
+        if request.efficiency == "peak":
+            problems.append(
+                "--emit: a plan at theoretical peak leaves an engine no memory to run in; leave --efficiency out"
+            )
+        try:
+            check_directory(directory, force, "--emit")
+            if target is not None:
+                check_targets(target)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+
+
+def emit_document(
+    document: Document, facts: Catalog, directory: Path, *, target: str | None, checkpoint: str | None, force: bool
+) -> None:
+    """Write a plan's deployment files and say on stderr which."""
+    from planner.emit import emit, usual_targets, write
+
+    files = emit(document, target or usual_targets(document, facts), facts, checkpoint=checkpoint)
+    write(files, directory, force, "--emit")
+    for name in sorted(files):
+        typer.echo(f"emitted: {directory / name}", err=True)
 
 
 def import_file(

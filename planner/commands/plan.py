@@ -17,6 +17,7 @@ from planner.commands.common import (
     print_document,
     read_input,
 )
+from planner.commands.deploy import EmitCheckpoint, EmitDirectory, EmitTarget, check_emission, emit_document
 from planner.commands.options import takes_request
 
 
@@ -26,7 +27,12 @@ def make(
     asked: dict[str, str | None],
     form: PlanForm = PlanFormat.table,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Also write the plan.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file of -o.")] = False,
+    emit_to: EmitDirectory = None,
+    target: EmitTarget = None,
+    checkpoint: EmitCheckpoint = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite the file of -o; replace an earlier emission of --emit.")
+    ] = False,
     solver: Annotated[str, typer.Option(help="cpsat, or exhaustive: price every decision.")] = "cpsat",
     time_limit: Annotated[str, typer.Option(metavar="T", help="For the proof; then the best plan so far.")] = "60s",
     workers: Annotated[int, typer.Option(min=1, max=64)] = 2,
@@ -48,8 +54,10 @@ def make(
         raise InputError(f"--solver {solver!r}: unknown; use cpsat or exhaustive")
     settings = read_settings(time_limit, workers, seed)
     facts = open_overlays(context, catalog)
+    request = read_request(asked)
+    check_emission(request, emit_to, target, checkpoint, force)
     try:
-        document = make_plan(read_request(asked), facts, solver=solver, settings=settings)
+        document = make_plan(request, facts, solver=solver, settings=settings)
     except OutOfTimeError as error:
         typer.echo(f"plan: {error}", err=True)
         raise typer.Exit(OUT_OF_TIME) from None
@@ -59,6 +67,8 @@ def make(
         typer.echo(f"plan: {output}", err=True)
     if document.status == "infeasible":
         raise typer.Exit(INFEASIBLE)
+    if emit_to is not None:
+        emit_document(document, facts, emit_to, target=target, checkpoint=checkpoint, force=force)
     if form is PlanFormat.table and gains:
         for line in planned(document, facts, settings):
             typer.echo(line)

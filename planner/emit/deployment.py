@@ -120,6 +120,11 @@ class Deployment:
         return self.problem.architecture
 
     @property
+    def gpus(self) -> int:
+        """GPUs that the plan uses, of all pools."""
+        return sum(pool.instance_gpus * pool.instances for pool in self.pools)
+
+    @property
     def workload(self) -> Workload:
         """The session, growing with each round, as it does at run time."""
         work = self.problem.workload

@@ -36,6 +36,8 @@ PLATFORMS: dict[str, Arrange] = {
     "ray": ray.files,
 }
 """Platform -> what turns launches into files."""
+OFFLINE = {"transformers-kvpress"}
+"""Engines that are no servers, and so have no platform."""
 LMCACHE = "lmcache"
 """Not a platform: caches go below HBM through LMCache instead of the engine's own offloading."""
 
@@ -69,8 +71,7 @@ def emit(
     InputError
         With everything that the engine can't do, or that the plan lacks.
     """
-    names = [t.strip() for t in targets.split(",")] if isinstance(targets, str) else list(targets)
-    engines, platforms, backend = _sort_targets(names)
+    engines, platforms, backend = check_targets(targets)
     deployment = read_deployment(
         document,
         catalog,
@@ -97,7 +98,30 @@ def emit(
     return files
 
 
-def _sort_targets(names: list[str]) -> tuple[list[str], list[str], Literal["native", "lmcache"]]:
+def usual_targets(document: Document, catalog: Catalog) -> list[str]:
+    """Return what most operators want of a plan: its engine's files, Kubernetes, and compose if one server is enough.
+
+    Raises
+    ------
+    InputError
+        If the plan can't be deployed.
+    """
+    deployment = read_deployment(document, catalog)
+    if deployment.engine.id in OFFLINE:
+        return [deployment.engine.id]
+    one_server = deployment.gpus <= deployment.cluster.gpus_per_node
+    return [deployment.engine.id, *(["compose"] if one_server else []), "kubernetes"]
+
+
+def check_targets(targets: str | Sequence[str]) -> tuple[list[str], list[str], Literal["native", "lmcache"]]:
+    """Sort targets into engines, platforms and what moves caches below HBM.
+
+    Raises
+    ------
+    InputError
+        With every target that isn't known, and if there are none, or several engines.
+    """
+    names = [t.strip() for t in targets.split(",")] if isinstance(targets, str) else list(targets)
     known = [*ENGINES, *PLATFORMS, LMCACHE]
     problems = []
     for name in names:

@@ -12,7 +12,7 @@ INDEX = ".plan-files"
 """Names the files that were written, so that only those are replaced later."""
 
 
-def write(files: Mapping[str, str], directory: Path, force: bool = False) -> None:
+def write(files: Mapping[str, str], directory: Path, force: bool = False, option: str = "-o") -> None:
     """Write files below a directory that is new or empty, or, with ``force``, replace an earlier emission.
 
     Parameters
@@ -23,6 +23,8 @@ def write(files: Mapping[str, str], directory: Path, force: bool = False) -> Non
         Made if it doesn't exist.
     force
         Replace files that an earlier call wrote; remove those of them that this call doesn't write.
+    option
+        With which the directory was named, for messages.
 
     Raises
     ------
@@ -35,28 +37,48 @@ def write(files: Mapping[str, str], directory: Path, force: bool = False) -> Non
         if path.is_absolute() or ".." in path.parts:
             raise ValueError(f"{name!r} would be written outside of the directory")
     try:
-        _write(files, directory, force)
+        _write(files, directory, force, option)
     except OSError as error:
-        raise InputError(f"-o {directory}: can't be written: {error.strerror or error}") from None
+        raise InputError(f"{option} {directory}: can't be written: {error.strerror or error}") from None
 
 
-def _write(files: Mapping[str, str], directory: Path, force: bool) -> None:
+def check_directory(directory: Path, force: bool = False, option: str = "-o") -> None:
+    """Refuse a directory that can't take an emission, before anything is computed for it.
+
+    Parameters
+    ----------
+    directory
+        New or empty, or with ``force`` one that an earlier call wrote.
+    force
+        Whether an earlier emission may be replaced.
+    option
+        With which the directory was named, for the message.
+
+    Raises
+    ------
+    InputError
+        If it is a file, or holds something and ``force`` isn't given.
+    """
     if directory.exists() and not directory.is_dir():
-        raise InputError(f"-o {directory}: is a file; give a directory")
-    known = _known(directory)
-    present = any(directory.iterdir()) if directory.is_dir() else False
-    if present and not force:
+        raise InputError(f"{option} {directory}: is a file; give a directory")
+    if not force and directory.is_dir() and any(directory.iterdir()):
         raise InputError(
-            f"-o {directory}: isn't empty; give another directory, or --force to replace an earlier emission"
+            f"{option} {directory}: isn't empty; give another directory, or --force to replace an earlier emission"
         )
+
+
+def _write(files: Mapping[str, str], directory: Path, force: bool, option: str) -> None:
+    check_directory(directory, force, option)
+    known = _known(directory)
     foreign = sorted(name for name in files if name not in known and (directory / name).exists())
     if foreign:
         raise InputError(
-            f"-o {directory}: {', '.join(foreign)} wasn't written by plan emit and is left alone; move it away or give "
-            "another directory"
+            f"{option} {directory}: {', '.join(foreign)} wasn't written by plan emit and is left alone; move it away "
+            "or give another directory"
         )
     for name in sorted(known - set(files)):
         (directory / name).unlink(missing_ok=True)
+        _remove_empty(directory, (directory / name).parent)
     directory.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         path = directory / name
@@ -76,3 +98,10 @@ def _known(directory: Path) -> set[str]:
     except (OSError, UnicodeDecodeError):
         return set()
     return {n for n in names if n and not PurePosixPath(n).is_absolute() and ".." not in PurePosixPath(n).parts}
+
+
+def _remove_empty(top: Path, folder: Path) -> None:
+    """Remove a folder that an earlier emission made and that holds nothing any more, and those above it."""
+    while folder != top and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent

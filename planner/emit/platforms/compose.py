@@ -25,10 +25,9 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
     InputError
         If the plan needs more than one server.
     """
-    gpus = sum(launch.pool.instance_gpus * launch.pool.instances for launch in launches)
-    if gpus > deployment.cluster.gpus_per_node:
+    if deployment.gpus > deployment.cluster.gpus_per_node:
         raise InputError(
-            f"--target compose: the plan uses {gpus} GPUs, compose runs on one server of "
+            f"--target compose: the plan uses {deployment.gpus} GPUs, compose runs on one server of "
             f"{deployment.cluster.gpus_per_node}; use --target kubernetes or shell"
         )
     where = places(launches, deployment.cluster.gpus_per_node)
