@@ -17,7 +17,7 @@ from planner.cost.price import DDR, NVME, Candidates, Priced, Setting, price
 from planner.cost.quality import LogLoss, prior_loss
 from planner.cost.replica import Shape, WeightFormat, shape_problems
 from planner.cost.session import BOUNDS, NONE, RECOMPUTE, SWAP
-from planner.efficiency import efficiency_of
+from planner.efficiency import efficiency_of, timer_of
 from planner.errors import InputError
 from planner.plan import DIMENSIONS, UNCOMPRESSED, Choice, Constraint, Decision, HbmBytes, Metrics, Parallel
 from planner.problem import Problem
@@ -96,6 +96,7 @@ def setting_of(
         weight_formats=weight_formats,
         compression=compression,
         usd_per_gpu_hour=problem.usd_per_gpu_hour,
+        timer=timer_of(problem, engine),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from catalog.architecture import Architecture, read_config
+from catalog.load import open_catalog
 from catalog.schema import Hardware, Node
 from planner.cost.compression import CompressionTable, compression_table
 from planner.cost.compute import Compressed
@@ -17,6 +18,8 @@ from planner.cost.pool import compressed
 from planner.cost.price import Candidates, Setting
 from planner.cost.replica import Shape, WeightFormat
 from planner.cost.workload import Workload
+from planner.measured.machine import machine
+from planner.measured.times import MeasuredTimer
 
 YI = {
     "model_type": "llama",
@@ -222,6 +225,7 @@ def setting(
     gpu: Hardware | None = None,
     node: Node | None = None,
     compression: CompressionTable | None = None,
+    timer: MeasuredTimer | None = None,
     **session: Any,
 ) -> Setting:
     """A pricing on the A100 server at 1 USD per GPU and hour."""
@@ -237,7 +241,15 @@ def setting(
         weight_formats={"w_bf16": WeightFormat()},
         compression=compression or uncompressed(),
         usd_per_gpu_hour=1.0,
+        timer=timer,
     )
+
+
+@cache
+def measured(engine: str = "vllm", gpu: str = "a100-sxm-80gb") -> MeasuredTimer:
+    """Times of a GPU of the catalog with an engine."""
+    catalog = open_catalog()
+    return MeasuredTimer(machine(catalog, catalog.get(Hardware, gpu), engine))
 
 
 _DEFAULTS: dict[str, Any] = {

@@ -92,12 +92,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("first", type=int)
     parser.add_argument("last", type=int)
+    parser.add_argument("--efficiency", choices=("peak", "measured"), default="peak")
     parser.add_argument("--most", type=int, default=300_000, help="decisions")
     arguments = parser.parse_args()
     catalog = open_catalog()
     seconds, feasible, excused, wrong = [], 0, 0, 0
     for seed in range(arguments.first, arguments.last):
-        found = opened(random_request(seed), catalog)
+        found = opened(random_request(seed, arguments.efficiency), catalog)
         if found is None or (count := count_decisions(*found)) > arguments.most:
             continue
         try:

@@ -12,6 +12,7 @@ from catalog.schema import Hardware, Node
 from planner.cost.compression import CompressionTable
 from planner.cost.efficiency import Efficiency
 from planner.cost.replica import Shape, WeightFormat
+from planner.cost.times import StepTimer
 from planner.cost.workload import Workload
 
 Floats = NDArray[np.float64]
@@ -41,6 +42,8 @@ class Setting:
     """Weight precision by its catalog point, as `Shape.weights` names it."""
     compression: CompressionTable
     usd_per_gpu_hour: float | None = None
+    timer: StepTimer | None = None
+    """Measured times; None: the roofline, with the view's shares of the peak."""
 
     @property
     def model_bytes(self) -> float:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,20 @@ class Compressed:
         return Compressed(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
-def reach_tokens(term: TermCost) -> int | None:
+class Reach(Protocol):
+    """How far back a query attends."""
+
+    @property
+    def window_tokens(self) -> int | None: ...  # noqa: D102
+    @property
+    def chunked(self) -> bool: ...  # noqa: D102
+    @property
+    def stride_tokens(self) -> int: ...  # noqa: D102
+    @property
+    def cap_entries(self) -> int | None: ...  # noqa: D102
+
+
+def reach_tokens(term: Reach) -> int | None:
     """Tokens back to which a query attends; None for all of them [tokens]."""
     if term.cap_entries is not None:
         top = term.cap_entries * term.stride_tokens
@@ -78,7 +92,7 @@ def reach_tokens(term: TermCost) -> int | None:
     return term.window_tokens
 
 
-def attended_pairs(term: TermCost, tokens: Floats | float) -> Floats:
+def attended_pairs(term: Reach, tokens: Floats | float) -> Floats:
     """Query-key pairs of a causal prefill from 0 to ``tokens``, in cached entries.
 
     ``n^2 / 2`` for full attention; linear in n beyond a sliding window or a top-k. Aligned chunks of
@@ -93,7 +107,7 @@ def attended_pairs(term: TermCost, tokens: Floats | float) -> Floats:
     return np.asarray((inside * inside / 2.0 + (tokens - inside) * beyond) / term.stride_tokens)
 
 
-def _most_pairs(term: TermCost, position: Floats | float, size: Floats) -> Floats:
+def most_pairs(term: Reach, position: Floats | float, size: Floats) -> Floats:
     """Pairs of one chunk wherever it lies in the aligned chunks of attention, at worst."""
     reach = float(term.window_tokens or 0)
     whole = np.floor(size / reach)
@@ -186,7 +200,7 @@ def _prefix_work(
     read: Floats = np.zeros_like(size)
     for term in stage.terms:
         if worst and term.chunked:
-            pairs = _most_pairs(term, position, size)
+            pairs = most_pairs(term, position, size)
         else:
             pairs = attended_pairs(term, position + size) - attended_pairs(term, position)
         factor = left.prefill_attention if term.full and term.compressible else 1.0

@@ -49,9 +49,28 @@ class Prefills:
 def prefills_of(work: Workload, pool: Pool, chunk: Ints) -> Prefills:
     """Price every prefill in chunks of these sizes ``(candidate,)``; 0 asks for one piece."""
     left = pool.left
-    first, inverse = _distinct(
-        (chunk, left.prefill_linear, left.prefill_attention, left.prefix_share, left.element_share, left.prefill_time)
+    columns = (
+        *(chunk, left.prefill_linear, left.prefill_attention),
+        *(left.prefix_share, left.element_share, left.prefill_time),
     )
+    first, inverse = _distinct(columns)
+    if pool.times is None:
+        found = _all_prefills(work, pool.take(first), chunk[first])
+    else:
+        keys = list(zip(*(column[first].tolist() for column in columns), strict=True))
+        known = pool.times.known.setdefault(work, {})
+        missing = [row for row, key in enumerate(keys) if key not in known]
+        if missing:
+            rows = first[missing]
+            answers = _all_prefills(work, pool.take(rows), chunk[rows])
+            known.update(zip((keys[row] for row in missing), answers.T, strict=True))
+        found = np.stack([known[key] for key in keys], axis=-1)
+    count = len(fields(Prefill))
+    return Prefills(*(Prefill(*found[i : i + count, inverse]) for i in range(0, len(found), count)))
+
+
+def _all_prefills(work: Workload, pool: Pool, chunk: Ints) -> Floats:
+    """The fields of `Prefills`, one after the other, ``(field, candidate)``."""
     start, asked = float(work.shared_prefix_tokens), float(work.question_tokens)
     grown = asked if work.growth else 0.0
     spans = [(start, float(work.ctx_tokens)), (start, float(work.prompt_tokens))]
@@ -61,9 +80,9 @@ def prefills_of(work: Workload, pool: Pool, chunk: Ints) -> Prefills:
             (start, 2.0 * work.warm_tokens - work.last_warm_tokens + grown),
             (start, work.last_warm_tokens + grown),
         ]
-    found = _prefill(pool.take(first), chunk[first], spans)
+    found = _prefill(pool, chunk, spans)
     document, prompt = found[:2]
-    zero = np.zeros(len(first))
+    zero = np.zeros(len(chunk))
     question = again = Prefill(zero, zero, zero, zero)
     if work.rounds > 1:
         mean, last, early, late = found[2:]
@@ -72,7 +91,7 @@ def prefills_of(work: Workload, pool: Pool, chunk: Ints) -> Prefills:
         # The mean of rounds 2 and R is no less than that over the rounds, as prefill is convex.
         again = Prefill((early.busy_s + late.busy_s) / 2.0, late.latency_s, late.steps, late.largest_s)
     parts = (prompt, document, question, again)
-    return Prefills(*(Prefill(*(getattr(part, f.name)[inverse] for f in fields(Prefill))) for part in parts))
+    return np.stack([getattr(part, f.name) for part in parts for f in fields(Prefill)])
 
 
 def _prefill(pool: Pool, chunk: Ints, spans: Sequence[tuple[float, float]]) -> list[Prefill]:

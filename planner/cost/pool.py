@@ -1,6 +1,7 @@
 """One kind of replica under every combination of compression: what fits, and how long its parts take.
 
-All times of a session come from `Pool.prefill_s`, `Pool.chunk_s` and `Pool.step_s`.
+All times of a session come from `Pool.prefill_s`, `Pool.chunk_s` and `Pool.step_s`: measured times where
+the setting has them, and never less than the roofline.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from planner.cost.compression import CompressionTable
 from planner.cost.compute import Compressed, Rates, chunk_s, decode_step_s, prefill_s, rates
 from planner.cost.memory import largest_session_bytes, session_bytes, sessions_that_fit, shared_bytes
 from planner.cost.replica import Replica, shard
+from planner.cost.times import ReplicaTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Pool:
     """As `warm_bytes`, with the shared prefix [bytes]."""
     last_warm_bytes: Floats
     """As `end_bytes`, before the last round [bytes]."""
+    times: ReplicaTimes | None = None
+    """Measured times; None: the roofline alone."""
 
     @staticmethod
     def of(setting: Setting, index: int, left: Compressed) -> Pool:
@@ -70,6 +74,7 @@ class Pool:
             warm_bytes=largest(work.warm_tokens, shared),
             whole_warm_bytes=largest(work.warm_tokens, 0.0),
             last_warm_bytes=largest(work.last_warm_tokens, shared),
+            times=setting.timer.times(setting.architecture, shape, weights) if setting.timer else None,
         )
 
     def take(self, rows: Ints) -> Pool:
@@ -104,10 +109,14 @@ class Pool:
         """GPU time and latency of tokens ``start`` to ``end``: (chunks + pp - 1) times the slowest stage [s]."""
         shape = self.replica.shape
         busy = _largest([prefill_s(s, self.rate, start, end, size, self.left, shape.pcp) for s in self.replica.stages])
-        if shape.pp == 1:
-            return busy, busy
-        last = self.chunk_s(size, np.maximum(end - size, start)) / shape.pp
-        return busy, busy + (shape.pp - 1) * last
+        latency = busy
+        if shape.pp > 1:
+            last = self._roofline_chunk_s(size, np.maximum(end - size, start)) / shape.pp
+            latency = busy + (shape.pp - 1) * last
+        if self.times is None:
+            return busy, latency
+        measured = self.times.prefill_s(start, end, size, self.left)
+        return np.maximum(busy, measured[0]), np.maximum(latency, measured[1])
 
     def slots(self, tokens: Floats | float, size: Floats) -> Floats:
         """Decode steps that a prefill of so many tokens gives way to: (chunks + pp - 1) / pp whole ones."""
@@ -116,6 +125,10 @@ class Pool:
 
     def chunk_s(self, size: Floats, position: Floats | float) -> Floats:
         """A chunk's time through the whole pipeline, at worst [s]."""
+        roofline = self._roofline_chunk_s(size, position)
+        return roofline if self.times is None else np.maximum(roofline, self.times.chunk_s(size, position, self.left))
+
+    def _roofline_chunk_s(self, size: Floats, position: Floats | float) -> Floats:
         shape = self.replica.shape
         stages = [
             chunk_s(stage, self.rate, size, position, self.left, shape.pcp, worst=True) for stage in self.replica.stages
@@ -126,9 +139,13 @@ class Pool:
         """A quiet decode step: pp microbatches through pp stages [s]."""
         pp = self.replica.shape.pp
         micro = np.ceil(sequences / pp)
-        return pp * _largest(
+        roofline = pp * _largest(
             [decode_step_s(stage, self.rate, micro, tokens, self.left) for stage in self.replica.stages]
         )
+        if self.times is None:
+            return roofline
+        parts = self.times.step_parts(sequences, tokens, self.left)
+        return np.maximum(roofline, _largest(list(parts)) * self.left.decode_time)
 
 
 def compressed(table: CompressionTable, prompt: float, tokens: float, technique_time: bool) -> Compressed:

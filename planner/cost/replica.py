@@ -7,6 +7,7 @@ of candidates. Uncompressed caches are in the engine's own precision (bf16 unles
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from catalog.architecture import Architecture, CacheTerm, Layer
 
@@ -161,6 +162,7 @@ def _kv_head_problems(architecture: Architecture, tp: int) -> list[str]:
     return [f"tp {tp} and {heads} KV heads: one must divide the other; use a tp that does" for heads in clashing[:1]]
 
 
+@lru_cache(maxsize=4096)
 def shard(architecture: Architecture, shape: Shape, weights: WeightFormat) -> Replica:
     """Split a model over one replica and return its stages' coefficients."""
     stages: list[Stage] = []

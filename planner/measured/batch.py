@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from planner.cost.compute import Compressed
 from planner.measured.layers import StageOperations
 from planner.measured.machine import Machine
-from planner.measured.step import Linear, chunk_s, decode_step_s, prefill_s
+from planner.measured.step import Linear, StageTimes
 
 Floats = NDArray[np.float64]
 
@@ -31,6 +31,10 @@ class Deployment:
     """Tokens of KV cache that fit the replica [tokens]."""
     cache_ratio: float = 1.0
     """Bytes of the cache over those in 16 bits."""
+
+    def timed(self) -> tuple[StageTimes, ...]:
+        """The stages, ready to be asked for times."""
+        return tuple(StageTimes(stage, self.machine, self.linear) for stage in self.stages)
 
     @property
     def pp(self) -> int:
@@ -68,11 +72,11 @@ def prefill_batch_s(deployment: Deployment, batch: Batch) -> float:
     """Time to prefill all prompts of a batch [s]."""
     prompt = float(batch.input_tokens)
     left = uncompressed(np.array([prompt]), deployment.cache_ratio)
-    machine, linear = deployment.machine, deployment.linear
+    timed = deployment.timed()
     chunk = batch.chunk_tokens
     if 0 < chunk < batch.input_tokens:
         size = np.array([float(chunk)])
-        stages = [prefill_s(s, machine, linear, 0.0, prompt, size, left) for s in deployment.stages]
+        stages = [stage.prefill_s(0.0, prompt, size, left) for stage in timed]
         return batch.sequences * deployment.pp * max(float(t[0]) for t in stages)
     together = int(min(batch.sequences, max(1, BATCHED_TOKENS // max(1, batch.input_tokens))))
     size = np.array([prompt])
@@ -80,10 +84,7 @@ def prefill_batch_s(deployment: Deployment, batch: Batch) -> float:
     total = 0.0
     for sequences, times in ((together, groups), (rest, 1)):
         if sequences and times:
-            stages = [
-                chunk_s(s, machine, linear, size, 0.0, left, sequences=float(sequences), whole_prompt=True)
-                for s in deployment.stages
-            ]
+            stages = [stage.chunk_s(size, 0.0, left, sequences=float(sequences), whole_prompt=True) for stage in timed]
             total += times * deployment.pp * max(float(t[0]) for t in stages)
     return total
 
@@ -92,7 +93,7 @@ def decode_batch_s(deployment: Deployment, sequences: int, tokens: Floats) -> Fl
     """Time of a decode step of ``sequences`` sequences at each of the lengths ``tokens`` [s]."""
     micro = np.full_like(tokens, np.ceil(sequences / deployment.pp))
     left = uncompressed(tokens, deployment.cache_ratio)
-    stages = [decode_step_s(s, deployment.machine, deployment.linear, micro, tokens, left) for s in deployment.stages]
+    stages = [stage.decode_step_s(micro, tokens, left) for stage in deployment.timed()]
     return np.asarray(deployment.pp * np.maximum.reduce(stages))
 
 

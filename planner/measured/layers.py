@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from catalog.architecture import Architecture, CacheTerm, Experts, Layer
 from planner.cost.replica import Shape, WeightFormat, query_ranks, stage_layers
@@ -93,6 +94,7 @@ class StageOperations:
     """Bytes of quantised weights over those in 16 bits."""
 
 
+@lru_cache(maxsize=4096)
 def stage_operations(architecture: Architecture, shape: Shape, weights: WeightFormat) -> tuple[StageOperations, ...]:
     """Operations of each distinct pipeline stage; equal stages are kept once."""
     stages: list[StageOperations] = []

@@ -103,7 +103,7 @@ class Machine:
     """What was taken from another GPU or engine."""
 
 
-def machine(catalog: Catalog, hardware: Hardware, engine: str, version: str = "") -> Machine:
+def machine(catalog: Catalog, hardware: Hardware, engine: str, version: str = "", *, linked: bool = True) -> Machine:
     """Rates of a GPU with an engine from the catalog's measurements.
 
     Parameters
@@ -114,6 +114,8 @@ def machine(catalog: Catalog, hardware: Hardware, engine: str, version: str = ""
         The GPU.
     engine, version
         Id of the engine, and its version; empty means the newest.
+    linked
+        Whether the GPUs of a server are linked directly; without, they exchange over PCIe.
 
     Raises
     ------
@@ -154,7 +156,7 @@ def machine(catalog: Catalog, hardware: Hardware, engine: str, version: str = ""
         experts=_read(op.ExpertsFit, of("experts")),
         prefill=_read(op.PrefillAttentionFit, of("prefill_attention")),
         decode=_read(op.DecodeAttentionFit, of("decode_attention")),
-        all_reduce=_all_reduce(of("all_reduce"), catalog, hardware),
+        all_reduce=_all_reduce(of("all_reduce"), catalog, hardware, linked),
         elementwise=_read(op.ElementwiseFit, of("elementwise")),
         runtime=_read(Runtime, step) if step else Runtime(),
         widening=_widening(catalog, other_chip=bf16.hardware != hardware.id and sms_differ, other_engine=other),
@@ -222,14 +224,14 @@ def _scale(catalog: Catalog, hardware: Hardware, reference: str) -> float:
     return hardware.flops.bf16 / catalog.get(Hardware, reference).flops.bf16
 
 
-def _all_reduce(entry: Measurement, catalog: Catalog, hardware: Hardware) -> op.AllReduceFit:
+def _all_reduce(entry: Measurement, catalog: Catalog, hardware: Hardware, linked: bool) -> op.AllReduceFit:
     """The entry's table; on another GPU, large messages scale with the link, small ones don't."""
     table = entry.table
     times = {int(name[2:]): values for name, values in table.items() if name.startswith("s_")}
     fit = op.AllReduceFit(tuple(table["bytes"]), times)
-    if entry.hardware == hardware.id:
+    if entry.hardware == hardware.id and linked:
         return fit
-    own = hardware.gpu_link.effective if hardware.gpu_link else hardware.pcie.effective
+    own = hardware.gpu_link.effective if hardware.gpu_link and linked else hardware.pcie.effective
     reference = catalog.get(Hardware, entry.hardware).gpu_link
     slower = (reference.effective if reference else own) / own
     scaled = {n: tuple(min(v) + (t - min(v)) * slower for t in v) for n, v in times.items()}

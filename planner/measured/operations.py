@@ -87,24 +87,23 @@ def gemm_s(
     """
     m, n, k = (np.asarray(x, dtype=np.float64) for x in (m, n, k))
     sms = peak.multiprocessors
-    small = fit.tile_64**2 / fit.tile_128
-    rates = {256 * 128: 1.0, 128 * 128: fit.tile_128, 128 * 64: fit.tile_64}
     memory = (weight_bytes * n * k + 2.0 * m * (n + k)) / (fit.bandwidth * peak.hbm_bytes_per_s)
     bound = np.maximum(2.0 * m * n * k / peak.flops_per_s, memory * fit.bandwidth)
     memory = memory + _ramp(fit.ramp_s, fit.ramp_at_s, memory)
-    best: Floats = np.full(np.broadcast(m, n, k).shape, np.inf)
-    for rows, columns in TILES + (FEW_ROWS_TILES if weight_bytes < 2.0 else ()):
-        tiles = np.ceil(m / rows) * np.ceil(n / columns)
-        rate = fit.compute * rates.get(rows * columns, small) * peak.flops_per_s / sms
-        per_inner = 2.0 * rows * columns / rate
-        for split in SPLITS:
-            compute = np.ceil(tiles * split / sms) * per_inner * (np.ceil(k / split) + fit.inner_start)
-            filled = np.minimum(1.0, tiles * split / (MEMORY_FILL * sms))
-            time = _joined(compute, memory / filled, fit.power)
-            if split > 1:
-                time = time + fit.split_start_s + SPLIT_BYTES * m * n * split / peak.hbm_bytes_per_s
-            best = np.minimum(best, time)
-    return np.maximum(fit.start_s + best, bound)  # The roofline, whatever parameters a user's own fit may give.
+    # One more axis in front: every tile with every split.
+    small = fit.tile_64**2 / fit.tile_128
+    rates = {256 * 128: 1.0, 128 * 128: fit.tile_128, 128 * 64: fit.tile_64}
+    kinds = TILES + (FEW_ROWS_TILES if weight_bytes < 2.0 else ())
+    choices = [(r, c, fit.compute * rates.get(r * c, small), s) for r, c in kinds for s in SPLITS]
+    rows, columns, share, split = np.array(choices).T.reshape(4, -1, *(1,) * memory.ndim)
+    tiles = np.ceil(m / rows) * np.ceil(n / columns) * split
+    per_inner = 2.0 * rows * columns * sms / (share * peak.flops_per_s)
+    compute = np.ceil(tiles / sms) * per_inner * (np.ceil(k / split) + fit.inner_start)
+    time = _joined(compute, memory / np.minimum(1.0, tiles / (MEMORY_FILL * sms)), fit.power)
+    partial = fit.split_start_s + SPLIT_BYTES * m * n * split / peak.hbm_bytes_per_s
+    best = np.min(time + np.where(split > 1, partial, 0.0), axis=0)
+    # The roofline, whatever parameters a user's own fit may give.
+    return np.asarray(np.maximum(fit.start_s + best, bound))
 
 
 def _ramp(most_s: float, at_s: float, time: Floats) -> Floats:
@@ -148,6 +147,7 @@ def prefill_attention_s(
     k_dim: float = 128.0,
     v_dim: float = 128.0,
     pairs: Floats | None = None,
+    reach: float | None = None,
 ) -> Floats:
     """Time of one layer's attention of ``tokens`` new tokens after ``prefix`` cached ones [s].
 
@@ -166,6 +166,8 @@ def prefill_attention_s(
         Elements of a key and a value.
     pairs
         Attended query-key pairs of one sequence and head; None: all earlier tokens, causally.
+    reach
+        Tokens back to which a query attends; None: all of them [tokens].
     """
     b, s, m, hq, hk = (np.asarray(x, dtype=np.float64) for x in (sequences, tokens, prefix, query_heads, kv_heads))
     if pairs is None:
@@ -173,9 +175,13 @@ def prefill_attention_s(
     pair_flops = 2.0 * (k_dim + v_dim)
     keys = pairs / np.maximum(s, 1e-9)
     work = b * hq * pair_flops * pairs / (fit.compute * peak.flops_per_s) * (1.0 + fit.short_tokens / (2.0 * keys))
-    longest = np.minimum(s, ATTENTION_ROWS) * pair_flops * np.minimum(m + s, 2.0 * keys)
+    span = np.minimum(m + s, 2.0 * keys)  # Keys of the tile that has most.
+    held = m + s
+    if reach is not None:
+        span, held = np.minimum(span, reach + ATTENTION_ROWS), np.minimum(held, reach + s)
+    longest = np.minimum(s, ATTENTION_ROWS) * pair_flops * span
     chain = fit.chain * longest * peak.multiprocessors / (fit.compute * peak.flops_per_s)
-    moved = 2.0 * b * (s * hq + np.minimum(m + s, 2.0 * keys) * hk) * (k_dim + v_dim)
+    moved = 2.0 * b * (s * hq + np.minimum(held, 2.0 * keys) * hk) * (k_dim + v_dim)
     traffic = moved / (fit.bandwidth * peak.hbm_bytes_per_s)
     written = fit.per_token_s * b * s * np.minimum(hk, WRITING_HEADS)
     return fit.start_s + _joined(work, chain, fit.power) + traffic + written
@@ -230,7 +236,8 @@ def decode_waves(fit: DecodeAttentionFit, peak: Peak, sequences: Floats | float,
     """
     waves = np.asarray(sequences, dtype=np.float64) * kv_heads / (2.0 * peak.multiprocessors)
     whole = np.ceil(waves) / np.maximum(waves, 1e-9)
-    factor: Floats = np.where(waves >= 0.8, 1.0 + fit.wave * (whole - 1.0), 1.0)
+    # A share above 1 would make a larger batch faster within a wave.
+    factor: Floats = np.where(waves >= 0.8, 1.0 + min(fit.wave, 1.0) * (whole - 1.0), 1.0)
     return factor
 
 

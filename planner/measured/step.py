@@ -1,22 +1,22 @@
 """Time of a decode step, a prefill chunk and a whole prefill on one stage, composed of operations.
 
 The same questions as `planner.cost.compute`, answered from measurements. Arrays have one axis,
-``(candidate,)``. A decode step is a function of the batch plus one that is linear in the bytes of the
-cache, so that compression enters linearly.
+``(candidate,)``. What depends on a batch's or a chunk's size alone is computed once per size. A decode
+step is the largest of a few parts that are linear in what compression leaves of the cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.cost.compute import Compressed
+from planner.cost.compute import Compressed, attended_pairs, most_pairs, reach_tokens
 from planner.measured import operations as op
-from planner.measured.layers import FUSED_KERNELS, Attention, Product, StageOperations
+from planner.measured.fabric import INSIDE, Fabric
+from planner.measured.layers import FUSED_KERNELS, Attention, StageOperations
 from planner.measured.machine import Machine
 
 Floats = NDArray[np.float64]
@@ -26,6 +26,7 @@ SAMPLING_BYTES = 12.0
 NODES = 5
 """Positions at which the chunks of a prefill are evaluated."""
 UNQUANTISED = "bf16"
+_PLACES, _WEIGHTS = np.polynomial.legendre.leggauss(NODES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,182 +41,309 @@ class Linear:
         return machine.gemm[weights], machine.int8 if weights in ("w8a8", "fp8") else machine.peak
 
 
-def decode_step_s(
-    stage: StageOperations,
-    machine: Machine,
-    linear: Linear,
-    sequences: Floats,
-    tokens: Floats | float,
-    left: Compressed,
-) -> Floats:
-    """Time of one decode step of ``sequences`` sequences of ``tokens`` tokens on one stage [s]."""
-    run = machine.runtime
-    gpu = _per_size(sequences, lambda b: _fixed_s(stage, machine, linear, b, b))
-    for attention in stage.attention:
-        gpu = gpu + attention.count * _decode_attention_s(attention, machine, sequences, tokens, left)
-    gpu = gpu + _state_s(stage, machine, sequences)
-    gpu = np.maximum(gpu * run.decode_gpu, _least_decode_s(stage, machine, sequences, tokens, left)) * left.decode_time
-    time = np.maximum(gpu, run.launch_layer_s * stage.layers)
-    ranks = np.log2(stage.shape.tp)
-    return np.asarray(time + run.host_s + run.host_rank_s * ranks + run.host_sequence_s * sequences)
+@dataclass(frozen=True, eq=False)
+class StageTimes:
+    """One pipeline stage on a GPU with an engine."""
 
+    stage: StageOperations
+    machine: Machine
+    linear: Linear
+    fabric: Fabric = INSIDE
+    _known: dict[tuple[str, float], dict[float, Floats]] = field(default_factory=dict)
+    """Times by kind and then by size; what callers ask for over and over."""
 
-def chunk_s(
-    stage: StageOperations,
-    machine: Machine,
-    linear: Linear,
-    size: Floats,
-    position: Floats | float,
-    left: Compressed,
-    *,
-    sequences: float = 1.0,
-    whole_prompt: bool = False,
-) -> Floats:
-    """Time of one prefill chunk of ``size`` tokens after ``position`` cached ones, on one stage [s].
+    # ------------------------------------------------------------- decode
 
-    Parameters
-    ----------
-    stage, machine, linear, left
-        The split model, the GPU with its engine, the weights, and compression.
-    size, position
-        Tokens of the chunk and before it, of each sequence [tokens].
-    sequences
-        Sequences that are prefilled together.
-    whole_prompt
-        Whether the chunk ends its prompts, so that logits are computed.
-    """
-    run = machine.runtime
-    pcp = stage.shape.pcp
-    logits = sequences if whole_prompt else 0.0
-    fixed = _per_size(size, lambda s: _fixed_s(stage, machine, linear, s * sequences / pcp, np.full_like(s, logits)))
-    gpu = fixed * left.prefill_linear
-    for attention in stage.attention:
-        time = _prefill_attention_s(attention, machine, size, position, left, sequences, pcp)
-        gpu = gpu + attention.count * time
-    gpu = gpu * max(run.prefill_gpu, 1.0) * left.prefill_time
-    return np.asarray(np.maximum(gpu, run.launch_layer_s * stage.layers) + run.prefill_host_s)
+    def decode_step_s(self, sequences: Floats, tokens: Floats | float, left: Compressed) -> Floats:
+        """Time of one decode step of ``sequences`` sequences of ``tokens`` tokens [s]."""
+        return np.asarray(np.maximum.reduce(self.decode_parts(sequences, tokens, left)) * left.decode_time)
 
+    def decode_parts(self, sequences: Floats, tokens: Floats | float, left: Compressed) -> list[Floats]:
+        """What a step takes at least, techniques' own time apart [s].
 
-def prefill_s(
-    stage: StageOperations,
-    machine: Machine,
-    linear: Linear,
-    start: Floats | float,
-    end: Floats | float,
-    size: Floats,
-    left: Compressed,
-) -> Floats:
-    """Time to prefill tokens ``start`` to ``end`` in chunks of ``size`` on one stage, head included [s].
+        For reading the cache, for computing with it, for launching its kernels (engines that launch one
+        by one), and its bytes at the peak of HBM (where a fitted factor would make it faster).
+        """
+        run = self.machine.runtime
+        rows = self._per_size("decode", 1.0, sequences, self._decode_rows)
+        fixed, host = rows[0] + run.decode_gpu * self._ramps_s(sequences, tokens), rows[1]
+        read, computed = fixed + host, fixed + host
+        for index, attention in enumerate(self.stage.attention):
+            entries, fetched = _decode_entries(attention, tokens, left)
+            read = read + rows[2 + 2 * index] * fetched
+            computed = computed + rows[3 + 2 * index] * entries
+        parts = [read, computed]
+        if run.launch_layer_s:
+            parts.append(host + run.launch_layer_s * self.stage.layers)
+        if run.decode_gpu < 1.0:
+            parts.append(host + self._least_decode_s(sequences, tokens, left))
+        return parts
 
-    The chunks' times are a smooth function of their position, summed by Gauss-Legendre quadrature over
-    an interval whose first two moments are those of the positions: exact up to quadratics.
-    """
-    tokens = np.maximum(end - start, 1.0)
-    size = np.minimum(size, tokens)
-    whole = np.floor(tokens / size)
-    rest = tokens - whole * size
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
-    middle, half = (whole - 1.0) / 2.0, np.sqrt(np.maximum(whole * whole - 1.0, 0.0)) / 2.0
-    total: Floats = np.zeros_like(size)
-    for node, weight in zip(nodes, weights, strict=True):
-        position = np.maximum(start + (middle + half * node) * size, 0.0)
-        total = total + weight / 2.0 * whole * chunk_s(stage, machine, linear, size, position, left)
-    if np.any(rest > 0):
-        partial = chunk_s(stage, machine, linear, np.maximum(rest, 1.0), start + whole * size, left)
-        total = total + np.where(rest > 0, partial, 0.0)
-    return total + _head_s(stage, machine, np.ones_like(size))
+    def _decode_rows(self, b: Floats) -> Floats:
+        """Per batch: GPU time without the cache, host time, and per layer kind seconds per entry read and attended."""
+        run, stage, machine = self.machine.runtime, self.stage, self.machine
+        peak = machine.peak
+        bandwidth = machine.decode.bandwidth * peak.hbm_bytes_per_s
+        gpu = self._fixed_s(b, b) + 2.0 * stage.state_bytes * b / bandwidth
+        slopes = []
+        for attention in stage.attention:
+            count = attention.count * run.decode_gpu
+            waves = op.decode_waves(machine.decode, peak, b, attention.kv_heads)
+            reads = _reads(attention, machine)
+            queries = attention.count * b * attention.query_bytes / bandwidth * waves
+            gpu = gpu + attention.count * machine.decode.start_s + queries
+            gpu = gpu + attention.count * self._cache_exchange_s(attention, b)
+            flops = b * attention.decode_flops / (machine.prefill.compute * peak.flops_per_s)
+            slopes.append(count * b * attention.read_bytes * reads / bandwidth * waves)
+            slopes.append(count * np.maximum(flops, run.decode_token_s))
+        host = run.host_s + run.host_rank_s * np.log2(stage.shape.tp) + run.host_sequence_s * b
+        return np.stack([gpu * run.decode_gpu, host, *slopes])
 
+    def _ramps_s(self, sequences: Floats, tokens: Floats | float) -> Floats | float:
+        """Further start-up of decode attention, by the length of the cache before compression [s]."""
+        fit = self.machine.decode
+        total: Floats | float = 0.0
+        if not fit.ramp_s:
+            return total
+        for attention in self.stage.attention:
+            read = attention.read_bytes * _kept(attention, tokens) * _reads(attention, self.machine)
+            time = sequences * read / (fit.bandwidth * self.machine.peak.hbm_bytes_per_s)
+            total = total - attention.count * fit.ramp_s * np.expm1(-time / fit.ramp_at_s)
+        return total
 
-def _per_size(size: Floats, time: Callable[[Floats], Floats]) -> Floats:
-    """``time(size)``, computed once for each distinct size."""
-    distinct, inverse = np.unique(size, return_inverse=True)
-    return time(distinct)[inverse.reshape(size.shape)]
+    def _least_decode_s(self, sequences: Floats, tokens: Floats | float, left: Compressed) -> Floats:
+        """Bytes of a decode step at the peak of HBM: no fitted factor makes a step faster [s]."""
+        stage, size = self.stage, 2.0 * self.stage.bytes_ratio
+        read = sum(p.count * p.inputs * p.outputs * (size if p.quantised else 2.0) for p in stage.products)
+        if stage.head is not None:
+            read += 2.0 * stage.head.inputs * stage.head.outputs
+        moved = read + 2.0 * stage.state_bytes * sequences
+        for group in stage.experts:
+            distinct = (sequences * group.batch_factor) ** self.machine.runtime.distinct
+            touched = op.touched_experts(group.experts, group.active, distinct) * group.share
+            moved = moved + group.count * touched * group.elements * size
+        for attention in stage.attention:
+            _, fetched = _decode_entries(attention, tokens, left)
+            moved = moved + attention.count * sequences * attention.read_bytes * fetched
+        return np.asarray(moved / self.machine.peak.hbm_bytes_per_s)
 
+    # ------------------------------------------------------------- prefill
 
-def _fixed_s(stage: StageOperations, machine: Machine, linear: Linear, tokens: Floats, logits: Floats) -> Floats:
-    """Everything but attention: products, experts, elementwise kernels, all-reduces, logits [s]."""
-    time: Floats = np.zeros_like(tokens)
-    for product in stage.products:
-        time = time + product.count * _product_s(stage, machine, linear, product, tokens)
-    time = time + _experts_s(stage, machine, linear, tokens)
-    kernels = FUSED_KERNELS * stage.layers
-    time = time + op.elementwise_s(machine.elementwise, machine.peak, stage.moved_bytes * tokens, kernels)
-    if stage.scan_flops:
-        time = time + stage.scan_flops * tokens / (machine.prefill.compute * machine.peak.flops_per_s)
-    message = 2.0 * tokens * stage.hidden
-    reduced = op.all_reduce_s(machine.all_reduce, stage.shape.tp, message)
-    if stage.shape.tp > 1:
-        time = time + stage.all_reduces * (reduced + machine.runtime.collective_s)
-    if np.any(logits > 0):
-        time = time + np.where(logits > 0, _head_s(stage, machine, np.maximum(logits, 1.0)), 0.0)
-    return time
+    def chunk_s(
+        self,
+        size: Floats,
+        position: Floats | float,
+        left: Compressed,
+        *,
+        sequences: float = 1.0,
+        whole_prompt: bool = False,
+        worst: bool = False,
+    ) -> Floats:
+        """Time of one prefill chunk of ``size`` tokens after ``position`` cached ones [s].
 
+        Parameters
+        ----------
+        size, position
+            Tokens of the chunk and before it, of each sequence [tokens].
+        left
+            What compression leaves.
+        sequences
+            Sequences that are prefilled together.
+        whole_prompt
+            Whether the chunk ends its prompts, so that logits are computed.
+        worst
+            Whether aligned chunks of attention count as full as they can be.
+        """
+        gpu = self._chunk_fixed_s(size, sequences, whole_prompt) * left.prefill_linear
+        for attention in self.stage.attention:
+            gpu = gpu + self._attention_s(attention, size, position, left, sequences, worst)
+        return self._with_host(gpu, 1.0, left)
 
-def _product_s(stage: StageOperations, machine: Machine, linear: Linear, product: Product, tokens: Floats) -> Floats:
-    if not product.quantised:
-        return _gemm_s(machine.gemm[UNQUANTISED], machine.peak, tokens, product.outputs, product.inputs)
-    fit, peak = linear.on(machine)
-    return _gemm_s(fit, peak, tokens, product.outputs, product.inputs, 2.0 * stage.bytes_ratio)
+    def prefill_s(self, start: Floats | float, end: Floats | float, size: Floats, left: Compressed) -> Floats:
+        """Time to prefill tokens ``start`` to ``end`` in chunks of ``size``, head included [s].
 
+        The chunks' times are a smooth function of their position, summed by Gauss-Legendre quadrature over
+        an interval whose first two moments are those of the positions: exact up to quadratics. Beyond the
+        reach of a window or a top-k all chunks take the same time.
+        """
+        tokens = np.maximum(end - start, 1.0)
+        size = np.minimum(size, tokens)
+        whole = np.floor(tokens / size)
+        rest = tokens - whole * size
+        some = np.maximum(rest, 1.0)
+        partial = np.where(rest > 0, 1.0, 0.0)
+        fixed = self._chunk_fixed_s(np.stack([size, some]))
+        gpu = (whole * fixed[0] + partial * fixed[1]) * left.prefill_linear
+        for attention in self.stage.attention:
+            reach = reach_tokens(attention)
+            growing = whole if reach is None else np.clip(np.ceil((reach - start) / size), 0.0, whole)
+            middle, half = (growing - 1.0) / 2.0, np.sqrt(np.maximum(growing * growing - 1.0, 0.0)) / 2.0
+            inside = start + (middle + half * _PLACES[:, None]) * size
+            positions = np.maximum([*inside, start + growing * size, start + whole * size], 0.0)
+            sizes = np.array([*[size] * (NODES + 1), some])
+            often = np.array([*(_WEIGHTS[:, None] / 2.0 * growing), whole - growing, partial])
+            gpu = gpu + (often * self._attention_s(attention, sizes, positions, left)).sum(axis=0)
+        chunks = whole + partial
+        return self._with_host(gpu, chunks, left) + self._head_s(np.ones(1)) * left.prefill_time
 
-def _gemm_s(fit: op.GemmFit, peak: op.Peak, m: Floats, n: float, k: float, weight_bytes: float = 2.0) -> Floats:
-    return _known_gemm_s(fit, peak, tuple(m.tolist()), n, k, weight_bytes)
+    def _with_host(self, gpu: Floats, chunks: Floats | float, left: Compressed) -> Floats:
+        run = self.machine.runtime
+        gpu = np.maximum(gpu * max(run.prefill_gpu, 1.0), chunks * run.launch_layer_s * self.stage.layers)
+        return np.asarray(gpu * left.prefill_time + chunks * run.prefill_host_s)
 
+    def _chunk_fixed_s(self, size: Floats, sequences: float = 1.0, whole_prompt: bool = False) -> Floats:
+        logits = sequences if whole_prompt else 0.0
 
-@lru_cache(maxsize=4096)
-def _known_gemm_s(
-    fit: op.GemmFit, peak: op.Peak, m: tuple[float, ...], n: float, k: float, weight_bytes: float
-) -> Floats:
-    # Blocks of candidates ask for the same batches and chunks over and over.
-    return op.gemm_s(fit, peak, np.array(m), n, k, weight_bytes)
+        def rows_of(s: Floats) -> Floats:
+            tokens = s * sequences / self.stage.shape.pcp
+            fixed = self._fixed_s(tokens, np.full_like(s, logits)) + self._prefix_exchange_s(tokens)
+            return np.asarray(fixed[None])
 
+        return np.asarray(self._per_size(f"chunk:{whole_prompt}", sequences, size, rows_of)[0])
 
-def _head_s(stage: StageOperations, machine: Machine, sequences: Floats) -> Floats:
-    """Logits and sampling [s]."""
-    if stage.head is None:
-        return np.zeros_like(sequences)
-    head = _gemm_s(machine.gemm[UNQUANTISED], machine.peak, sequences, stage.head.outputs, stage.head.inputs)
-    moved = SAMPLING_BYTES * sequences * stage.vocabulary * stage.shape.tp
-    return head + op.elementwise_s(machine.elementwise, machine.peak, moved, FUSED_KERNELS)
-
-
-def _experts_s(stage: StageOperations, machine: Machine, linear: Linear, tokens: Floats) -> Floats:
-    time: Floats = np.zeros_like(tokens)
-    size = 2.0 * stage.bytes_ratio
-    for group in stage.experts:
-        routed = tokens * group.batch_factor
-        distinct = routed**machine.runtime.distinct
-        touched = op.touched_experts(group.experts, group.active, distinct) * group.share
-        time = time + group.count * op.experts_s(
-            machine.experts,
+    def _attention_s(
+        self,
+        attention: Attention,
+        size: Floats,
+        position: Floats | float,
+        left: Compressed,
+        sequences: float = 1.0,
+        worst: bool = False,
+    ) -> Floats:
+        machine, pcp = self.machine, self.stage.shape.pcp
+        if worst and attention.chunked:
+            pairs = most_pairs(attention, position, size)
+        else:
+            pairs = attended_pairs(attention, position + size) - attended_pairs(attention, position)
+        if attention.full and attention.compressible:
+            pairs = pairs * left.prefill_attention
+        reach = reach_tokens(attention)
+        time = op.prefill_attention_s(
+            machine.prefill,
             machine.peak,
-            routed,
-            touched,
-            group.active * group.share,
-            group.elements,
-            stage.hidden,
-            size,
+            sequences,
+            size / pcp,
+            position,
+            attention.query_heads,
+            attention.kv_heads,
+            attention.pair_dim,
+            attention.pair_dim,
+            pairs / pcp,
+            None if reach is None else float(reach),
         )
-    return time
+        expand = attention.expand_flops * position
+        rate = machine.gemm[UNQUANTISED].compute * machine.peak.flops_per_s
+        return np.asarray(attention.count * (time + expand / rate))
+
+    # ------------------------------------------------------------- everything but attention
+
+    def _per_size(self, kind: str, sequences: float, size: Floats, rows_of: Callable[[Floats], Floats]) -> Floats:
+        """``rows_of(size)``, ``(row, size)``, computed once for each distinct size."""
+        known = self._known.setdefault((kind, sequences), {})
+        distinct, inverse = np.unique(size, return_inverse=True)
+        keys = distinct.tolist()
+        missing = [key for key in keys if key not in known]
+        if missing:
+            known.update(zip(missing, rows_of(np.array(missing)).T, strict=True))
+        columns = np.stack([known[key] for key in keys], axis=-1)
+        return np.asarray(columns[:, inverse.reshape(size.shape)])
+
+    def _fixed_s(self, tokens: Floats, logits: Floats) -> Floats:
+        """Everything but attention: products, experts, elementwise kernels, collectives, logits [s]."""
+        stage, machine = self.stage, self.machine
+        time = self._products_s(tokens) + self._experts_s(tokens)
+        kernels = FUSED_KERNELS * stage.layers
+        time = time + op.elementwise_s(machine.elementwise, machine.peak, stage.moved_bytes * tokens, kernels)
+        if stage.scan_flops:
+            time = time + stage.scan_flops * tokens / (machine.prefill.compute * machine.peak.flops_per_s)
+        message = 2.0 * tokens * stage.hidden
+        shape = stage.shape
+        if shape.tp > 1:
+            time = time + stage.all_reduces * self._all_reduce_s(shape.tp, message)
+        for group in stage.experts if shape.ep > shape.tp else ():
+            # The tokens of all replicas are gathered, and each one's sums scattered back.
+            time = time + group.count * self._all_reduce_s(shape.ep, message * group.batch_factor)
+        if shape.pp > 1:
+            # Passing hidden states on moves as many bytes per GPU as an all-reduce of two.
+            time = time + self.fabric.pass_on_s(machine.all_reduce, shape.tp * shape.pcp, shape.pp, message)
+        if np.any(logits > 0):
+            time = time + np.where(logits > 0, self._head_s(np.maximum(logits, 1.0)), 0.0)
+        return time
+
+    def _all_reduce_s(self, gpus: int, message: Floats) -> Floats:
+        return self.fabric.all_reduce_s(self.machine.all_reduce, gpus, message) + self.machine.runtime.collective_s
+
+    def _cache_exchange_s(self, attention: Attention, b: Floats) -> Floats:
+        """Queries and partial outputs of decode context parallelism, per layer [s]."""
+        dcp = self.stage.shape.dcp
+        if dcp == 1 or not attention.full:
+            return np.zeros_like(b)
+        return self._all_reduce_s(dcp, b * attention.query_bytes * dcp)
+
+    def _prefix_exchange_s(self, tokens: Floats) -> Floats:
+        """Keys and values of a chunk, gathered over prefill context parallelism [s]."""
+        pcp, time = self.stage.shape.pcp, np.zeros_like(tokens)
+        for attention in self.stage.attention if pcp > 1 else ():
+            message = tokens * pcp * 4.0 * attention.kv_heads * attention.pair_dim
+            time = time + attention.count * self._all_reduce_s(pcp, message) / 2.0
+        return time
+
+    def _products_s(self, tokens: Floats) -> Floats:
+        time: Floats = np.zeros_like(tokens)
+        for quantised in (False, True):
+            mine = [product for product in self.stage.products if product.quantised is quantised]
+            if not mine:
+                continue
+            fit, peak = (self.linear if quantised else Linear()).on(self.machine)
+            outputs, inputs, counts = np.array([(p.outputs, p.inputs, p.count) for p in mine]).T
+            size = 2.0 * self.stage.bytes_ratio if quantised else 2.0
+            time = time + op.gemm_s(fit, peak, tokens[:, None], outputs, inputs, size) @ counts
+        return time
+
+    def _head_s(self, sequences: Floats) -> Floats:
+        """Logits and sampling [s]."""
+        stage, machine = self.stage, self.machine
+        if stage.head is None:
+            return np.zeros_like(sequences)
+
+        def rows_of(b: Floats) -> Floats:
+            assert stage.head is not None  # noqa: S101
+            head = op.gemm_s(machine.gemm[UNQUANTISED], machine.peak, b, stage.head.outputs, stage.head.inputs)
+            moved = SAMPLING_BYTES * b * stage.vocabulary * stage.shape.tp
+            head = head + op.elementwise_s(machine.elementwise, machine.peak, moved, FUSED_KERNELS)
+            return np.asarray(head[None])
+
+        return np.asarray(self._per_size("head", 1.0, sequences, rows_of)[0])
+
+    def _experts_s(self, tokens: Floats) -> Floats:
+        time: Floats = np.zeros_like(tokens)
+        machine, size = self.machine, 2.0 * self.stage.bytes_ratio
+        for group in self.stage.experts:
+            routed = tokens * group.batch_factor
+            distinct = routed**machine.runtime.distinct
+            touched = op.touched_experts(group.experts, group.active, distinct) * group.share
+            time = time + group.count * op.experts_s(
+                machine.experts,
+                machine.peak,
+                routed,
+                touched,
+                group.active * group.share,
+                group.elements,
+                self.stage.hidden,
+                size,
+            )
+        return time
 
 
-def _decode_attention_s(
-    attention: Attention, machine: Machine, sequences: Floats, tokens: Floats | float, left: Compressed
-) -> Floats:
-    computed, fetched = _decode_entries(attention, tokens, left)
-    run = machine.runtime
-    reads = run.grouped_reads if attention.query_heads > attention.kv_heads else 1.0
-    read = op.decode_attention_s(
-        machine.decode,
-        machine.peak,
-        sequences,
-        attention.read_bytes * fetched * reads,
-        attention.query_bytes,
-        attention.kv_heads,
-    )
-    flops = sequences * attention.decode_flops * computed
-    least = np.maximum(flops / (machine.prefill.compute * machine.peak.flops_per_s), run.decode_token_s * computed)
-    return np.asarray(np.maximum(read, machine.decode.start_s + least))
+def _reads(attention: Attention, machine: Machine) -> float:
+    return machine.runtime.grouped_reads if attention.query_heads > attention.kv_heads else 1.0
+
+
+def _kept(attention: Attention, tokens: Floats | float) -> Floats | float:
+    """Entries of an uncompressed cache that one query reads."""
+    kept = tokens if attention.window_tokens is None else np.minimum(tokens, float(attention.window_tokens))
+    kept = kept / attention.stride_tokens
+    return kept if attention.cap_entries is None else np.minimum(kept, attention.cap_entries)
 
 
 def _decode_entries(
@@ -223,81 +351,12 @@ def _decode_entries(
 ) -> tuple[Floats | float, Floats | float]:
     """Entries that one query computes with, and that many entries' bytes which it reads."""
     share = left.element_share if attention.compressible else 1.0
-    computed: Floats | float
-    fetched: Floats | float
-    if attention.full and attention.compressible:
-        computed, fetched = left.attended_tokens, left.read_tokens
-    else:
-        kept = tokens if attention.window_tokens is None else np.minimum(tokens, float(attention.window_tokens))
-        computed, fetched = kept, kept * share
-    computed, fetched = computed / attention.stride_tokens, fetched / attention.stride_tokens
+    if not (attention.full and attention.compressible):
+        kept = _kept(attention, tokens)
+        return kept, kept * share
+    computed: Floats | float = left.attended_tokens / attention.stride_tokens
+    fetched: Floats | float = left.read_tokens / attention.stride_tokens
     if attention.cap_entries is not None:
         computed = np.minimum(computed, attention.cap_entries)
         fetched = np.minimum(fetched, attention.cap_entries * share)
     return computed, fetched
-
-
-def _least_decode_s(
-    stage: StageOperations, machine: Machine, sequences: Floats, tokens: Floats | float, left: Compressed
-) -> Floats:
-    """Bytes of a decode step at the peak of HBM: no fitted factor makes a step faster [s]."""
-    size = 2.0 * stage.bytes_ratio
-    read = sum(p.count * p.inputs * p.outputs * (size if p.quantised else 2.0) for p in stage.products)
-    if stage.head is not None:
-        read += 2.0 * stage.head.inputs * stage.head.outputs
-    moved = read + 2.0 * stage.state_bytes * sequences
-    for group in stage.experts:
-        distinct = (sequences * group.batch_factor) ** machine.runtime.distinct
-        touched = op.touched_experts(group.experts, group.active, distinct) * group.share
-        moved = moved + group.count * touched * group.elements * size
-    for attention in stage.attention:
-        _, fetched = _decode_entries(attention, tokens, left)
-        moved = moved + attention.count * sequences * attention.read_bytes * fetched
-    return np.asarray(moved / machine.peak.hbm_bytes_per_s)
-
-
-def _prefill_attention_s(
-    attention: Attention,
-    machine: Machine,
-    size: Floats,
-    position: Floats | float,
-    left: Compressed,
-    sequences: float,
-    pcp: int,
-) -> Floats:
-    pairs = _pairs(attention, position + size) - _pairs(attention, np.asarray(position, dtype=np.float64))
-    if attention.full and attention.compressible:
-        pairs = pairs * left.prefill_attention
-    time = op.prefill_attention_s(
-        machine.prefill,
-        machine.peak,
-        sequences,
-        size / pcp,
-        position,
-        attention.query_heads,
-        attention.kv_heads,
-        attention.pair_dim,
-        attention.pair_dim,
-        pairs / pcp,
-    )
-    expand = attention.expand_flops * position
-    return time + expand / (machine.gemm[UNQUANTISED].compute * machine.peak.flops_per_s)
-
-
-def _pairs(attention: Attention, tokens: Floats) -> Floats:
-    """Query-key pairs of one head in a causal prefill from 0 to ``tokens``."""
-    reach = attention.window_tokens
-    if attention.cap_entries is not None:
-        top = attention.cap_entries * attention.stride_tokens
-        reach = top if reach is None else min(top, reach)
-    if reach is None:
-        return np.asarray(tokens * tokens / (2.0 * attention.stride_tokens))
-    inside = np.minimum(tokens, reach)
-    beyond = reach / 2.0 if attention.chunked else float(reach)
-    return np.asarray((inside * inside / 2.0 + (tokens - inside) * beyond) / attention.stride_tokens)
-
-
-def _state_s(stage: StageOperations, machine: Machine, sequences: Floats) -> Floats:
-    """Recurrent states, read and written back [s]."""
-    moved = 2.0 * stage.state_bytes * sequences
-    return moved / (machine.decode.bandwidth * machine.peak.hbm_bytes_per_s)

@@ -1,11 +1,10 @@
-"""Measured times of a replica, in the three questions that `planner.cost.pool.Pool` answers.
-
-`prefill_s`, `chunk_s` and `step_s` take what the pool's methods take, and what compression leaves.
-"""
+"""Measured times of a replica, as `planner.cost.pool.Pool` asks for them (`planner.cost.times`)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,58 +12,80 @@ from numpy.typing import NDArray
 from catalog.architecture import Architecture
 from planner.cost.compute import Compressed
 from planner.cost.replica import Shape, WeightFormat
-from planner.measured import step
-from planner.measured.interval import half_width
-from planner.measured.layers import StageOperations, stage_operations
-from planner.measured.machine import Machine
-from planner.measured.step import Linear
+from planner.measured.fabric import INSIDE, Fabric
+from planner.measured.layers import stage_operations
+from planner.measured.machine import Machine, Widening
+from planner.measured.step import Linear, StageTimes
 
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
+class MeasuredTimer:
+    """Measured times of one GPU with one engine, for any split."""
+
+    machine: Machine
+    fabric: Fabric = INSIDE
+    _known: dict[tuple[int, Shape, WeightFormat], tuple[Architecture, StepTimes]] = field(default_factory=dict)
+
+    @property
+    def costs(self) -> object:
+        """Equal for machines that cost the same, whatever was measured of them and however well."""
+        nothing = replace(self.machine.runtime, spread=0.0)
+        return repr(replace(self.machine, engine="", version="", runtime=nothing, widening=Widening(), transferred=()))
+
+    def times(self, architecture: Architecture, shape: Shape, weights: WeightFormat) -> StepTimes:
+        """Times of a model split so; made once."""
+        key = (id(architecture), shape, weights)
+        if key not in self._known:
+            # The architecture is kept, so that nothing else takes its id.
+            found = StepTimes.of(architecture, shape, weights, self.machine, self.fabric)
+            self._known[key] = (architecture, found)
+        return self._known[key][1]
+
+
+@dataclass(frozen=True, eq=False)
 class StepTimes:
     """A split model on a GPU with an engine."""
 
-    machine: Machine
-    stages: tuple[StageOperations, ...]
-    linear: Linear
+    shape: Shape
+    stages: tuple[StageTimes, ...]
+    known: dict[Hashable, Any] = field(default_factory=dict)
+    """What `planner.cost.phases` asked before and its answer."""
 
     @staticmethod
-    def of(architecture: Architecture, shape: Shape, weights: WeightFormat, machine: Machine) -> StepTimes:
+    def of(
+        architecture: Architecture, shape: Shape, weights: WeightFormat, machine: Machine, fabric: Fabric = INSIDE
+    ) -> StepTimes:
         """Split a model and find how its linear layers multiply."""
-        return StepTimes(machine, stage_operations(architecture, shape, weights), Linear(linear_key(weights)))
-
-    @property
-    def shape(self) -> Shape:
-        """How the model is split."""
-        return self.stages[0].shape
+        linear = Linear(linear_key(weights))
+        stages = stage_operations(architecture, shape, weights)
+        return StepTimes(shape, tuple(StageTimes(stage, machine, linear, fabric) for stage in stages))
 
     def prefill_s(
         self, start: Floats | float, end: Floats | float, size: Floats, left: Compressed
     ) -> tuple[Floats, Floats]:
         """GPU time and latency of tokens ``start`` to ``end``: (chunks + pp - 1) times the slowest stage [s]."""
-        stages = [step.prefill_s(s, self.machine, self.linear, start, end, size, left) for s in self.stages]
-        busy = np.maximum.reduce(stages)
+        busy = np.maximum.reduce([stage.prefill_s(start, end, size, left) for stage in self.stages])
         if self.shape.pp == 1:
             return busy, busy
         last = self.chunk_s(size, np.maximum(end - size, start), left) / self.shape.pp
         return busy, busy + (self.shape.pp - 1) * last
 
     def chunk_s(self, size: Floats, position: Floats | float, left: Compressed) -> Floats:
-        """A chunk's time through the whole pipeline [s]."""
-        stages = [step.chunk_s(s, self.machine, self.linear, size, position, left) for s in self.stages]
+        """A chunk's time through the whole pipeline, at worst [s]."""
+        stages = [stage.chunk_s(size, position, left, worst=True) for stage in self.stages]
         return np.asarray(self.shape.pp * np.maximum.reduce(stages))
 
     def step_s(self, sequences: Floats, tokens: Floats | float, left: Compressed) -> Floats:
         """A quiet decode step: pp microbatches through pp stages [s]."""
-        micro = np.ceil(sequences / self.shape.pp)
-        stages = [step.decode_step_s(s, self.machine, self.linear, micro, tokens, left) for s in self.stages]
-        return np.asarray(self.shape.pp * np.maximum.reduce(stages))
+        return np.asarray(np.maximum.reduce(self.step_parts(sequences, tokens, left)) * left.decode_time)
 
-    def half_width(self, *, prefill_tokens: float = 0.0, tokens: float = 0.0, over_prefix: bool = False) -> float:
-        """Half-width of the 80 % interval of these times, in the logarithm: see `interval.half_width`."""
-        return half_width(self.machine, prefill_tokens=prefill_tokens, tokens=tokens, over_prefix=over_prefix)
+    def step_parts(self, sequences: Floats, tokens: Floats | float, left: Compressed) -> tuple[Floats, ...]:
+        """What a quiet decode step takes at least, for several reasons, techniques' own time apart [s]."""
+        micro = np.ceil(sequences / self.shape.pp)
+        parts = [part for stage in self.stages for part in stage.decode_parts(micro, tokens, left)]
+        return tuple(self.shape.pp * part for part in parts)
 
 
 def linear_key(weights: WeightFormat) -> str:

@@ -18,7 +18,7 @@ from planner.cost.compression import CompressionTable
 from planner.cost.efficiency import Efficiency
 from planner.cost.price import Candidates, Priced, Setting, price
 from planner.cost.replica import Shape
-from planner.efficiency import efficiency_of
+from planner.efficiency import efficiency_of, timer_of
 from planner.pricing import POLICIES, TIERS, setting_of
 from planner.problem import Problem
 from planner.space import Option, Space, Split, WeightOption
@@ -153,10 +153,12 @@ class Search:
 
 def open_search(problem: Problem, space: Space) -> Search:
     """Group engines that cost the same, and list the units."""
-    views: dict[Efficiency, list[Engine]] = {}
+    views: dict[tuple[Efficiency, object], list[Engine]] = {}
     for engine in sorted(space.engines, key=capability_rank):
-        views.setdefault(efficiency_of(problem, engine.id), []).append(engine)
-    found = tuple(View(efficiency, tuple(engines)) for efficiency, engines in views.items())
+        timer = timer_of(problem, engine.id)
+        key = (efficiency_of(problem, engine.id), timer.costs if timer else None)
+        views.setdefault(key, []).append(engine)
+    found = tuple(View(efficiency, tuple(engines)) for (efficiency, _), engines in views.items())
     units = tuple(
         Unit(v, w, split)
         for v, view in enumerate(found)

@@ -126,9 +126,30 @@ class UnitTable:
             computed = self._piece(replace(self.pool, replica=stateless, rate=compute_only), micro)
             # Without overlap the slower of attending and reading counts: this piece is the one that attends.
             found.append(replace(computed, read_s=0.0, narrow_s=0.0))
-        return tuple(dict.fromkeys(found))
+        if self.pool.times is not None:
+            found += self._measured_pieces(micro)
+        return undominated(found)
+
+    def _measured_pieces(self, micro: int) -> list[Piece]:
+        """The parts of a measured step, each linear."""
+        times, tokens = self.pool.times, self.setting.workload.decode_tokens
+        assert times is not None  # noqa: S101
+        parts = times.step_parts(np.full(4, float(micro * self.pp)), tokens, self._probes(self.pool))
+        return [self._line(part) for part in parts]
 
     def _piece(self, pool: Pool, micro: int) -> Piece:
+        tokens = self.setting.workload.decode_tokens
+        bare = replace(pool, left=self._probes(pool), times=None)
+        return self._line(bare.step_s(np.full(4, float(micro * self.pp)), tokens))
+
+    def _line(self, step: Floats) -> Piece:
+        """A linear function of what compression leaves, from its values at the probes."""
+        tokens = self.setting.workload.decode_tokens
+        slopes = (step[1:] - step[0]) / np.array([tokens, 1.0, tokens])
+        return Piece(float(step[0]), float(slopes[0]), float(slopes[1]), float(slopes[2]))
+
+    def _probes(self, pool: Pool) -> Compressed:
+        """Nothing left; everything to read; full elements; everything to attend to."""
         tokens = self.setting.workload.decode_tokens
         zero, unit = np.zeros(4), np.ones(4)
         read, narrow, attend = zero.copy(), zero.copy(), zero.copy()
@@ -136,10 +157,7 @@ class UnitTable:
         if is_capped(pool):
             # A top-k cache is compressed in its elements only: reads follow their width.
             read[1], read[2], attend[:] = 0.0, tokens, tokens
-        left = Compressed(read, attend, narrow, unit, unit, unit, unit, unit)
-        step = replace(pool, left=left).step_s(np.full(4, float(micro * self.pp)), tokens)
-        slopes = (step[1:] - step[0]) / np.array([tokens, 1.0, tokens])
-        return Piece(float(step[0]), float(slopes[0]), float(slopes[1]), float(slopes[2]))
+        return Compressed(read, attend, narrow, unit, unit, unit, unit, unit)
 
     def memory(self) -> tuple[StageMemory, ...]:
         """What sessions take on each stage."""
@@ -159,6 +177,28 @@ class UnitTable:
                     const += size * min(setting.workload.end_tokens, term.window_tokens)
             found.append(StageMemory(const, fixed, grow, tuple(windows), limit - stage.weight_bytes))
         return tuple(found)
+
+
+def undominated(pieces: list[Piece]) -> tuple[Piece, ...]:
+    """Pieces that may be the largest: without those that another one is nowhere below.
+
+    >>> undominated([Piece(1, 1, 0, 0), Piece(2, 1, 0, 0), Piece(0, 0, 0, 1)])
+    (Piece(const_s=2, read_s=1, narrow_s=0, attend_s=0), Piece(const_s=0, read_s=0, narrow_s=0, attend_s=1))
+    """
+    kept: list[Piece] = []
+    for piece in dict.fromkeys(pieces):
+        if not any(_covers(other, piece) for other in pieces if other != piece):
+            kept.append(piece)
+    return tuple(kept)
+
+
+def _covers(piece: Piece, other: Piece) -> bool:
+    return (
+        piece.const_s >= other.const_s
+        and piece.read_s >= other.read_s
+        and piece.narrow_s >= other.narrow_s
+        and piece.attend_s >= other.attend_s
+    )
 
 
 def is_capped(pool: Pool) -> bool:

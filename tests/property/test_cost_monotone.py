@@ -13,10 +13,11 @@ from planner.cost.efficiency import PEAK, Efficiency
 from planner.cost.price import Priced, Setting, price
 from planner.cost.replica import Shape, shape_problems
 from planner.cost.session import RECOMPUTE, SWAP
-from tests.cost_models import CONFIGS, candidates, hardware, kept, model, server, setting
+from tests.cost_models import CONFIGS, candidates, hardware, kept, measured, model, server, setting
 
 KINDS = st.sampled_from(sorted(CONFIGS))
 GROWING = Efficiency("growing", gpu_utilisation=0.85, growth=True, shared_uplinks=True)
+TIMES = st.sampled_from([None, "vllm", "tensorrt-llm"])
 VIEWS = st.sampled_from([PEAK, GROWING])
 LATENCIES = ("prefill_s", "decode_s", "step_s", "tpot_s", "ttft_cold_s", "ttft_warm_s", "switch_s")
 DECISIONS = st.fixed_dictionaries(
@@ -69,12 +70,23 @@ def test_a_wider_split_never_holds_fewer_sessions(kind: str, ctx: int, tp: int, 
     assert (p.sessions_that_fit[1] <= p.sessions_that_fit[2]).all()
 
 
-@given(kind=KINDS, ctx=st.integers(300, 300_000), more=st.integers(1, 300_000), shape=SPLITS, d=DECISIONS, view=VIEWS)
+@given(
+    kind=KINDS,
+    ctx=st.integers(300, 300_000),
+    more=st.integers(1, 300_000),
+    shape=SPLITS,
+    d=DECISIONS,
+    view=VIEWS,
+    times=TIMES,
+)
 @settings(max_examples=80)
 def test_a_longer_context_never_lowers_a_cost(
-    kind: str, ctx: int, more: int, shape: Shape, d: dict[str, Any], view: Efficiency
+    kind: str, ctx: int, more: int, shape: Shape, d: dict[str, Any], view: Efficiency, times: str | None
 ) -> None:
-    short, long = (one(setting(model(kind), n, shape, efficiency=view, node=ROOMY), d) for n in (ctx, ctx + more))
+    timer = measured(times) if times else None
+    short, long = (
+        one(setting(model(kind), n, shape, efficiency=view, node=ROOMY, timer=timer), d) for n in (ctx, ctx + more)
+    )
     assert at(long, "sessions_that_fit") <= at(short, "sessions_that_fit")
     assert at(long, "sessions_per_s") <= at(short, "sessions_per_s") * SLACK
     assert at(long, "usd_per_interaction") >= at(short, "usd_per_interaction") / SLACK
@@ -82,7 +94,8 @@ def test_a_longer_context_never_lowers_a_cost(
         assert at(long, name) >= at(short, name) / SLACK
     fixed = {"resident_limit": 2 * d["decode_sequences"] + 2}
     short, long = (
-        one(setting(model(kind), n, shape, efficiency=view, node=ROOMY), d, **fixed) for n in (ctx, ctx + more)
+        one(setting(model(kind), n, shape, efficiency=view, node=ROOMY, timer=timer), d, **fixed)
+        for n in (ctx, ctx + more)
     )
     for name in LATENCIES if at(long, "fits") and at(short, "fits") else ():
         assert at(long, name) >= at(short, name) / SLACK
@@ -96,14 +109,16 @@ def test_a_longer_context_never_lowers_a_cost(
     shape=SPLITS,
     d=DECISIONS,
     view=VIEWS,
+    times=TIMES,
 )
 @settings(max_examples=80)
 def test_fewer_kv_bytes_never_hurt(
-    kind: str, ctx: int, share: float, less: float, shape: Shape, d: dict[str, Any], view: Efficiency
+    kind: str, ctx: int, share: float, less: float, shape: Shape, d: dict[str, Any], view: Efficiency, times: str | None
 ) -> None:
+    timer = measured(times) if times else None
     fixed = {"resident_limit": 2 * d["decode_sequences"] + 2}
     more, fewer = (
-        one(setting(model(kind), ctx, shape, efficiency=view, compression=kept(s)), d, **fixed)
+        one(setting(model(kind), ctx, shape, efficiency=view, compression=kept(s), timer=timer), d, **fixed)
         for s in (share, share * less)
     )
     assert at(fewer, "fits") >= at(more, "fits")
@@ -113,7 +128,7 @@ def test_fewer_kv_bytes_never_hurt(
         for name in LATENCIES:
             assert at(fewer, name) <= at(more, name) * SLACK
     unlimited = [
-        one(setting(model(kind), ctx, shape, efficiency=view, compression=kept(s), node=ROOMY), d)
+        one(setting(model(kind), ctx, shape, efficiency=view, compression=kept(s), node=ROOMY, timer=timer), d)
         for s in (share, share * less)
     ]
     assert at(unlimited[1], "interactions_per_hour") >= at(unlimited[0], "interactions_per_hour") / SLACK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 from hypothesis import assume, given, settings
@@ -13,7 +14,7 @@ from catalog.load import open_catalog
 from catalog.schema import Model
 from planner.cost.price import price
 from planner.cost.replica import Shape, shape_problems
-from tests.cost_models import CONFIGS, candidates, hardware, model, setting, without_overlap
+from tests.cost_models import CONFIGS, candidates, hardware, measured, model, setting, without_overlap
 
 KINDS = st.sampled_from(sorted(CONFIGS))
 SHAPES = [
@@ -69,15 +70,26 @@ def decode_work(a: Architecture, n: float, b: int) -> tuple[float, float]:
     chunk=st.sampled_from([0, 256, 2048, 16384]),
     policy=st.integers(0, 2),
     apart=st.booleans(),
+    engine=st.sampled_from([None, "vllm", "sglang", "tensorrt-llm", "llama.cpp"]),
     machine=st.sampled_from([(312e12, 2.039e12), (1e12, 2.039e12), (312e12, 1e10)]),
 )
 @settings(max_examples=120)
 def test_never_faster_than_the_roofline(
-    kind: str, shape: Shape, ctx: int, b: int, chunk: int, policy: int, apart: bool, machine: tuple[float, float]
+    kind: str,
+    shape: Shape,
+    ctx: int,
+    b: int,
+    chunk: int,
+    policy: int,
+    apart: bool,
+    engine: str | None,
+    machine: tuple[float, float],
 ) -> None:
     a = model(kind)
     assume(not shape_problems(a, shape))
-    views = {"efficiency": without_overlap()} if apart else {}
+    views: dict[str, Any] = {"efficiency": without_overlap()} if apart else {}
+    if engine is not None:
+        views["timer"] = measured(engine)
     peak_flops, bandwidth = machine
     gpu = hardware(
         hbm=1e15, flops=peak_flops, hbm_bandwidth=bandwidth

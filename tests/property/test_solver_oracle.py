@@ -23,8 +23,11 @@ MORE = (
 CATALOG = open_catalog()
 
 
-def check(seed: int) -> None:
-    found = opened(random_request(seed), CATALOG)
+QUICK_MEASURED = (0, 4, 9, 14, 28, 120)
+
+
+def check(seed: int, efficiency: str = "peak") -> None:
+    found = opened(random_request(seed, efficiency), CATALOG)
     assert found is not None
     assert compare(*found, Settings(time_limit_s=60.0)).problems == ()
 
@@ -32,6 +35,17 @@ def check(seed: int) -> None:
 @pytest.mark.parametrize("seed", QUICK)
 def test_solver_equals_oracle(seed: int) -> None:
     check(seed)
+
+
+@pytest.mark.parametrize("seed", QUICK_MEASURED)
+def test_solver_equals_oracle_on_measured_times(seed: int) -> None:
+    check(seed, "measured")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [*QUICK, *MORE])
+def test_solver_equals_oracle_on_measured_times_of_more_requests(seed: int) -> None:
+    check(seed, "measured")
 
 
 @pytest.mark.slow

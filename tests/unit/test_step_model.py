@@ -248,5 +248,5 @@ def test_llama_from_inline_dimensions_is_llama(tmp_path: Path) -> None:
     (point,) = read_points(written(tmp_path / "points.csv"))
     deployment, batch = deployment_of(open_catalog(), point)
     own = StepTimes.of(model("gqa"), Shape(), WeightFormat(), deployment.machine)
-    assert deployment.stages[0].products == own.stages[0].products
+    assert deployment.stages[0].products == own.stages[0].stage.products
     assert batch.output_tokens == 128
