@@ -17,6 +17,7 @@ import typer
 from planner.commands.accuracy import show_accuracy
 from planner.commands.catalog import catalog_app
 from planner.commands.common import BAD_INPUT, CatalogDirs
+from planner.commands.compare import compare_scenarios
 from planner.commands.deploy import emit_plan, import_file
 from planner.commands.paper import paper
 from planner.commands.plan import evaluate_decision, make, verify_plan
@@ -39,6 +40,7 @@ verbs: dict[str, Callable[..., None]] = {
     "make": make,
     "evaluate": evaluate_decision,
     "verify": verify_plan,
+    "compare": compare_scenarios,
     "emit": emit_plan,
     "import": import_file,
     "accuracy": show_accuracy,

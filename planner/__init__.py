@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from planner.pipeline import evaluate, make_plan
     from planner.plan import Decision, Document, Metrics
     from planner.request import Request
+    from planner.whatif.compare import compare
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ _HOME = {
     "Metrics": "planner.plan",
     "PlannerError": "planner.errors",
     "Request": "planner.request",
+    "compare": "planner.whatif.compare",
     "evaluate": "planner.pipeline",
     "make_plan": "planner.pipeline",
 }
@@ -37,6 +39,7 @@ __all__ = [
     "PlannerError",
     "Request",
     "__version__",
+    "compare",
     "evaluate",
     "make_plan",
 ]

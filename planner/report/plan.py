@@ -11,6 +11,7 @@ from rich.text import Text
 
 from catalog.units import format_bytes, format_seconds, format_tokens
 from planner.plan import DIMENSIONS, Choice, Constraint, Decision, Document, HbmBytes, Metrics, Parallel
+from planner.report.amounts import amount, field_text, number
 from planner.request import Request
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def print_plan(document: Document) -> None:
 
 def _parts(document: Document) -> Iterable[RenderableType]:
     if document.decision is None or document.metrics is None:
-        yield from _infeasible(document)
+        yield from infeasible(document)
     else:
         decision, metrics = document.decision, document.metrics
         yield Text(headline(document), style="bold")
@@ -74,7 +75,7 @@ def headline(document: Document) -> str:
     broken = [row.name for row in document.constraints if _broken(row)]
     return (
         f"{verb} {_asked(document)}: {engine}, {decision.weights} weights, {cache}; "
-        f"{_number(metrics.interactions_per_hour)} interactions/h, {_number(metrics.users)} users"
+        f"{number(metrics.interactions_per_hour)} interactions/h, {number(metrics.users)} users"
         + (f". BREAKS {', '.join(broken)}" if broken else "")
     )
 
@@ -82,15 +83,6 @@ def headline(document: Document) -> str:
 def _asked(document: Document) -> str:
     request = document.request
     return f"{request['model']} at {format_tokens(int(request['ctx']))} on {request['gpus']}"
-
-
-def _number(value: float) -> str:
-    """Three digits or more, never an exponent.
-
-    >>> _number(2150.4), _number(45.571), _number(0.0116)
-    ('2,150', '45.6', '0.0116')
-    """
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _broken(row: Constraint) -> bool:
@@ -164,8 +156,8 @@ def _times(document: Document, metrics: Metrics) -> Table:
     mean = "-" if metrics.tpot_mean_s is None else format_seconds(metrics.tpot_mean_s)
     warm = "-" if metrics.ttft_warm_s is None else format_seconds(metrics.ttft_warm_s)
     rows = [
-        ("interactions/h", f"{_number(metrics.interactions_per_hour)}, limited by {BOUNDS.get(bound, bound)}"),
-        ("users", f"{_number(metrics.users)}; {_number(metrics.sessions_per_hour)} sessions/h"),
+        ("interactions/h", f"{number(metrics.interactions_per_hour)}, limited by {BOUNDS.get(bound, bound)}"),
+        ("users", f"{number(metrics.users)}; {number(metrics.sessions_per_hour)} sessions/h"),
         ("TTFT", f"{format_seconds(metrics.ttft_cold_s)} for a new session, {warm} for a later question"),
         ("TPOT", f"worst {format_seconds(metrics.tpot_s)}, quiet {format_seconds(metrics.step_s)}, mean {mean}"),
         ("", "--max-latency limits the worst: a step with a foreign prefill chunk in it"),
@@ -201,19 +193,9 @@ def _constraints(rows: tuple[Constraint, ...]) -> Table:
         table.add_column(name)
     for row in rows:
         said = "BROKEN" if _broken(row) else "binds" if row.binding else ""
-        shown = [_amount(row.name, value) for value in (row.limit, row.value, row.slack)]
+        shown = [amount(row.name, value) for value in (row.limit, row.value, row.slack)]
         table.add_row(row.name, *shown, said)
     return table
-
-
-def _amount(name: str, value: float) -> str:
-    if "bytes" in name:
-        return format_bytes(value) if value >= 0 else f"-{format_bytes(-value)}"
-    if name.endswith("_s"):
-        return format_seconds(value)
-    if name.startswith("quality"):
-        return f"{value:.2%}"
-    return f"{value:,.4g}"
 
 
 def _quality(document: Document, metrics: Metrics) -> Iterable[RenderableType]:
@@ -234,14 +216,14 @@ def _money(metrics: Metrics) -> Iterable[RenderableType]:
     if metrics.usd_per_hour is None:
         yield Text("Cost: no price of this GPU in the catalog; give --usd-per-gpu-hour")
         return
-    told = [f"{_number(metrics.usd_per_hour)} USD/h"]
+    told = [f"{number(metrics.usd_per_hour)} USD/h"]
     if metrics.usd_per_interaction is not None:
         told.append(f"{metrics.usd_per_interaction:,.3g} USD per interaction")
     if metrics.usd_per_million_output_tokens is not None:
-        told.append(f"{_number(metrics.usd_per_million_output_tokens)} USD per million output tokens")
+        told.append(f"{number(metrics.usd_per_million_output_tokens)} USD per million output tokens")
     yield Text(f"Cost: {', '.join(told)}")
     if metrics.cost_ratio_vs_4k is not None:
-        yield Text(f"Parity: an interaction costs {_number(metrics.cost_ratio_vs_4k)} times one at 4K, planned as well")
+        yield Text(f"Parity: an interaction costs {number(metrics.cost_ratio_vs_4k)} times one at 4K, planned as well")
 
 
 def _proof(document: Document) -> Iterable[RenderableType]:
@@ -256,7 +238,8 @@ def _proof(document: Document) -> Iterable[RenderableType]:
         )
 
 
-def _infeasible(document: Document) -> Iterable[RenderableType]:
+def infeasible(document: Document) -> Iterable[RenderableType]:
+    """Why a request has no plan, and what repairs it."""
     yield Text(f"No plan for {_asked(document)}", style="bold")
     if document.infeasible is None:
         return
@@ -281,14 +264,8 @@ def _defaults(request: dict[str, Any]) -> str:
     told = []
     for name, field in Request.model_fields.items():
         if not field.is_required() and field.default is not None and request.get(name) == field.default:
-            told.append(f"--{name.replace('_', '-')} {_option(name, field.default)}")
+            told.append(f"--{name.replace('_', '-')} {field_text(name, field.default)}")
     return ", ".join(told)
-
-
-def _option(name: str, value: Any) -> str:
-    if name == "think_time":
-        return format_seconds(value).replace(" ", "")
-    return f"{value * 100:g}%" if name == "max_quality_loss" else str(value)
 
 
 def _notes(document: Document) -> Iterable[RenderableType]:

@@ -1,0 +1,52 @@
+"""Numbers for people: with their unit, without exponents, as many digits as one reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from catalog.units import format_bytes, format_seconds, format_tokens
+
+_TOKENS = ("ctx", "shared_prefix_tokens")
+_SECONDS = ("think_time", "max_latency", "max_ttft", "max_warm_ttft", "max_switch")
+_SHARES = ("max_quality_loss",)
+
+
+def number(value: float) -> str:
+    """Three digits or more, never an exponent.
+
+    >>> number(2150.4), number(45.571), number(0.0116)
+    ('2,150', '45.6', '0.0116')
+    """
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def amount(name: str, value: float) -> str:
+    """A constraint's or a metric's number in the unit that its name ends in.
+
+    >>> amount("tpot_s", 0.125), amount("ddr_bytes", 2**41), amount("quality_loss_mean", 0.014)
+    ('125 ms', '2 TiB', '1.40%')
+    """
+    if "bytes" in name:
+        return format_bytes(value) if value >= 0 else f"-{format_bytes(-value)}"
+    if name.endswith("_s"):
+        return format_seconds(value)
+    if name.startswith("quality"):
+        return f"{value:.2%}"
+    return f"{value:,.4g}"
+
+
+def field_text(name: str, value: Any) -> str:
+    """A field of a request as one would type it; None is no limit.
+
+    >>> field_text("ctx", 128_000), field_text("max_latency", 0.05), field_text("users", None)
+    ('128K', '50ms', 'none')
+    """
+    if value is None:
+        return "none"
+    if name in _TOKENS and isinstance(value, int) and value:
+        return format_tokens(value)
+    if name in _SECONDS:
+        return f"{value * 1e3:.9g}ms" if 0 < value < 1.0 else f"{value:.9g}s"
+    if name in _SHARES:
+        return f"{float(value) * 100:g}%"
+    return str(value)

@@ -1,0 +1,127 @@
+"""A decision in the parts that are chosen one by one: what two decisions differ in, and one with a part of the other.
+
+Tensor and pipeline sizes, pools and batch belong together where a deployment has two pools: they are one
+part then.
+"""
+
+from __future__ import annotations
+
+from planner.plan import DIMENSIONS, Batch, Choice, Decision, Parallel, Pool
+
+PARTS = ("weights", *DIMENSIONS, "engine", "parallel", "decode_batch", "prefill_chunk", "serving", "offload")
+"""Every part, in the order in which differences are told."""
+
+_OF_POOLS = ("parallel", "decode_batch", "prefill_chunk", "serving")
+
+
+def differing(one: Decision, other: Decision) -> tuple[str, ...]:
+    """Parts in which two decisions differ, in the order of `PARTS`."""
+    pooled = one.pools is not None or other.pools is not None
+    found = []
+    for part in PARTS:
+        if pooled and part in _OF_POOLS:
+            if part == "serving" and _deployment(one) != _deployment(other):
+                found.append(part)
+        elif _value(one, part) != _value(other, part):
+            found.append(part)
+    return tuple(found)
+
+
+def with_part(decision: Decision, other: Decision, part: str) -> Decision:
+    """The decision with one part as the other has it."""
+    if part in DIMENSIONS:
+        choice = getattr(other.compression, part)
+        return decision.model_copy(update={"compression": decision.compression.model_copy(update={part: choice})})
+    if part == "decode_batch":
+        return _with_batch(decision, other, "decode_sequences", "resident_sessions")
+    if part == "prefill_chunk":
+        return _with_batch(decision, other, "prefill_chunk_tokens", "prefill_throttled")
+    if part == "serving":
+        names = ("parallel", "batch", "serving", "pools")
+        return decision.model_copy(update={name: getattr(other, name) for name in names})
+    return decision.model_copy(update={part: getattr(other, part)})
+
+
+def part_text(decision: Decision, part: str) -> str:
+    """A part of a decision in a few words.
+
+    >>> part_text(Decision(engine="vllm", parallel=Parallel(tp=8)), "parallel")
+    'tp 8, 1 replica'
+    """
+    batch = decision.pools.decode.batch if decision.pools else decision.batch
+    if part in DIMENSIONS:
+        return choice_text(getattr(decision.compression, part))
+    if part == "parallel":
+        return parallel_text(decision.parallel) if decision.pools is None else _pools_text(decision)
+    if part == "decode_batch":
+        return _decode_text(batch)
+    if part == "prefill_chunk":
+        return _chunk_text(batch)
+    if part == "serving":
+        return decision.serving if decision.pools is None else f"disaggregated: {_pools_text(decision)}"
+    if part == "offload":
+        tier = f" to {decision.offload.tier}" if decision.offload.tier else ""
+        return f"{decision.offload.policy}{tier}"
+    return str(getattr(decision, part))
+
+
+def serving_text(decision: Decision) -> str:
+    """The whole deployment where one of two decisions has pools and the other may not."""
+    if decision.pools is not None:
+        return part_text(decision, "serving")
+    return (
+        f"aggregated: {parallel_text(decision.parallel)}, {_decode_text(decision.batch)}, {_chunk_text(decision.batch)}"
+    )
+
+
+def choice_text(choice: Choice) -> str:
+    """The catalog's point, or ``none``."""
+    return "none" if choice.technique == "none" else choice.point or choice.technique
+
+
+def parallel_text(parallel: Parallel) -> str:
+    """How a model is split, without what is 1."""
+    sizes = [f"{name} {getattr(parallel, name)}" for name in ("tp", "pp", "dcp", "pcp", "ep")]
+    sizes = [size for size in sizes if not size.endswith(" 1")] or ["tp 1"]
+    return f"{' x '.join(sizes)}, {parallel.replicas} replica{'s' if parallel.replicas != 1 else ''}"
+
+
+def _decode_text(batch: Batch) -> str:
+    alone = ", one session at a time" if batch.resident_sessions == 1 else ""
+    return f"{batch.decode_sequences} decoding{alone}"
+
+
+def _chunk_text(batch: Batch) -> str:
+    size = batch.prefill_chunk_tokens
+    yields = ", yielding" if batch.prefill_throttled else ""
+    return f"chunks of {size} tokens{yields}" if size else f"prompts in one piece{yields}"
+
+
+def _pools_text(decision: Decision) -> str:
+    if decision.pools is None:
+        return parallel_text(decision.parallel)
+    prefill, decode = decision.pools.prefill, decision.pools.decode
+    return f"prefill {_pool_text(prefill)}; decode {_pool_text(decode)}, {_decode_text(decode.batch)}"
+
+
+def _pool_text(pool: Pool) -> str:
+    return parallel_text(pool.parallel)
+
+
+def _deployment(decision: Decision) -> tuple[object, ...]:
+    return (decision.parallel, decision.batch, decision.serving, decision.pools)
+
+
+def _value(decision: Decision, part: str) -> object:
+    if part in DIMENSIONS:
+        return getattr(decision.compression, part)
+    if part == "decode_batch":
+        return (decision.batch.decode_sequences, decision.batch.resident_sessions)
+    if part == "prefill_chunk":
+        return (decision.batch.prefill_chunk_tokens, decision.batch.prefill_throttled)
+    return getattr(decision, part)
+
+
+def _with_batch(decision: Decision, other: Decision, *names: str) -> Decision:
+    batch = decision.batch.model_copy(update={name: getattr(other.batch, name) for name in names})
+    return decision.model_copy(update={"batch": batch})
