@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.commands.common import CatalogDirs, TableFormat, open_overlays, print_json, read_input
+from planner.commands.common import (
+    INFEASIBLE,
+    OUT_OF_TIME,
+    CatalogDirs,
+    TableFormat,
+    open_overlays,
+    print_json,
+    read_input,
+)
+from planner.commands.options import takes_request
 
 if TYPE_CHECKING:
     from catalog.load import Catalog
     from planner.plan import Document
-    from planner.request import Request
 
 TARGETS = (
     "vllm, sglang, tensorrt-llm, lmdeploy, llama.cpp or transformers-kvpress; "
@@ -71,7 +79,7 @@ def emit_plan(
 
 
 def check_emission(
-    request: Request, directory: Path | None, target: str | None, checkpoint: str | None, force: bool
+    efficiency: str | None, directory: Path | None, target: str | None, checkpoint: str | None, force: bool
 ) -> None:
     """Refuse what can't be emitted whatever the plan will be, before anything is solved.
 
@@ -88,7 +96,7 @@ def check_emission(
         stray = {"--target": target, "--checkpoint": checkpoint}
         problems += [f"{name} {value}: is for --emit DIR; add it" for name, value in stray.items() if value is not None]
     else:
-        if request.efficiency == "peak":
+        if efficiency == "peak":
             problems.append(
                 "--emit: a plan at theoretical peak leaves an engine no memory to run in; leave --efficiency out"
             )
@@ -114,18 +122,41 @@ def emit_document(
         typer.echo(f"emitted: {directory / name}", err=True)
 
 
+@takes_request
 def import_file(
     context: typer.Context,
+    asked: dict[str, str | None],
     file: Annotated[str, typer.Argument(metavar="FILE", help="vLLM command, compose file or manifests; - is stdin")],
-    gpus: Annotated[str, typer.Option(help="GPUs that it runs on: 8xA100, 2x8xH100, a node or a cluster file.")],
+    instances: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Servers like the one of a command line [1].")
+    ] = None,
+    emit_to: EmitDirectory = None,
+    target: EmitTarget = None,
+    checkpoint: EmitCheckpoint = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier emission of --emit.")] = False,
+    time_limit: Annotated[str, typer.Option(metavar="T", help="For the plan.")] = "60s",
     form: Annotated[TableFormat, typer.Option("--format")] = TableFormat.table,
     catalog: CatalogDirs = None,
 ) -> None:
-    """Read a running vLLM deployment into a decision, and say what it leaves open."""
-    from planner.importing import import_text, summary
+    """Price a running vLLM deployment, and say what the planner would change and what that buys."""
+    from planner.pipeline import OutOfTimeError
+    from planner.solve.solver import read_settings
+    from planner.whatif.advice import advise
+    from planner.whatif.advice_text import advice_json, print_advice
 
-    imported = import_text(read_input(file), gpus, open_overlays(context, catalog))
+    check_emission(asked["efficiency"], emit_to, target, checkpoint, force)
+    facts = open_overlays(context, catalog)
+    settings = read_settings(time_limit, 2, 0)
+    try:
+        advice = advise(read_input(file), asked, facts, instances=instances, settings=settings)
+    except OutOfTimeError as error:
+        typer.echo(f"plan: {error}", err=True)
+        raise typer.Exit(OUT_OF_TIME) from None
     if form is TableFormat.json:
-        print_json(imported.as_json())
+        print_json(advice_json(advice))
     else:
-        typer.echo(summary(imported))
+        print_advice(advice)
+    if advice.plan is not None and advice.plan.status == "infeasible":
+        raise typer.Exit(INFEASIBLE)
+    if emit_to is not None and advice.plan is not None:
+        emit_document(advice.plan, facts, emit_to, target=target, checkpoint=checkpoint, force=force)

@@ -55,7 +55,7 @@ def make(
     settings = read_settings(time_limit, workers, seed)
     facts = open_overlays(context, catalog)
     request = read_request(asked)
-    check_emission(request, emit_to, target, checkpoint, force)
+    check_emission(request.efficiency, emit_to, target, checkpoint, force)
     try:
         document = make_plan(request, facts, solver=solver, settings=settings)
     except OutOfTimeError as error:

@@ -2,6 +2,8 @@
 
     read_commands(text) -> commands: every ``vllm serve`` in a shell script, compose or manifest
     import_text(text, gpus, catalog) -> `Imported`: the decision, and what no flag says
+    catalog_model(name, ...) -> the model that it serves, whatever its checkpoint is called
+    defaults.scheduling(imported, gpu) -> sequences, tokens and memory, given or vLLM's own defaults
 
 A flag that is given decides. What no flag expresses comes from the plan's stamp, if the file was
 written by ``plan emit``; else it is undetermined, and is said to be.
@@ -9,6 +11,7 @@ written by ``plan emit``; else it is undetermined, and is said to be.
 
 from planner.importing.commands import Command, read_commands
 from planner.importing.decision import Imported, import_text
+from planner.importing.model import catalog_model
 from planner.importing.summary import summary
 
-__all__ = ["Command", "Imported", "import_text", "read_commands", "summary"]
+__all__ = ["Command", "Imported", "catalog_model", "import_text", "read_commands", "summary"]

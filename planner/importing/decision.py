@@ -47,6 +47,8 @@ class Imported:
     context_tokens: int | None
     """``--max-model-len``: longest session that is served; None: the model's own window [tokens]."""
     gpus: str
+    flags: Mapping[str, Any]
+    """What the server is started with, of the decode pool where there are two; flags by their first name."""
     from_stamp: tuple[str, ...]
     """Fields that came from the plan's stamp in the file."""
     undetermined: tuple[str, ...]
@@ -102,6 +104,7 @@ def import_text(text: str, gpus: str, catalog: Catalog) -> Imported:
         version=given[0].version,
         context_tokens=max((n for n in lengths if n > 0), default=None),
         gpus=gpus,
+        flags=given[-1].flags,
         from_stamp=tuple(from_stamp),
         undetermined=tuple(undetermined),
         notes=tuple(dict.fromkeys(notes)),
@@ -191,14 +194,14 @@ def _hidden(given: Given, engine: Engine, catalog: Catalog, fields: dict[str, An
 def _weights(given: Given, fields: dict[str, Any], open_fields: list[str], notes: list[str]) -> None:
     method = given.flags.get("--quantization")
     name = (given.model or "").lower()
-    if method is not None:
-        if str(method) in WEIGHTS:
-            fields["weights"] = WEIGHTS[str(method)]
-        else:
-            open_fields.append("weights")
+    if method is not None and str(method) in WEIGHTS:
+        fields["weights"] = WEIGHTS[str(method)]
         return
-    marks = {"awq": "awq4", "gptq": "gptq4", "fp8": "fp8", "w4a16": "gptq4", "w8a8": "int8_w8a8"}
+    marks = {"awq": "awq4", "gptq": "gptq4", "fp8": "fp8", "w4a16": "gptq4", "w8a16": "gptq8", "w8a8": "int8_w8a8"}
     marked = next((weights for mark, weights in marks.items() if mark in name), None)
+    if method is not None and marked is None:
+        open_fields.append("weights")
+        return
     fields["weights"] = marked or "bf16"
     if marked:
         notes.append(f"weights taken to be {marked} from the model's name")

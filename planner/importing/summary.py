@@ -19,11 +19,11 @@ def summary(imported: Imported) -> str:
     ]
     lines.append(f"compression {', '.join(used) or 'none'}")
     if decision.pools is None:
-        lines += _pool("serving", decision.parallel, decision.batch)
+        lines += _pool("serving", decision.parallel, decision.batch, "", imported.undetermined)
     else:
         for role in ("prefill", "decode"):
             pool = getattr(decision.pools, role)
-            lines += _pool(role, pool.parallel, pool.batch)
+            lines += _pool(role, pool.parallel, pool.batch, f"pools.{role}.", imported.undetermined)
     tier = f" to {decision.offload.tier}" if decision.offload.tier else ""
     lines.append(f"offload     {decision.offload.policy}{tier}")
     lines += [f"from the plan's stamp: {', '.join(imported.from_stamp)}"] if imported.from_stamp else []
@@ -32,11 +32,15 @@ def summary(imported: Imported) -> str:
     return "\n".join(lines)
 
 
-def _pool(name: str, parallel: Parallel, batch: Batch) -> list[str]:
+def _pool(name: str, parallel: Parallel, batch: Batch, prefix: str, undetermined: tuple[str, ...]) -> list[str]:
+    def said(field: str, value: int | None, absent: str) -> str:
+        return "as vLLM's default" if f"{prefix}batch.{field}" in undetermined else str(value or absent)
+
     split = f"tp {parallel.tp}, pp {parallel.pp}, dcp {parallel.dcp}, pcp {parallel.pcp}, ep {parallel.ep}"
-    chunk = batch.prefill_chunk_tokens or "whole prompts"
+    decoding = said("decode_sequences", batch.decode_sequences, "")
+    chunk = said("prefill_chunk_tokens", batch.prefill_chunk_tokens, "whole prompts")
     resident = batch.resident_sessions or "as many as fit"
     return [
         f"{name:<11} {split}, replicas {parallel.replicas}",
-        f"{'':<11} decoding {batch.decode_sequences}, resident {resident}, prefill chunk {chunk}",
+        f"{'':<11} decoding {decoding}, resident {resident}, prefill chunk {chunk}",
     ]

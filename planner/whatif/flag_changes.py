@@ -1,0 +1,97 @@
+"""The flags that turn a running vLLM into the planned one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from catalog.load import Catalog
+from planner.emit.deployment import read_deployment
+from planner.emit.engines import vllm
+from planner.emit.launch import flag_words
+from planner.errors import InputError
+from planner.importing import Command, Imported
+from planner.importing.flags import read_flags
+from planner.plan import Document
+
+_INTERFACE = {
+    "--host",
+    "--port",
+    "--served-model-name",
+    "--dtype",
+    "--api-server-count",
+    "--node-rank",
+    "--master-addr",
+}
+"""Where and as what it listens: no decision."""
+_SAME_AS_ABSENT: dict[str, Any] = {
+    "--pipeline-parallel-size": 1,
+    "--tensor-parallel-size": 1,
+    "--enable-chunked-prefill": True,
+    "--enable-prefix-caching": True,
+    "--gpu-memory-utilization": 0.92,
+    "--block-size": 16,
+}
+"""Flags that change nothing where they are absent."""
+_DROPPED = {
+    "--kv-cache-dtype",
+    "--attention-backend",
+    "--quantization",
+    "--enable-expert-parallel",
+    "--decode-context-parallel-size",
+    "--prefill-context-parallel-size",
+    "--data-parallel-size",
+    "--kv-offloading-size",
+    "--kv-offloading-backend",
+    "--kv-transfer-config",
+    "--long-prefill-token-threshold",
+    "--cpu-offload-gb",
+    "--enforce-eager",
+}
+"""Flags of a decision that go where the plan doesn't give them."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlagChange:
+    """One flag of ``vllm serve``; the model's own name counts as one, ``MODEL``."""
+
+    flag: str
+    now: Any
+    """None: not given."""
+    planned: Any
+    """None: to be dropped."""
+    pool: str = "serve"
+
+
+def flag_changes(imported: Imported, plan: Document, catalog: Catalog, notes: list[str]) -> tuple[FlagChange, ...]:
+    """Return the flags that differ; empty, with a note, where the plan isn't for vLLM or can't be emitted."""
+    if plan.decision is None or plan.decision.engine != "vllm":
+        notes.append("the plan is for another engine; plan import --emit DIR writes its files")
+        return ()
+    try:
+        deployment = read_deployment(plan, catalog)
+        launches = vllm.launches(deployment, deployment.engine.version)
+    except InputError as error:
+        notes.append(f"no flags: {error}")
+        return ()
+    changes: list[FlagChange] = []
+    for launch in launches:
+        words = ["MODEL", *flag_words(launch.flags)]
+        planned = read_flags(Command(tuple(words), "the plan", version=launch.version)).flags
+        now = imported.flags if launch.pool.role != "prefill" else {}
+        if launch.makes_checkpoint:
+            changes.append(
+                FlagChange("MODEL", imported.model, launch.model.removeprefix("{models}/"), launch.pool.role)
+            )
+        for name, value in planned.items():
+            if name not in _INTERFACE and not _same(name, now.get(name), value):
+                changes.append(FlagChange(name, now.get(name), value, launch.pool.role))
+        dropped = sorted(_DROPPED & now.keys() - planned.keys())
+        changes += [FlagChange(name, now[name], None, launch.pool.role) for name in dropped]
+    return tuple(changes)
+
+
+def _same(name: str, now: Any, planned: Any) -> bool:
+    if now is None:
+        return name in _SAME_AS_ABSENT and _SAME_AS_ABSENT[name] == planned
+    return bool(now == planned)
