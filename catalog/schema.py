@@ -443,6 +443,8 @@ class Offload(Fact):
     setting: str
     inclusive: bool
     """True: the copy stays in the tier for the whole session, also while the cache is in HBM."""
+    link_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the link's rate that the engine's copies reach; None: nobody measured it."""
     note: str | None = None
 
 

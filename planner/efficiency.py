@@ -7,19 +7,29 @@ GPUs' time. GPUs and engines without measurements take another's, and the plan s
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from functools import lru_cache
 
 from catalog.load import Catalog
 from catalog.schema import Engine, Hardware
+from catalog.units import format_tokens
+from planner.cost.candidates import Setting
 from planner.cost.efficiency import PEAK, Efficiency
 from planner.errors import InputError
+from planner.measured.ends import EndTimer
 from planner.measured.fabric import Fabric
+from planner.measured.interval import DECODE_TOKENS, PREFILL_TOKENS
 from planner.measured.machine import machine
 from planner.measured.times import MeasuredTimer
 from planner.problem import Problem
 
 REFERENCE_ENGINE = "vllm"
 """Its memory and its times stand in for engines that nobody measured, and for ``any``."""
+KNOWN_COPIES = 0.22
+"""Half-width, in the logarithm, of copies whose share of the link is known: 20 GB/s are planned, 24.8 measured."""
+UNKNOWN_COPIES = math.log(2.0)
+"""The same where nobody measured an engine's copies: up to 4 times slower than the link [both ends: a factor of 2]."""
 
 
 def efficiency_of(problem: Problem, engine: str) -> Efficiency:
@@ -37,10 +47,34 @@ def efficiency_of(problem: Problem, engine: str) -> Efficiency:
         workspace_bytes=memory.workspace_experts if has_experts else memory.workspace,
         overhead_bytes=memory.overhead,
         gpu_utilisation=problem.request.utilisation,
+        copies=_link_share(known) or 1.0,
         growth=True,
         technique_time=True,
         shared_uplinks=True,
     )
+
+
+def _link_share(engine: Engine) -> float | None:
+    """Share of the link's rate that an engine's copies to host memory reach; None: nobody measured it."""
+    return next((offload.link_share for offload in engine.offload if offload.tier == "ddr"), None)
+
+
+def ends_of(setting: Setting, problem: Problem, engine: str) -> tuple[Setting, Setting] | None:
+    """A pricing at both ends of the interval of its times; None at theoretical peak."""
+    timer = timer_of(problem, engine)
+    if timer is None:
+        return None
+    known = problem.catalog.get(Engine, _named(engine))
+    half = UNKNOWN_COPIES if _link_share(known) is None else KNOWN_COPIES
+    fast, slow = (
+        replace(
+            setting,
+            timer=EndTimer(timer, sign),
+            efficiency=replace(setting.efficiency, copies=setting.efficiency.copies * math.exp(-sign * half)),
+        )
+        for sign in (-1, 1)
+    )
+    return fast, slow
 
 
 def timer_of(problem: Problem, engine: str) -> MeasuredTimer | None:
@@ -52,6 +86,31 @@ def timer_of(problem: Problem, engine: str) -> MeasuredTimer | None:
     linked = node.gpu_topology not in ("pcie", "none")
     fabric = Fabric(problem.cluster.gpus_per_node, nic)
     return _timer(problem.catalog, problem.cluster.hardware.id, _named(engine), fabric, linked)
+
+
+def measured_notes(problem: Problem, engine: str) -> list[str]:
+    """Which part of the times was measured, which was transferred, and which lies beyond all measurements."""
+    timer = timer_of(problem, engine)
+    if timer is None:
+        return []
+    found, work = timer.machine, problem.workload
+    name = problem.cluster.hardware.name
+    notes = []
+    if found.transferred:
+        notes.append(f"times of {_named(engine)} on {name} are transferred: {'; '.join(found.transferred)}")
+    if work.rounds > 1 and _link_share(problem.catalog.get(Engine, _named(engine))) is None:
+        notes.append(
+            f"copies of {_named(engine)} to host memory are priced at the link's rate; nobody measured them, and "
+            "page-wise copies have been 4 to 8 times slower"
+        )
+    if work.prompt_tokens > PREFILL_TOKENS:
+        notes.append(
+            f"prefill attention was measured up to {format_tokens(PREFILL_TOKENS)} tokens and in whole prompts: "
+            "beyond, and in chunks over a longer prefix, times are extrapolated"
+        )
+    if work.end_tokens > DECODE_TOKENS:
+        notes.append(f"decode attention was measured up to {format_tokens(DECODE_TOKENS)} tokens: beyond, extrapolated")
+    return notes
 
 
 def _named(engine: str) -> str:

@@ -129,6 +129,7 @@ def _document(problem: Problem, evaluation: Evaluation, solution: Solution | Non
         objective=None if solution is None else objective_of(problem, evaluation, solution),
         decision=evaluation.decision,
         metrics=metrics,
+        intervals=evaluation.intervals,
         constraints=evaluation.constraints,
         provenance=provenance_of(problem, evaluation, solver),
     )

@@ -215,6 +215,12 @@ class Provenance(_Document):
 Interval = tuple[float, float]
 """Low and high end of an 80 % interval, in the unit of the metric."""
 
+PREDICTED = (
+    *("prefill_s", "decode_s", "step_s", "tpot_s", "tpot_mean_s", "ttft_cold_s", "ttft_warm_s", "switch_s"),
+    *("interactions_per_hour", "sessions_per_hour", "users", "usd_per_interaction"),
+)
+"""Metrics that carry an interval."""
+
 
 class Document(_Document):
     """A priced decision, as ``--format json`` prints it."""

@@ -17,9 +17,20 @@ from planner.cost.price import DDR, NVME, Candidates, Priced, Setting, price
 from planner.cost.quality import LogLoss, prior_loss
 from planner.cost.replica import Shape, WeightFormat, shape_problems
 from planner.cost.session import BOUNDS, NONE, RECOMPUTE, SWAP
-from planner.efficiency import efficiency_of, timer_of
+from planner.efficiency import efficiency_of, ends_of, measured_notes, timer_of
 from planner.errors import InputError
-from planner.plan import DIMENSIONS, UNCOMPRESSED, Choice, Constraint, Decision, HbmBytes, Metrics, Parallel
+from planner.plan import (
+    DIMENSIONS,
+    PREDICTED,
+    UNCOMPRESSED,
+    Choice,
+    Constraint,
+    Decision,
+    HbmBytes,
+    Interval,
+    Metrics,
+    Parallel,
+)
 from planner.problem import Problem
 from planner.space.compatibility import compatibility
 from planner.space.options import NATIVE, Option, WeightOption, native_weights, weight_format
@@ -40,6 +51,8 @@ class Evaluation:
     constraints: tuple[Constraint, ...]
     bounded_by: str
     assumptions: tuple[str, ...]
+    intervals: dict[str, Interval] | None
+    """80 % intervals of metrics; None at theoretical peak."""
 
     @property
     def violated(self) -> tuple[Constraint, ...]:
@@ -73,7 +86,9 @@ def evaluate(problem: Problem, decision: Decision) -> Evaluation:
     priced = price(setting, candidates)
     metrics = _metrics(problem, read, setting, priced)
     constraints = constraints_of(problem, completed, metrics, BOUNDS[int(priced.bound[0])])
-    return Evaluation(completed, metrics, constraints, BOUNDS[int(priced.bound[0])], tuple(assumptions))
+    assumptions += measured_notes(problem, completed.engine)
+    intervals = _intervals(problem, read, setting, candidates, metrics)
+    return Evaluation(completed, metrics, constraints, BOUNDS[int(priced.bound[0])], tuple(assumptions), intervals)
 
 
 def setting_of(
@@ -350,6 +365,22 @@ def _metrics(problem: Problem, read: _Read, setting: Setting, priced: Priced) ->
         gpus_used=int(at("gpus")),
         gpus_idle=problem.cluster.gpus - int(at("gpus")),
     )
+
+
+def _intervals(
+    problem: Problem, read: _Read, setting: Setting, candidates: Candidates, metrics: Metrics
+) -> dict[str, Interval] | None:
+    """80 % interval of every predicted time and throughput: the same decision, priced at both ends of its times."""
+    ends = ends_of(setting, problem, read.decision.engine)
+    if ends is None:
+        return None
+    found = [metrics, *(_metrics(problem, read, end, price(end, candidates)) for end in ends)]
+    intervals = {}
+    for name in PREDICTED:
+        values = [value for one in found if (value := getattr(one, name)) is not None]
+        if getattr(metrics, name) is not None:
+            intervals[name] = (min(values), max(values))
+    return intervals
 
 
 def kv_bytes_per_session(problem: Problem, table: CompressionTable) -> float:

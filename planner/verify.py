@@ -11,7 +11,7 @@ from typing import Any
 
 from catalog.load import Catalog
 from planner.errors import InputError, PlannerError
-from planner.plan import DIMENSIONS, Document
+from planner.plan import DIMENSIONS, Document, Interval
 from planner.pricing import Evaluation, evaluate
 from planner.problem import Problem, resolve
 from planner.request import read_request
@@ -136,9 +136,19 @@ def verify_document(document: Document, catalog: Catalog) -> Evaluation:
     if document.decision.engine != "any":
         problems += unavailable(problem, open_space(problem), evaluation)
     problems += _other_numbers(document.metrics.model_dump(), evaluation.metrics.model_dump(), "metrics")
+    problems += _other_intervals(document.intervals or {}, evaluation.intervals or {})
     if problems:
         raise VerificationError(problems)
     return evaluation
+
+
+def _other_intervals(claimed: dict[str, Interval], real: dict[str, Interval]) -> list[str]:
+    problems = []
+    for name, ends in claimed.items():
+        for end, value, other in zip(("low", "high"), ends, real.get(name, (math.nan, math.nan)), strict=True):
+            if not math.isclose(value, other, rel_tol=CLAIM_TOLERANCE, abs_tol=1e-9):
+                problems.append(f"intervals.{name}: {end} end: the plan says {value:.9g}, the cost model {other:.9g}")
+    return problems
 
 
 def _other_numbers(claimed: dict[str, Any], real: dict[str, Any], where: str) -> list[str]:

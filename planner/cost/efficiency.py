@@ -40,6 +40,8 @@ class Efficiency:
     technique_time: bool = False
     """True: techniques take the time that was measured of them (`catalog.schema.TimeOverhead`), beside
     the bytes and FLOPs that they save. False: only bytes and FLOPs count, as in the paper."""
+    copies: float = 1.0
+    """Rate of copies between HBM and the offload tiers over the link's effective rate; never beyond its nominal one."""
     shared_uplinks: bool = False
     """True: GPUs behind one PCIe uplink share it. False: one link per GPU, as in the paper."""
 

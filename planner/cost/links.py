@@ -12,7 +12,8 @@ _NO_DISK_BYTES_PER_S = 1e-9
 
 def link_bytes_per_s(setting: Setting, tier: Ints) -> tuple[Floats, Floats]:
     """Return what one GPU copies in and out of a tier, ``(candidate,)`` each [bytes/s]."""
-    pcie = setting.hardware.pcie.effective
+    link = setting.hardware.pcie
+    pcie = min(link.effective * setting.efficiency.copies, max(link.nominal, link.effective))
     if setting.efficiency.shared_uplinks:
         pcie /= min(setting.node.gpus_per_pcie_uplink, setting.gpus_per_node)
     nvme = setting.node.nvme

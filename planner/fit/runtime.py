@@ -55,10 +55,6 @@ PRIORS: dict[str, tuple[float, float, float]] = {
 WEIGHT = 0.1
 """Relative error of a point that weighs as much as one spread of a prior."""
 
-PREFIX = 0.4
-"""Widening for 512-token chunks over a prefix of 1M tokens: half the logarithm of the factor 2.2 between a kernel
-that walks all keys on one multiprocessor and one that splits them. Nobody measured it."""
-
 
 @dataclass(frozen=True)
 class Era:
@@ -379,7 +375,6 @@ def main() -> None:
         "engine": round(float(np.sqrt(max(engine**2 - base**2, 0.0))), 3),
         "waves": round(float(np.sqrt(max(waves**2 - base**2, 0.0))), 3),
         "length": LENGTH,
-        "prefix": PREFIX,
     }
     write_interval(arguments.out, wider, source)
     print(wider)

@@ -9,8 +9,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from planner.measured.batch import Batch, Deployment
 from planner.measured.machine import Machine
+
+Floats = NDArray[np.float64]
 
 PREFILL_TOKENS, DECODE_TOKENS = 16_384, 131_072
 """Longest sequences on which attention kernels were measured [tokens]."""
@@ -31,11 +36,11 @@ def half_width(
     machine: Machine,
     *,
     in_waves: bool = False,
-    over_prefix: bool = False,
-    prefill_tokens: float = 0.0,
-    tokens: float = 0.0,
-) -> float:
-    """Half-width of the 80 % interval, in the logarithm.
+    prefix: Floats | float = 0.0,
+    prefill_tokens: Floats | float = 0.0,
+    tokens: Floats | float = 0.0,
+) -> Floats:
+    """Half-width of the 80 % interval, in the logarithm; arguments may be arrays.
 
     Parameters
     ----------
@@ -43,22 +48,16 @@ def half_width(
         The GPU with its engine.
     in_waves
         Whether the batch exceeds the KV cache.
-    over_prefix
-        Whether the time is that of prefill chunks over a longer prefix.
+    prefix
+        Widening for chunks over a longer prefix, by how much depends on the kernel.
     prefill_tokens, tokens
         Longest prompt that is prefilled and longest cache that is attended to [tokens].
     """
     more = machine.widening
-    beyond = max(prefill_tokens / PREFILL_TOKENS, tokens / DECODE_TOKENS, 1.0)
-    parts = (
-        machine.runtime.spread,
-        more.gpu,
-        more.engine,
-        more.waves if in_waves else 0.0,
-        more.prefix if over_prefix else 0.0,
-        more.length * math.log2(beyond) / DOUBLINGS,
-    )
-    return math.sqrt(sum(part * part for part in parts))
+    beyond = np.maximum(np.maximum(prefill_tokens / PREFILL_TOKENS, tokens / DECODE_TOKENS), 1.0)
+    length = more.length * np.log2(beyond) / DOUBLINGS
+    fixed = (machine.runtime.spread, more.gpu, more.engine, more.waves if in_waves else 0.0)
+    return np.asarray(np.sqrt(sum(part * part for part in fixed) + prefix * prefix + length * length))
 
 
 def with_interval(value_s: float, half: float) -> Predicted:
@@ -73,9 +72,11 @@ def with_interval(value_s: float, half: float) -> Predicted:
 def batch_half_width(deployment: Deployment, batch: Batch, metric: str) -> float:
     """Half-width for a metric of a static batch, in the logarithm."""
     length = batch.input_tokens + batch.output_tokens
-    return half_width(
-        deployment.machine,
-        in_waves=metric == "e2e_s" and batch.sequences * length > deployment.capacity_tokens,
-        prefill_tokens=batch.input_tokens if metric != "tpot_s" else 0.0,
-        tokens=float(length),
+    return float(
+        half_width(
+            deployment.machine,
+            in_waves=metric == "e2e_s" and batch.sequences * length > deployment.capacity_tokens,
+            prefill_tokens=batch.input_tokens if metric != "tpot_s" else 0.0,
+            tokens=float(length),
+        )
     )

@@ -75,8 +75,6 @@ class Widening:
     """Batches beyond the KV cache."""
     length: float = 0.0
     """Lengths that nobody measured kernels at."""
-    prefix: float = 0.0
-    """Prefill of a short chunk over a long prefix, which nobody measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +122,7 @@ def machine(catalog: Catalog, hardware: Hardware, engine: str, version: str = ""
     """
     found = _by_operation(catalog)
     reference = REFERENCES.get(hardware.generation.lower(), DEFAULT_REFERENCE)
-    notes: list[str] = []
+    notes: dict[str, list[str]] = {}
 
     def of(operation: str, weights: str = "bf16") -> Measurement:
         for gpu in dict.fromkeys((hardware.id, reference, DEFAULT_REFERENCE, *REFERENCES.values())):
@@ -132,7 +130,7 @@ def machine(catalog: Catalog, hardware: Hardware, engine: str, version: str = ""
                 entry = found.get((operation, weights, gpu, name))
                 if entry is not None:
                     if gpu != hardware.id or name != engine:
-                        notes.append(f"{operation} in {weights} from {name} on {gpu}")
+                        notes.setdefault(f"{name} on {gpu}", []).append(operation.replace("_", " "))
                     return entry
         raise KeyError(f"the catalog has no measurement of {operation} in {weights}")
 
@@ -142,7 +140,7 @@ def machine(catalog: Catalog, hardware: Hardware, engine: str, version: str = ""
     step = _step(catalog, engine, version)
     other = step is None or step.engine != engine
     if other:
-        notes.append(f"host time of {step.engine_version}" if step else "no host time")
+        notes.setdefault(step.engine_version if step else "nothing known", []).append("host time")
     flops = hardware.flops
     eight = max(flops.int8 or 0.0, flops.fp8 or 0.0) or flops.bf16
     return Machine(
@@ -160,7 +158,7 @@ def machine(catalog: Catalog, hardware: Hardware, engine: str, version: str = ""
         elementwise=_read(op.ElementwiseFit, of("elementwise")),
         runtime=_read(Runtime, step) if step else Runtime(),
         widening=_widening(catalog, other_chip=bf16.hardware != hardware.id and sms_differ, other_engine=other),
-        transferred=tuple(dict.fromkeys(notes)),
+        transferred=tuple(f"{', '.join(dict.fromkeys(what))} of {source}" for source, what in notes.items()),
     )
 
 

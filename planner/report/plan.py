@@ -15,7 +15,7 @@ from planner.report.amounts import amount, field_text, number
 from planner.request import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 BAR = 40
 """Characters of the HBM bar."""
@@ -144,27 +144,51 @@ def _metrics(document: Document, metrics: Metrics) -> Table:
     for name in ("metric", "value", "bounded by"):
         table.add_column(name)
     answer = document.request.get("output_tokens", 250)
+    decode = _time(document, "decode_s")
     table.add_row("concurrency", f"{metrics.concurrency} sessions fit", "HBM size")
-    table.add_row("prefill", format_seconds(metrics.prefill_s), "FLOP/s")
-    table.add_row("decode", f"{format_seconds(metrics.decode_s)} for {answer} tokens", "HBM bandwidth")
-    table.add_row("context switch", format_seconds(metrics.switch_s), "PCIe bandwidth")
+    table.add_row("prefill", _time(document, "prefill_s"), "FLOP/s")
+    table.add_row("decode", f"{decode} for {answer} tokens", "HBM bandwidth")
+    table.add_row("context switch", _time(document, "switch_s"), "PCIe bandwidth")
     return table
 
 
 def _times(document: Document, metrics: Metrics) -> Table:
     bound = document.provenance.bounded_by or ""
-    mean = "-" if metrics.tpot_mean_s is None else format_seconds(metrics.tpot_mean_s)
-    warm = "-" if metrics.ttft_warm_s is None else format_seconds(metrics.ttft_warm_s)
     rows = [
-        ("interactions/h", f"{number(metrics.interactions_per_hour)}, limited by {BOUNDS.get(bound, bound)}"),
-        ("users", f"{number(metrics.users)}; {number(metrics.sessions_per_hour)} sessions/h"),
-        ("TTFT", f"{format_seconds(metrics.ttft_cold_s)} for a new session, {warm} for a later question"),
-        ("TPOT", f"worst {format_seconds(metrics.tpot_s)}, quiet {format_seconds(metrics.step_s)}, mean {mean}"),
+        ("interactions/h", f"{_amounts(document, 'interactions_per_hour')}, limited by {BOUNDS.get(bound, bound)}"),
+        ("users", f"{_amounts(document, 'users')}; {_amounts(document, 'sessions_per_hour')} sessions/h"),
+        ("TTFT", f"{_time(document, 'ttft_cold_s')} for a new session"),
+        ("", f"{_time(document, 'ttft_warm_s')} for a later question"),
+        ("TPOT", f"worst {_time(document, 'tpot_s')}, quiet {_time(document, 'step_s')}"),
+        ("", f"mean {_time(document, 'tpot_mean_s')}"),
         ("", "--max-latency limits the worst: a step with a foreign prefill chunk in it"),
         ("GPUs", f"{metrics.gpus_used} used, {metrics.gpus_idle} idle"),
         ("KV per session", f"{format_bytes(metrics.kv_bytes_per_session)}, {metrics.kv_ratio:.3g} x uncompressed"),
     ]
     return _rows("Service", rows)
+
+
+def _time(document: Document, name: str) -> str:
+    """A predicted time with its interval; a dash where there is none."""
+    return _with_ends(document, name, format_seconds)
+
+
+def _amounts(document: Document, name: str) -> str:
+    """A predicted throughput with its interval."""
+    return _with_ends(document, name, number)
+
+
+def _with_ends(document: Document, name: str, shown: Callable[[float], str]) -> str:
+    value = getattr(document.metrics, name)
+    if value is None:
+        return "-"
+    ends = (document.intervals or {}).get(name)
+    if ends is None:
+        return shown(value)
+    texts = [shown(amount) for amount in (value, *ends)]
+    if len({text.partition(" ")[2] for text in texts}) == 1:  # One unit is said once.
+        texts[1:] = [text.partition(" ")[0] for text in texts[1:]]
+    return f"{texts[0]} ({texts[1]} to {texts[2]})"
 
 
 def _hbm(hbm: HbmBytes) -> Text:
