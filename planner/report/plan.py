@@ -299,6 +299,8 @@ def _notes(document: Document) -> Iterable[RenderableType]:
     for text in provenance.assumptions:
         yield Text(f"Assumed: {text}")
     yield Text(f"Defaults: {_defaults(document.request)}")
+    if document.intervals:
+        yield Text("In brackets: 80% intervals, from errors on measurements that no fit had seen (docs/accuracy.md)")
     kinds = Counter(source.provenance for source in provenance.sources)
     told = ", ".join(f"{kinds[kind]} {kind}" for kind in ("found", "secondary", "derived", "recalled") if kinds[kind])
     yield Text(f"Sources: {told or 'none'}; catalog {provenance.catalog_hash}, efficiency {provenance.efficiency}")
