@@ -42,7 +42,8 @@ def user_directory() -> Path:
     return Path(platformdirs.user_config_dir("plan-llm")) / "catalog"
 
 
-def _cache_directory() -> Path:
+def cache_directory() -> Path:
+    """Return where compiled facts are kept: ``$PLAN_CACHE`` or the platform's cache directory."""
     override = os.environ.get("PLAN_CACHE")
     if override:
         return Path(override)
@@ -206,7 +207,7 @@ def _load_compiled(kind: str, roots: Sequence[Path]) -> dict[str, Any]:
     files = [entry_file for root in roots for entry_file in entry_files(kind, root)]
     fingerprint = _fingerprint([*_CODE, *files])
     place = hashlib.sha256("\n".join(map(str, roots)).encode()).hexdigest()[:16]
-    cache = _cache_directory() / f"{kind}-{place}.json"
+    cache = cache_directory() / f"{kind}-{place}.json"
     cached = _read_cache(cache, fingerprint)
     if cached is not None:
         return cached

@@ -10,11 +10,11 @@ compare   with the cheapest uncompressed plan at 4K tokens
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Literal
 
 from catalog.load import Catalog, open_catalog
 from planner.errors import PlannerError
+from planner.parity import parity_usd_per_interaction
 from planner.plan import DIMENSIONS, Decision, Document, Objective, Provenance, SourceNote
 from planner.pricing import Evaluation
 from planner.pricing import evaluate as price_decision
@@ -22,13 +22,9 @@ from planner.problem import Problem, resolve
 from planner.request import Request
 from planner.solve.decision import decision_of
 from planner.solve.exhaustive import solve_exhaustively
-from planner.solve.goal import Goal
 from planner.solve.solver import Settings, Solution, solve
 from planner.space import Space, open_space
 from planner.verify import verify
-
-PARITY_TOKENS = 4000
-"""Context of the paper's short end, against which the cost of a long context is compared."""
 
 
 class OutOfTimeError(PlannerError):
@@ -97,25 +93,6 @@ def evaluate(request: Request, decision: Decision | None = None, catalog: Catalo
     problem = resolve(request, catalog)
     evaluation = price_decision(problem, decision or Decision())
     return _document(problem, evaluation, None, None)
-
-
-def parity_usd_per_interaction(problem: Problem) -> float | None:
-    """USD per interaction of the cheapest uncompressed plan at 4K tokens: same cluster, engines, weights, limits.
-
-    None where nobody offers the GPU, or nothing can be planned even at 4K.
-    """
-    if problem.usd_per_gpu_hour is None:
-        return None
-    request = problem.request.model_copy(
-        update={"ctx": PARITY_TOKENS, "shared_prefix_tokens": 0, "users": None, "objective": "throughput"}
-    )
-    short = replace(
-        problem, request=request, workload=replace(problem.workload, ctx_tokens=PARITY_TOKENS, shared_prefix_tokens=0)
-    )
-    space = open_space(short)
-    space = replace(space, options={name: options[:1] for name, options in space.options.items()}, disaggregated=False)
-    solution = solve(short, space, goal=Goal("cost", request.output_tokens))
-    return None if solution.value is None else solution.value * problem.usd_per_gpu_hour
 
 
 def _document(problem: Problem, evaluation: Evaluation, solution: Solution | None, solver: str | None) -> Document:

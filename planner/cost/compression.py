@@ -11,7 +11,7 @@ All arrays have the shape ``(dimension, combination)`` with the dimensions in th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,18 @@ class CompressionTable:
     """``(combination,)``: factor on the time of a decode step: dequantising, scoring, gathering."""
     prefill_time: Floats
     """``(combination,)``: factor on the time of prefill."""
+    _stored: dict[tuple[float, float], Floats] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What `stored_tokens` was asked before: every replica of a pricing asks the same lengths."""
+
+    def take(self, columns: NDArray[np.int64] | Bools) -> CompressionTable:
+        """Some of the combinations."""
+        return CompressionTable(*(getattr(self, f.name)[..., columns] for f in fields(self) if f.init))
+
+    @staticmethod
+    def joined(tables: Sequence[CompressionTable]) -> CompressionTable:
+        """Several tables, one after the other."""
+        names = [f.name for f in fields(CompressionTable) if f.init]
+        return CompressionTable(*(np.concatenate([getattr(t, name) for t in tables], axis=-1) for name in names))
 
     def __len__(self) -> int:
         return int(self.prefill_linear.shape[0])
@@ -58,7 +70,10 @@ class CompressionTable:
         tokens
             All tokens, the generated ones included [tokens].
         """
-        return self._kept(self.storage_slope, self.storage_const, prompt_tokens, tokens)
+        key = (prompt_tokens, tokens)
+        if key not in self._stored:
+            self._stored[key] = self._kept(self.storage_slope, self.storage_const, prompt_tokens, tokens)
+        return self._stored[key]
 
     def read_tokens(self, prompt_tokens: float, tokens: float) -> Floats:
         """Bytes that a decode step reads of a growing cache, in uncompressed tokens ``(combination,)``."""

@@ -19,7 +19,7 @@ from planner.cost.pool import Pool, compressed
 from planner.cost.session import BOUNDS, RECOMPUTE, SWAP, Phases, Steady, Traffic, aggregated, disaggregated
 from planner.cost.workload import Workload
 
-__all__ = ["DDR", "NVME", "Candidates", "Priced", "Setting", "link_bytes_per_s", "price"]
+__all__ = ["DDR", "NVME", "Candidates", "Pools", "Priced", "Setting", "link_bytes_per_s", "price"]
 
 _BLOCK = 16_384
 _UNLIMITED = 0
@@ -61,22 +61,33 @@ class Priced:
     usd_per_interaction: Floats
 
 
-def price(setting: Setting, candidates: Candidates) -> Priced:
+class Pools:
+    """The pools of a setting, each made when it is first asked for."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        work, view = setting.workload, setting.efficiency
+        self._left = compressed(setting.compression, work.prompt_tokens, work.decode_tokens, view.technique_time)
+        self._pools: dict[int, Pool] = {}
+
+    def __getitem__(self, shape: int) -> Pool:
+        """Pool of one of the setting's shapes, with one row per combination of compression."""
+        if shape not in self._pools:
+            self._pools[shape] = Pool.of(self.setting, shape, self._left)
+        return self._pools[shape]
+
+
+def price(setting: Setting, candidates: Candidates, pools: Pools | None = None) -> Priced:
     """Price every candidate.
 
     Candidates that don't fit have ``fits`` False, no throughput and infinite cost per interaction;
-    their latencies are those of a single session.
+    their latencies are those of a single session. Who prices often hands in the setting's ``pools``.
     """
     count = len(candidates)
-    work = setting.workload
-    left = compressed(setting.compression, work.prompt_tokens, work.decode_tokens, setting.efficiency.technique_time)
-    pools: dict[int, Pool] = {}
+    pools = pools or Pools(setting)
     columns: dict[str, NDArray[np.generic]] = {}
     for rows in _groups(candidates):
-        part = candidates.take(rows)
-        for index in {int(part.shape[0]), int(part.prefill_shape[0])} - {AGGREGATED, PREFILLED} - pools.keys():
-            pools[index] = Pool.of(setting, index, left)
-        priced = _price_group(setting, pools, part)
+        priced = _price_group(setting, pools, candidates.take(rows))
         for field in fields(Priced):
             values = getattr(priced, field.name)
             if field.name not in columns:
@@ -96,7 +107,7 @@ def _groups(candidates: Candidates) -> Iterator[Ints]:
             yield order[block : min(block + _BLOCK, int(end))]
 
 
-def _price_group(setting: Setting, pools: dict[int, Pool], candidates: Candidates) -> Priced:
+def _price_group(setting: Setting, pools: Pools, candidates: Candidates) -> Priced:
     work = setting.workload
     pool = pools[int(candidates.shape[0])].take(candidates.compression)
     prefill_index = int(candidates.prefill_shape[0])

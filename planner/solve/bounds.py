@@ -73,11 +73,8 @@ def _blank(rows: int) -> CompressionTable:
 
 
 def _joined(parts: list[Bounds]) -> Bounds:
-    tables = [part.table for part in parts]
-    names = CompressionTable.__dataclass_fields__
-    columns = {name: np.concatenate([getattr(t, name) for t in tables], axis=-1) for name in names}
     return Bounds(
-        CompressionTable(**columns),
+        CompressionTable.joined([part.table for part in parts]),
         np.concatenate([part.weights for part in parts]),
         np.concatenate([part.classes for part in parts]),
     )
@@ -123,9 +120,7 @@ def _from_dimensions(problem: Problem, space: Space, classes: Classes, w: int) -
             rows.reads_slope[d, mine] = min([1.0, *(p.reads.slope for p in points if p)])
     _set_prefill(rows, classes, np.arange(count))
     keep_rows = np.flatnonzero(possible)
-    names = CompressionTable.__dataclass_fields__
-    table = CompressionTable(**{name: getattr(rows, name)[..., keep_rows] for name in names})
-    return Bounds(table, np.full(len(keep_rows), w), keep_rows)
+    return Bounds(rows.take(keep_rows), np.full(len(keep_rows), w), keep_rows)
 
 
 def _set_prefill(rows: CompressionTable, classes: Classes, which: Ints) -> None:

@@ -7,7 +7,7 @@ bounds points before it models them, and the exhaustive oracle prices every one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from catalog.schema import Engine
 from planner.cost.candidates import AGGREGATED
 from planner.cost.compression import CompressionTable
 from planner.cost.efficiency import Efficiency
-from planner.cost.price import Candidates, Priced, Setting, price
+from planner.cost.price import Candidates, Pools, Priced, Setting, price
 from planner.cost.replica import Shape
 from planner.efficiency import efficiency_of, timer_of
 from planner.pricing import POLICIES, TIERS, setting_of
@@ -27,6 +27,9 @@ from planner.space.space import POOL_CHUNK
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+
+MOST_OPENED = 16
+"""Views with a table whose pools are kept."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,17 @@ class Search:
     space: Space
     views: tuple[View, ...]
     units: tuple[Unit, ...]
+    _opened: dict[tuple[int, int], tuple[CompressionTable, Pools]] = field(default_factory=dict, repr=False)
+    """Pools by view and table; the table is kept, so that nothing else takes its id."""
+
+    def pools(self, view: int, table: CompressionTable) -> Pools:
+        """The pools of a view with these combinations, kept for as long as few others are asked for."""
+        key = (view, id(table))
+        if key not in self._opened:
+            while len(self._opened) >= MOST_OPENED:
+                self._opened.pop(next(iter(self._opened)))
+            self._opened[key] = (table, Pools(self.setting(view, table)))
+        return self._opened[key][1]
 
     def setting(self, view: int, table: CompressionTable) -> Setting:
         """For pricing candidates of one view with these combinations."""
@@ -104,7 +118,8 @@ class Search:
         parts: list[tuple[Ints, Priced]] = []
         for index in np.unique(view):
             rows = np.flatnonzero(view == index)
-            parts.append((rows, price(self.setting(int(index), table), candidates.take(rows))))
+            pools = self.pools(int(index), table)
+            parts.append((rows, price(pools.setting, candidates.take(rows), pools)))
         if len(parts) == 1:
             return parts[0][1]
         order = np.argsort(np.concatenate([rows for rows, _ in parts]), kind="stable")

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from planner.cost.candidates import PREFILLED
 from planner.cost.compression import CompressionTable
-from planner.cost.pool import Pool, compressed
 from planner.solve.goal import Goal, Limits
 from planner.solve.points import Points, Search, aggregated_points
 from planner.space.space import POOL_CHUNK
@@ -164,12 +163,11 @@ def _prefill_rates(search: Search, units: list[int], table: CompressionTable) ->
     start = float(work.shared_prefix_tokens)
     size = np.array([min(float(POOL_CHUNK), max(work.prompt_tokens - start, 1.0))])
     for view in range(len(search.views)):
-        setting = search.setting(view, table)
-        left = compressed(table, work.prompt_tokens, work.decode_tokens, setting.efficiency.technique_time)
+        pools = search.pools(view, table)
         for u in units:
             if search.units[u].view == view:
-                pool = Pool.of(setting, u, left).take(np.array([search.units[u].weights]))
+                pool = pools[u].take(np.array([search.units[u].weights]))
                 busy = float(pool.prefill_s(start, float(work.prompt_tokens), size)[0][0])
                 if pool.fit[0] >= 1:
-                    found[u] = setting.efficiency.gpu_utilisation / busy
+                    found[u] = pools.setting.efficiency.gpu_utilisation / busy
     return found

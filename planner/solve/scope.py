@@ -125,10 +125,25 @@ def scope_of(search: Search, points: Points, goal: Goal, limits: Limits, *, firs
 
 def _bounded(search: Search, points: Points, rows: Bounds, goal: Goal, limits: Limits) -> tuple[Points, Floats]:
     """Points that their bound leaves possible, with the goal's bound."""
+    points = points.take(roomy(search, points, rows.table))
+    if not len(points):
+        return points, np.zeros(0)
     priced = search.price(points, rows.table, weights_of(search, points), can_throttle(search, points))
     keep = limits.hold(priced, users=False)
     losses = np.array([weights.loss.loss_at(search.problem.request.confidence) for weights in search.space.weights])
     return points.take(keep), goal.value(priced, losses[weights_of(search, points)])[keep]
+
+
+def roomy(search: Search, points: Points, table: CompressionTable) -> Bools:
+    """Points whose sessions fit HBM with the row of their weights, before anything is priced."""
+    most = np.zeros(len(search.units))
+    for unit in np.unique(np.concatenate([points.unit, points.pool_unit[points.pool_unit >= 0]])):
+        known = search.units[int(unit)]
+        most[unit] = search.pools(known.view, table)[int(unit)].fit[known.weights]
+    pp = np.array([unit.split.pp for unit in search.units], dtype=np.int64)
+    sequences = np.where(points.alone, 1, points.micro * pp[points.unit])
+    fits = most[points.unit] >= np.where(sequences > 1, sequences + 1, 1)
+    return fits & ((points.pool_unit < 0) | (most[points.pool_unit] >= 1))
 
 
 def _by_class(search: Search, points: Points, rows: Bounds, goal: Goal, limits: Limits, known: float) -> Bools | None:
