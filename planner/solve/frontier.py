@@ -1,0 +1,335 @@
+"""All best trade-offs of a space at once: every plan that no other beats in all of several objectives.
+
+Bound and price. Every operating point is priced with a combination that doesn't exist, the best of
+every effect at once: no real plan of that point is smaller in any objective. Points are then priced in
+full, the most promising first, and whatever a priced plan beats even at its bound is dropped. When
+nothing is left, the plans that no other beats are the frontier of the whole space, exactly.
+
+With one objective this is its best plan.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.cost.price import Priced
+from planner.problem import Problem
+from planner.solve.bounds import by_weights
+from planner.solve.classes import classes_of
+from planner.solve.combinations import Combinations, all_combinations
+from planner.solve.dominance import beaten_by, undominated
+from planner.solve.goal import Goal, Limits
+from planner.solve.menu import PLAIN, THROTTLED, Menu
+from planner.solve.points import Points, Search, aggregated_points, capability_rank, open_search
+from planner.solve.pools import pool_points
+from planner.solve.scope import affordable, can_throttle, weights_of
+from planner.solve.solver import Solution
+from planner.space import Option, Space
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+Axis = Literal["throughput", "tpot", "ttft", "quality", "cost", "gpus"]
+AXES: tuple[Axis, ...] = ("throughput", "tpot", "ttft", "quality", "cost", "gpus")
+"""What a frontier can be of."""
+
+TIE = 1e-8
+"""Relative: plans closer than this in every objective are equal; the one with more throughput is taken."""
+_BITS = 2.0**33
+_FIRST, _MOST_PAIRS = 256, 200_000
+
+Progress = Callable[[int, int, int], None]
+"""Called with the points decided, all points, and the plans on the frontier so far."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One plan of the frontier."""
+
+    points: Points
+    """One row."""
+    options: tuple[Option, ...]
+    engine: str
+    vector: Floats
+    """``(objective,)``, in the order that was asked; less is better. Throughput as hours per interaction."""
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Every best trade-off, or as many as time allowed."""
+
+    search: Search
+    axes: tuple[Axis, ...]
+    plans: tuple[Found, ...]
+    """None beats another; by the first objective."""
+    considered: int
+    """Operating points of the space."""
+    priced: int
+    """Decisions that were priced in full; bounds decided the others."""
+    open_bounds: Floats = field(default_factory=lambda: np.zeros((0, 1)))
+    """``(point, objective)``: what the points that nobody looked at could reach at best; none: complete."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole space was decided."""
+        return not len(self.open_bounds)
+
+
+def frontier(
+    problem: Problem,
+    space: Space,
+    axes: Sequence[Axis],
+    *,
+    ends_s: float | None = None,
+    progress: Progress | None = None,
+) -> Frontier:
+    """Find every plan that no other beats in all objectives, within the request's limits.
+
+    Parameters
+    ----------
+    problem, space
+        The question, and what may be decided.
+    axes
+        The objectives.
+    ends_s
+        When to stop, by `time.monotonic` [s]; None: when it is done.
+    progress
+        Told now and then how far it is.
+
+    Returns
+    -------
+    Frontier
+        Without plans if the request is infeasible, or time ran out before one was found.
+    """
+    search = open_search(problem, affordable(problem, space))
+    run = _Run(search, tuple(axes))
+    bounds = run.bound()
+    return run.price(bounds, ends_s, progress)
+
+
+@dataclass(frozen=True)
+class _Archive:
+    """Plans that none beats so far: vectors, preference, point and combination."""
+
+    vectors: Floats
+    """As `_Run.vectors`."""
+    preference: Ints
+    point: Ints
+    combination: Ints
+    throttled: Bools
+
+    def joined(self, other: _Archive) -> _Archive:
+        """The best of both; of plans with the same objectives the one with more throughput, then by preference."""
+        vectors = np.concatenate([self.vectors, other.vectors])
+        preference = np.concatenate([self.preference, other.preference])
+        order = np.lexsort((preference, vectors[:, -1]))
+        keep = order[undominated(vectors[order, :-1])]
+        return _Archive(
+            vectors[keep],
+            preference[keep],
+            np.concatenate([self.point, other.point])[keep],
+            np.concatenate([self.combination, other.combination])[keep],
+            np.concatenate([self.throttled, other.throttled])[keep],
+        )
+
+    def beats(self, vectors: Floats) -> Bools:
+        """Which rows can't join: beaten in the objectives, or equal to a plan without more throughput."""
+        beaten = beaten_by(vectors[:, :-1], self.vectors[:, :-1])
+        mine = {row[:-1].tobytes(): row[-1] for row in self.vectors}
+        for row in np.flatnonzero(beaten & _equal_to_some(vectors[:, :-1], self.vectors[:, :-1])):
+            beaten[row] = mine[vectors[row, :-1].tobytes()] <= vectors[row, -1]
+        return beaten
+
+
+def _equal_to_some(vectors: Floats, others: Floats) -> Bools:
+    """Which rows equal a row of others."""
+    if not len(others) or not len(vectors):
+        return np.zeros(len(vectors), dtype=np.bool_)
+    same = np.isin(vectors[:, 0], others[:, 0])
+    for row in np.flatnonzero(same):
+        same[row] = bool((vectors[row] == others).all(axis=1).any())
+    return same
+
+
+class _Run:
+    """One search for a frontier."""
+
+    def __init__(self, search: Search, axes: tuple[Axis, ...]) -> None:
+        self.search = search
+        self.axes = axes
+        self.limits = Limits.of(search.problem.request)
+        self.menu = Menu(search, by_loss="quality" in axes)
+        self.points = aggregated_points(search)
+        self.considered = 0
+        self.priced = 0
+
+    def bound(self) -> Floats:
+        """Keep the points that may hold a plan; return what each reaches at best ``(point, objective)``."""
+        search, problem, space = self.search, self.search.problem, self.search.space
+        if not space.weights or not len(self.points):
+            return np.zeros((0, len(self.axes) + 1))
+        rows = by_weights(problem, space, classes_of(space.options), all_combinations(problem, space))
+        split = pool_points(search, rows.table, Goal("throughput", 1), self.limits, None)
+        whole = _with_fewer(search, self.points) if "gpus" in self.axes else self.points
+        points = whole if split is None else Points.joined([whole, split])
+        self.considered = len(points)
+        owner = weights_of(search, points)
+        priced = search.price(points, rows.table, owner, can_throttle(search, points))
+        confidence = problem.request.confidence
+        losses = np.array([weights.loss.loss_at(confidence) for weights in space.weights])
+        bounds = self.vectors(priced, losses[owner])
+        keep = self.limits.hold(priced, users=False) & np.isfinite(bounds).all(axis=1)
+        self.points = points.take(keep)
+        return bounds[keep]
+
+    def vectors(self, priced: Priced, losses: Floats) -> Floats:
+        """Objectives of priced decisions, and hours per interaction for ties ``(decision, objective + 1)``."""
+        columns = []
+        for axis in (*self.axes, "throughput"):
+            if axis == "quality":
+                columns.append(1.0 + losses)
+            elif axis == "gpus":
+                columns.append(priced.gpus)
+            else:
+                goal = Goal({"tpot": "tpot_s", "ttft": "ttft_cold_s"}.get(axis, axis), 1)  # type: ignore[arg-type]
+                columns.append(goal.value(priced, losses))
+        return _rounded(np.stack(columns, axis=1))
+
+    def price(self, bounds: Floats, ends_s: float | None, progress: Progress | None) -> Frontier:
+        """Price points in full until none is left that may hold a plan of the frontier."""
+        none = np.zeros(0, dtype=np.int64)
+        archive = _Archive(np.zeros((0, len(self.axes) + 1)), none, none, none, none.astype(np.bool_))
+        remaining, size = _order(bounds[:, :-1]), _FIRST
+        while len(remaining) and (ends_s is None or time.monotonic() < ends_s):
+            batch, remaining = remaining[:size], remaining[size:]
+            archive = self._priced(archive, batch)
+            remaining = remaining[~archive.beats(bounds[remaining])]
+            size = min(size * 4, 32_768)
+            if progress is not None:
+                progress(self.considered - len(remaining), self.considered, len(archive.point))
+        found = [self._simplest(archive, row) for row in range(len(archive.point))]
+        return Frontier(
+            self.search, self.axes, _distinct(found), self.considered, self.priced, bounds[remaining][:, :-1]
+        )
+
+    def _priced(self, archive: _Archive, batch: Ints) -> _Archive:
+        """Price points with every combination of their weights."""
+        owner = weights_of(self.search, self.points.take(batch))
+        for w in np.unique(owner).tolist():
+            count = len(self.menu.combinations[w])
+            if not count:
+                continue
+            mine = batch[owner == w]
+            each = max(1, _MOST_PAIRS // count)
+            for start in range(0, len(mine), each):
+                archive = self._block(archive, mine[start : start + each], w)
+        return archive
+
+    def _block(self, archive: _Archive, rows: Ints, w: int) -> _Archive:
+        menu = self.menu
+        able = menu.able(self.points.take(rows), w)[:, menu.kinds[w]]
+        for flag in (PLAIN, THROTTLED):
+            at, column = np.nonzero(able & flag)
+            if not len(at):
+                continue
+            trial, combination = self.points.take(rows[at]), menu.offsets[w] + column
+            throttled = np.full(len(at), flag == THROTTLED)
+            priced = self.search.price(trial, menu.table, combination, throttled)
+            self.priced += len(at)
+            vectors = self.vectors(priced, menu.losses[combination])
+            keep = np.flatnonzero(self.limits.hold(priced) & np.isfinite(vectors).all(axis=1))
+            keep = keep[~archive.beats(vectors[keep])]
+            preference = self._preference(trial.take(keep), priced.gpus[keep], menu.joined.take(combination[keep]))
+            found = _Archive(vectors[keep], preference, rows[at[keep]], combination[keep], throttled[keep])
+            archive = archive.joined(found)
+        return archive
+
+    def _preference(self, points: Points, gpus: Floats, chosen: Combinations) -> Ints:
+        """What decides between plans that are equal: fewer GPUs, fewer techniques, less loss, a simpler split."""
+        splits = [unit.split for unit in self.search.units]
+        plain = np.array([s.pp + s.dcp + s.pcp + (s.ep > 1) for s in splits], dtype=np.int64)[points.unit]
+        plain = plain + (points.pool_unit >= 0)
+        techniques = np.sum(chosen.options > 0, axis=0)
+        loss = np.minimum(np.round(chosen.loss_mean * 1e4), 1023).astype(np.int64)
+        ranks = {e.id: r for r, e in enumerate(sorted(self.search.space.engines, key=capability_rank))}
+        first = np.array([min(ranks[e.id] for e in self.search.views[u.view].engines) for u in self.search.units])
+        rest = (plain << 20) + (first[points.unit] << 16) + (points.policy << 14) + (points.micro << 4)
+        rest = rest + (15 - np.minimum(np.log2(np.maximum(points.chunk, 1)), 15).astype(np.int64))
+        return np.asarray((gpus.astype(np.int64) << 40) + (techniques << 36) + (loss << 26) + rest)
+
+    def _simplest(self, archive: _Archive, at: int) -> Found:
+        """The plan of an operating point, with the simplest combination that reaches as much."""
+        search, row = self.search, self.points.take(archive.point[at : at + 1])
+        throttled, vector = bool(archive.throttled[at]), archive.vectors[at]
+        every = self.menu.complete[int(weights_of(search, row)[0])]
+        techniques = np.sum(every.options > 0, axis=0)
+        every = every.take(np.lexsort((every.loss_mean, techniques)))
+        trial = row.take(np.zeros(len(every), dtype=np.int64))
+        columns, throttles = np.arange(len(every)), np.full(len(every), throttled)
+        priced = search.price(trial, every.table(search.space), columns, throttles)
+        losses = every.loss_at(search.problem.request.confidence)
+        good = (self.vectors(priced, losses) <= vector * (1.0 + TIE)).all(axis=1) & self.limits.hold(priced)
+        for column in np.flatnonzero(good):
+            options = every.chosen(search.space, int(column))
+            engine = self.menu.engine(row, options, throttled=throttled)
+            if engine is not None:
+                return Found(row, options, engine.id, vector[:-1])
+        raise ValueError("a plan of the frontier isn't among the combinations of its weights")
+
+
+def _with_fewer(search: Search, points: Points) -> Points:
+    """Aggregated points with every number of replicas up to theirs: where GPUs count, idle ones are worth something."""
+    step = np.array([unit.split.replica_step for unit in search.units], dtype=np.int64)[points.unit]
+    counts = points.replicas // step
+    rows = np.repeat(np.arange(len(points)), counts)
+    first = np.cumsum(counts) - counts
+    return replace(points.take(rows), replicas=(np.arange(len(rows)) - first[rows] + 1) * step[rows])
+
+
+def _distinct(plans: list[Found]) -> tuple[Found, ...]:
+    """Without those that only the rounding of floats keeps from being beaten; by the first objective."""
+    vectors = np.array([plan.vector for plan in plans])
+    kept = []
+    for plan in sorted(plans, key=lambda plan: tuple(plan.vector.tolist())):
+        as_good = (vectors <= plan.vector * (1.0 + TIE)).all(axis=1)
+        if not (as_good & (vectors < plan.vector * (1.0 - TIE)).any(axis=1)).any():
+            kept.append(plan)
+    return tuple(kept)
+
+
+def _rounded(vectors: Floats) -> Floats:
+    """Vectors to ten digits, so that rounding of floats doesn't make a difference."""
+    part, exponent = np.frexp(vectors)
+    return np.asarray(np.ldexp(np.round(part * _BITS) / _BITS, exponent))
+
+
+def _order(bounds: Floats) -> Ints:
+    """Points by their best rank under a few ways to weigh the objectives against each other."""
+    count, axes = bounds.shape
+    if not count:
+        return np.zeros(0, dtype=np.int64)
+    spread = np.log(np.maximum(bounds, 1e-12))
+    spread = spread - spread.min(axis=0)
+    spread = spread / np.maximum(spread.max(axis=0), 1e-12)
+    weights = [np.eye(axes)[a] + 1e-3 for a in range(axes)] + [np.ones(axes)]
+    if axes > 1:
+        weights += [np.ones(axes) + 3.0 * np.eye(axes)[a] for a in range(axes)]
+    ranks = np.empty((len(weights), count), dtype=np.int64)
+    for index, weight in enumerate(weights):
+        ranks[index, np.argsort(spread @ weight, kind="stable")] = np.arange(count)
+    return np.argsort(ranks.min(axis=0), kind="stable")
+
+
+def solution_of(found: Frontier, plan: Found) -> Solution:
+    """A plan of a frontier as a solution of its first objective, from which a decision is made."""
+    value = float(plan.vector[0])
+    left = len(found.open_bounds)
+    status: Literal["optimal", "feasible"] = "optimal" if found.complete else "feasible"
+    return Solution(status, found.search, plan.points, plan.options, plan.engine, value, value, found.considered, left)
