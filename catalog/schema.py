@@ -50,10 +50,9 @@ Text = Annotated[str, BeforeValidator(_text)]
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._+-]*$")]
 Fraction = Annotated[float, Field(ge=0.0)]
 
-Provenance = Literal["found", "secondary", "derived", "recalled", "measured"]
+Provenance = Literal["found", "secondary", "derived", "recalled"]
 """found: read in a primary source. secondary: read in somebody's quotation of it. derived: arithmetic
-on found values. recalled: from memory, not verified; its interval is widened and it says so. measured:
-on the user's own machine, by ``plan calibrate``."""
+on found values. recalled: from memory, not verified; its interval is widened and it says so."""
 
 Task = Literal["mixed", "qa", "retrieval", "multiturn", "reasoning"]
 Dimension = Literal["layer", "head", "token", "hidden", "attention", "weights", "offload"]
@@ -119,7 +118,7 @@ class DenseFlops(Fact):
 class Hardware(Entry):
     """One GPU model."""
 
-    vendor: Literal["nvidia", "amd", "other"]
+    vendor: Literal["nvidia", "amd"]
     generation: str
     compute_capability: Text
     form_factor: str
@@ -128,8 +127,7 @@ class Hardware(Entry):
     flops: DenseFlops
     gpu_link: Link | None
     pcie: Link
-    tdp: Watts | None
-    """None: not known."""
+    tdp: Watts
 
 
 class Nvme(Fact):

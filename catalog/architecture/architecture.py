@@ -98,6 +98,10 @@ class Layer:
         return self.sharded_params + self.kv_params + self.replicated_params + experts
 
 
+WITH_SINKS = frozenset({"gpt_oss", "mimo_v2_flash"})
+"""Model types with attention sinks (transformers: ``sinks``; MiMo: ``add_swa_attention_sink_bias``)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """A whole model, layer by layer, in order."""
@@ -141,6 +145,11 @@ class Architecture:
         if any(layer.state_bytes for layer in self.layers):
             kinds.add("linear")
         return frozenset(kinds)
+
+    @property
+    def attention_sinks(self) -> bool:
+        """Whether heads have a learnt sink, which not every attention kernel knows."""
+        return self.model_type in WITH_SINKS
 
     @property
     def dense(self) -> bool:

@@ -14,11 +14,11 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from catalog.architecture import Architecture
-from catalog.architecture.architecture import AttentionKind
 from catalog.errors import UnknownEntryError
 from catalog.load import Catalog
 from catalog.schema import Engine, Hardware, KvFormat, Point, Technique, WeightFormat
 from planner.cost.workload import Workload
+from planner.emit.formats import kv_format_of, weight_format_of
 from planner.errors import InputError
 from planner.plan import DIMENSIONS, UNCOMPRESSED, Choice, Decision, Document, Metrics, Pool
 from planner.problem import Problem, resolve
@@ -238,7 +238,7 @@ def read_deployment(
     technologies = _technologies(decision, catalog)
     weights = _weights(decision.weights, catalog)
     capability = problem.cluster.hardware.compute_capability
-    kinds = {t.kind for layer in problem.architecture.layers for t in layer.cache if t.compressible}
+    hidden = next((t.point.id for t in technologies if t.dimension == "hidden"), UNCOMPRESSED["hidden"])
     return Deployment(
         document=document,
         decision=decision,
@@ -248,8 +248,8 @@ def read_deployment(
         engine=chosen,
         technologies=technologies,
         weights=weights,
-        kv_format=_kv_format(technologies, chosen, capability, kinds),
-        weight_format=_weight_format(weights, chosen, capability),
+        kv_format=kv_format_of(hidden, chosen, capability, problem.architecture),
+        weight_format=weight_format_of(weights.point.id if weights else None, chosen, capability),
         pools=_pools(decision, metrics.concurrency, problem.cluster),
         model_source=_model_source(problem),
         config=_config(problem),
@@ -307,22 +307,6 @@ def _weights(name: str, catalog: Catalog) -> Technology | None:
             continue
         return Technology("weights", technique, point)
     raise InputError(f"the plan: decision.weights: the catalog has no weight format {name!r}; write for example bf16")
-
-
-def _kv_format(
-    technologies: tuple[Technology, ...], engine: Engine, capability: str, kinds: set[AttentionKind]
-) -> KvFormat | None:
-    """Return the engine's format of the plan's KV; one that doesn't fit only where none does, to be refused."""
-    hidden = next((t.point.id for t in technologies if t.dimension == "hidden"), UNCOMPRESSED["hidden"])
-    matching = [f for f in engine.kv_formats if f.technique_point == hidden]
-    return max(matching, key=lambda f: (capability in f.compute_capabilities, kinds <= set(f.attention)), default=None)
-
-
-def _weight_format(weights: Technology | None, engine: Engine, capability: str) -> WeightFormat | None:
-    if weights is None:
-        return None
-    matching = [f for f in engine.weight_formats if f.technique_point == weights.point.id]
-    return max(matching, key=lambda f: capability in f.compute_capabilities, default=None)
 
 
 def _pools(decision: Decision, concurrency: int, cluster: Cluster) -> tuple[PoolPlan, ...]:

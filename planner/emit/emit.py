@@ -86,6 +86,12 @@ def emit(
     _check(launches)
     if platforms and not launches[0].is_server:
         raise InputError(f"--target {platforms[0]}: {deployment.engine.id} is no server; leave the platform out")
+    contained = [name for name in platforms if name not in ("shell", "ray")]
+    if contained and not launches[0].image:
+        raise InputError(
+            f"--target {contained[0]}: no image of {deployment.engine.id} for {deployment.hardware.name} is known "
+            "here; use --target shell"
+        )
     files: dict[str, str] = {}
     if engines or not platforms:
         files |= _below(deployment.engine.id, shell.files(deployment, launches))

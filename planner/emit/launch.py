@@ -23,6 +23,7 @@ class Launch:
     engine: str
     version: str
     image: str
+    """Empty where none is known for this GPU's maker."""
     program: tuple[str, ...]
     """The command, and the model where it is a positional argument."""
     program_words: int

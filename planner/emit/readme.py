@@ -91,42 +91,87 @@ def _start(deployment: Deployment, launches: list[Launch], files: set[str]) -> s
 
 
 def _expectations(deployment: Deployment, launches: list[Launch]) -> str:
-    metrics, pool = deployment.metrics, launches[-1].pool
-    rows = [
-        ("time to first token, whole document", _seconds(metrics.ttft_cold_s)),
-        ("time to first token, later question", _seconds(metrics.ttft_warm_s)),
-        ("time per output token, worst step", _seconds(metrics.tpot_s)),
-        ("time per output token, mean", _seconds(metrics.tpot_mean_s)),
-        ("sessions that fit in HBM, whole cluster", str(metrics.concurrency)),
-        ("users", f"{metrics.users:.1f}"),
-        ("answers per hour", f"{metrics.interactions_per_hour:.1f}"),
-        ("KV cache of one session", f"{metrics.kv_bytes_per_session / _GIB:.3f} GiB"),
-        ("quality loss, mean", f"{metrics.quality_loss_mean:.2%}"),
-        ("quality loss at the plan's confidence", f"{metrics.quality_loss_at_confidence:.2%}"),
-        ("loss beyond the trained window, mean", f"{metrics.window_loss_mean:.2%}"),
+    """What the plan predicts, with the interval where it has one, and what the engine itself reports at start."""
+    metrics = deployment.metrics
+    rows = [(name, _shown(key, getattr(metrics, key)), _interval(deployment, key)) for name, key in _EXPECTED]
+    rows += _reported(launches[-1], deployment)
+    table = ["| quantity | predicted | 80 % interval |", "|---|---|---|"]
+    table += [f"| {name} | {value} | {interval} |" for name, value, interval in rows]
+    return "\n".join([*table, "", f"{_TIMES} {_ABOUT_INTERVALS[deployment.document.intervals is not None]}"])
+
+
+_EXPECTED = (
+    ("time to first token, whole document", "ttft_cold_s"),
+    ("time to first token, later question", "ttft_warm_s"),
+    ("time per output token, worst step", "tpot_s"),
+    ("time per output token, mean", "tpot_mean_s"),
+    ("sessions that fit in HBM, whole cluster", "concurrency"),
+    ("users", "users"),
+    ("answers per hour", "interactions_per_hour"),
+    ("KV cache of one session", "kv_bytes_per_session"),
+    ("quality loss, mean", "quality_loss_mean"),
+    ("quality loss at the plan's confidence", "quality_loss_at_confidence"),
+    ("loss beyond the trained window, mean", "window_loss_mean"),
+)
+"""What an operator should expect -> the metric that says it."""
+_TIMES = "Times exclude queueing."
+_ABOUT_INTERVALS = {
+    True: "`plan accuracy` says on which measurements the intervals rest.",
+    False: "The plan has no intervals; `plan accuracy` says how far predictions have been off.",
+}
+
+
+def _reported(launch: Launch, deployment: Deployment) -> list[tuple[str, str, str]]:
+    """KV tokens and concurrency as the engine counts them when it starts: allocation is exact, not predicted."""
+    if not launch.batched_tokens:
+        return []
+    held = reserve(deployment, launch.pool, launch.batched_tokens)
+    if held is None or held.capacity is None:
+        return []
+    least, how = ("", "exact") if held.exact else ("at least ", "up to a block per session more")
+    return [
+        ("KV tokens that an instance reports at start", f"{least}{held.capacity.tokens}", how),
+        ("concurrency that an instance reports at start", f"{least}{held.capacity.concurrency:.2f}", how),
     ]
-    held = reserve(deployment, pool, int(launches[-1].batched_tokens)) if launches[-1].batched_tokens else None
-    if held is not None and held.capacity is not None:
-        least = "" if held.exact else "at least "
-        rows += [
-            ("KV tokens that an instance reports at start", f"{least}{held.capacity.tokens}"),
-            ("concurrency that an instance reports at start", f"{least}{held.capacity.concurrency:.2f}"),
-        ]
-    table = ["| quantity | predicted |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
-    return "\n".join([*table, "", "Times exclude queueing. `plan accuracy` says how far predictions have been off."])
 
 
-def _seconds(value: float | None) -> str:
-    return "not applicable" if value is None else f"{value:.4g} s"
+def _interval(deployment: Deployment, key: str) -> str:
+    found = (deployment.document.intervals or {}).get(key)
+    return "-" if found is None else f"{_shown(key, found[0])} to {_shown(key, found[1])}"
+
+
+def _shown(key: str, value: float | None) -> str:
+    if value is None:
+        return "not applicable"
+    if key.endswith("_s"):
+        return f"{value:.4g} s"
+    if "loss" in key:
+        return f"{value:.2%}"
+    if "bytes" in key:
+        return f"{value / _GIB:.3f} GiB"
+    return f"{value:.0f}" if key == "concurrency" else f"{value:.1f}"
 
 
 def _keep_true(deployment: Deployment) -> str:
     cap = admission_cap(deployment)
-    lines = [
-        "- Idle sessions stay in HBM only as an LRU prefix cache; nothing reserves their memory. More than "
-        f"{int(deployment.metrics.users)} users at once push each other's documents out, and every later "
-        "question then pays for the whole document again."
-    ]
+    users = int(deployment.metrics.users)
+    offload = deployment.decision.offload
+    if offload.policy == "swap":
+        tier = "host memory" if offload.tier == "ddr" else "the local disk"
+        bytes_ = deployment.metrics.ddr_bytes + deployment.metrics.nvme_bytes
+        lines = [
+            f"- Idle sessions wait in {tier}, {bytes_ / _GIB:.0f} GiB of it in all. Nothing reserves a session's part: "
+            f"with many more than {users} users at once the oldest are dropped, and their next question pays for the "
+            "whole document again."
+        ]
+    elif offload.policy == "recompute":
+        lines = ["- Caches are dropped between rounds: every question pays for its whole document, as planned."]
+    else:
+        lines = [
+            "- Idle sessions stay in HBM only as an LRU prefix cache; nothing reserves their memory. More than "
+            f"{users} users at once push each other's documents out, and every later question then pays for the whole "
+            "document again."
+        ]
     if is_routed(deployment):
         header = code(f"{SESSION_HEADER}: <session>")
         lines.append(f"- Send {header} with every request: the router sends a session to one instance.")

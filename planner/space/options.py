@@ -158,6 +158,7 @@ def _runs(
             capability in f.compute_capabilities
             and kinds <= set(f.attention)
             and (not f.head_dims or dims <= set(f.head_dims))
+            and (f.attention_sinks or not problem.architecture.attention_sinks)
             for f in formats
         ):
             # An engine may take a format that it only emulates on this GPU.

@@ -94,7 +94,7 @@ def open_space(problem: Problem) -> Space:
         compatibility=rules,
         splits=splits(problem, engines),
         sequences=SEQUENCES,
-        chunks=_chunks(problem),
+        chunks=_chunks(problem, engines),
         policies=policies,
         disaggregated=can_split,
         dropped=dropped.reasons,
@@ -130,7 +130,9 @@ def _policies(problem: Problem, engines: tuple[Engine, ...]) -> tuple[Policy, ..
     return (*found, Policy("recompute"))
 
 
-def _chunks(problem: Problem) -> tuple[int, ...]:
-    """The grid up to the first chunk that takes the whole document."""
+def _chunks(problem: Problem, engines: tuple[Engine, ...]) -> tuple[int, ...]:
+    """The grid up to the first chunk that takes the whole document; only that one where no engine has chunks."""
     ctx = problem.request.ctx - problem.request.shared_prefix_tokens
+    if not any(engine.chunked_prefill for engine in engines):
+        return (problem.request.ctx,)
     return tuple(c for i, c in enumerate(CHUNKS) if i == 0 or CHUNKS[i - 1] < ctx)

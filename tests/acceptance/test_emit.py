@@ -125,6 +125,28 @@ def test_a_mutated_manifest_is_refused() -> None:
         check_manifest(manifest)
 
 
+def test_shellcheck_has_nothing_to_say(tmp_path: Path) -> None:
+    for name in (path.stem for path in PLANS):
+        write({path: text for path, text in emitted(name).items() if path.endswith(".sh")}, tmp_path / name)
+    scripts = [str(path) for path in tmp_path.rglob("*.sh")]
+    assert len(scripts) > len(PLANS)
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    done = subprocess.run([shellcheck, *scripts], capture_output=True, text=True, check=False)
+    assert done.stdout + done.stderr == ""
+
+
+def test_the_operator_reads_what_is_predicted_and_how_surely() -> None:
+    page = emitted("llama70b-fp8")["README.md"]
+    for row in (
+        "| time to first token, whole document | 40 s | 35 s to 46 s |",
+        "| time per output token, worst step | 0.11 s | 0.1 s to 0.12 s |",
+        "| KV tokens that an instance reports at start | 2191515 | exact |",
+        "| concurrency that an instance reports at start | 18.00 | exact |",
+    ):
+        assert row in page
+    assert "| time to first token, whole document | " in emitted("llama8b-int8")["README.md"]
+
+
 def test_pods_wait_for_hours_of_loading_and_name_their_secret() -> None:
     manifest = next(iter(yaml.safe_load_all(emitted("llama70b-fp8")["kubernetes/kubernetes.yaml"])))
     pod = manifest["spec"]["template"]["spec"]

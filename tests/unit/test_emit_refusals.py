@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from compose_spec import PyCompose
 
 from catalog.load import open_catalog
 from planner.emit import emit
@@ -98,3 +100,27 @@ def test_an_infeasible_plan_is_refused() -> None:
     content = json.loads((PLANS / "llama70b-fp8.json").read_text()) | {"status": "infeasible"}
     with pytest.raises(InputError, match="nothing to deploy"):
         emit(Document.model_validate(content), "vllm", open_catalog())
+
+
+def test_amd_gpus_get_images_and_devices_of_their_own_or_a_refusal() -> None:
+    content = json.loads((PLANS / "llama70b-fp8.json").read_text())
+    content["request"]["gpus"] = "8xMI300X"
+    content["decision"]["compression"] = {}
+    files = emit(Document.model_validate(content), "compose,kubernetes", open_catalog())
+    service = yaml.safe_load(files["compose/compose.yaml"])["services"]["serve-0"]
+    assert service["image"] == "vllm/vllm-openai-rocm:v0.33.0"
+    assert service["environment"]["HIP_VISIBLE_DEVICES"] == "0,1,2,3,4,5,6,7"
+    assert "deploy" not in service
+    PyCompose.from_yaml(files["compose/compose.yaml"])
+    assert "amd.com/gpu: '8'" in files["kubernetes/kubernetes.yaml"]
+    content["decision"]["engine"] = "sglang"
+    with pytest.raises(InputError, match="no image of sglang for AMD"):
+        emit(Document.model_validate(content), "kubernetes", open_catalog())
+
+
+def test_formats_that_heads_or_sinks_do_not_take_are_refused() -> None:
+    sinks = {"model": "gpt-oss-120b", "gpus": "8xA100"}
+    text = problems("llama70b-fp8", request=sinks, decision={"weights": "native"})
+    assert "fp8_e4m3 KV on NVIDIA A100 SXM 80 GB isn't for attention sinks" in text
+    wide = {"model": "phi-3-mini-128k", "gpus": "8xA100"}
+    assert "is for heads of 64, 128, 256, 512, not of 96" in problems("llama70b-fp8", request=wide)

@@ -9,7 +9,10 @@ from planner.emit.launch import Flags, Launch, servers
 from planner.emit.longer_window import longer_window
 from planner.errors import InputError
 
-IMAGE = "ghcr.io/ggml-org/llama.cpp:full-cuda-b{version}"
+IMAGES = {
+    "nvidia": "ghcr.io/ggml-org/llama.cpp:full-cuda-b{version}",
+    "amd": "ghcr.io/ggml-org/llama.cpp:full-rocm-b{version}",
+}
 PROGRAM = "llama-server"
 PORT = 8000
 WEIGHTS: frozenset[str] = frozenset()
@@ -40,7 +43,7 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
         Launch(
             engine="llama.cpp",
             version=version,
-            image=IMAGE.format(version=version),
+            image=IMAGES.get(deployment.hardware.vendor, "").format(version=version),
             program=(PROGRAM,),
             program_words=1,
             model=model,

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 
 from catalog.schema import Engine
 from planner.emit.deployment import Deployment, PoolPlan, Technology
+from planner.emit.formats import format_misfits
 from planner.errors import InputError
 
 
@@ -61,8 +62,6 @@ def _having(names: Iterable[str]) -> str:
 def _gpu_problems(deployment: Deployment, who: str) -> list[str]:
     engine, gpu = deployment.engine, deployment.hardware
     capability = gpu.compute_capability
-    if gpu.vendor == "other":
-        return [f"{gpu.name} isn't a GPU, and the files are for servers with GPUs; start {engine.name} by hand"]
     if capability not in engine.compute_capabilities:
         others = [e.id for e in _all_engines(deployment) if capability in e.compute_capabilities]
         return [f"{who} doesn't run on {gpu.name} (capability {capability}){_having(others)}"]
@@ -116,14 +115,8 @@ def _format_problems(deployment: Deployment, used: Technology, who: str) -> list
             f"hidden: {who} runs {kv_format.option} KV on capabilities {runs}, not on {gpu.name} ({capability})"
             f"{_having(having)}"
         )
-    kinds = {t.kind for layer in deployment.architecture.layers for t in layer.cache if t.compressible}
-    refused = sorted(kind for kind in kinds if kv_format.attention and kind not in kv_format.attention)
-    if refused:
-        takes = ", ".join(kv_format.attention)
-        problems.append(
-            f"hidden: {who} takes {kv_format.option} KV for {takes} attention, not for {', '.join(refused)}"
-        )
-    return problems
+    misfits = format_misfits(kv_format, deployment.architecture)
+    return problems + [f"hidden: {who}: {kv_format.option} KV on {gpu.name} {misfit}" for misfit in misfits]
 
 
 def _weight_problems(deployment: Deployment, who: str, weights: Collection[str]) -> list[str]:
@@ -180,7 +173,8 @@ def _serving_problems(deployment: Deployment, who: str) -> list[str]:
     if any(pool.throttled for pool in deployment.pools) and engine.long_prefill_throttle is None:
         having = [e.id for e in _all_engines(deployment) if e.long_prefill_throttle]
         problems.append(f"batch: {who} can't make long prefills yield to short ones{_having(having)}")
-    if any(pool.chunk_tokens for pool in deployment.pools) and not engine.chunked_prefill:
+    whole = deployment.request.ctx  # a chunk of the whole document is none
+    if any(pool.chunk_tokens and pool.chunk_tokens < whole for pool in deployment.pools) and not engine.chunked_prefill:
         having = [e.id for e in _all_engines(deployment) if e.chunked_prefill]
         problems.append(f"batch: {who} has no chunked prefill{_having(having)}")
     tier = decision.offload.tier or "ddr"

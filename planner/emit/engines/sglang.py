@@ -14,7 +14,7 @@ from planner.emit.lmcache import DISK, lmcache_file
 from planner.emit.longer_window import longer_window
 from planner.emit.router import BOOTSTRAP_PORT
 
-IMAGE = "lmsysorg/sglang:v{version}"
+IMAGES = {"nvidia": "lmsysorg/sglang:v{version}"}
 PORT = 8000
 INIT_PORT = 20000
 MADE_AT_LOAD = frozenset({"w_fp8"})
@@ -54,7 +54,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
     return Launch(
         engine="sglang",
         version=version,
-        image=IMAGE.format(version=version),
+        image=IMAGES.get(deployment.hardware.vendor, "").format(version=version),
         program=("python3", "-m", "sglang.launch_server"),
         program_words=3,
         model=model,

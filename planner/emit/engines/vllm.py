@@ -15,7 +15,8 @@ from planner.emit.lmcache import lmcache_file
 from planner.emit.longer_window import longer_window
 from planner.errors import InputError
 
-IMAGE = "vllm/vllm-openai:v{version}"
+IMAGES = {"nvidia": "vllm/vllm-openai:v{version}", "amd": "vllm/vllm-openai-rocm:v{version}"}
+"""vLLM's own images, by the GPU's maker (docs.vllm.ai, deployment with docker)."""
 PORT = 8000
 TRANSFER_PORT = 5600
 """Of NIXL's handshake between the pools."""
@@ -28,6 +29,8 @@ QUANTIZATION = {
     "w_gptq4": "gptq_marlin",
 }
 """Catalog point of the weights -> ``--quantization``; None: vLLM reads it from the checkpoint."""
+_WHOLE_SESSIONS = {"offload_prompt_only": False}
+"""vLLM keeps only prompts below HBM by default; the plan counts on the answers too, which the next round repeats."""
 MADE_AT_LOAD = frozenset({"w_fp8"})
 """Made from bf16 weights while they are loaded, without a checkpoint of their own."""
 
@@ -74,7 +77,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
     return Launch(
         engine="vllm",
         version=version,
-        image=IMAGE.format(version=version),
+        image=IMAGES.get(deployment.hardware.vendor, "").format(version=version),
         program=("vllm", "serve", model),
         program_words=2,
         model=model,
@@ -183,7 +186,8 @@ def _cache_flags(deployment: Deployment) -> Flags:
     if deployment.kv_format is not None and deployment.technology("hidden") is not None:
         flags.append(("--kv-cache-dtype", deployment.kv_format.option))
         backend = deployment.kv_format.backend.get(deployment.hardware.compute_capability)
-        if backend is not None:
+        # The backends that take sinks are vLLM's own choice; those of the catalog are for models without.
+        if backend is not None and not deployment.architecture.attention_sinks:
             flags.append(("--attention-backend", backend))
     flags.append(("--enable-prefix-caching" if deployment.reuses_prefixes else "--disable-prefix-caching", True))
     return tuple(flags)
@@ -197,16 +201,21 @@ def _uses_lmcache(deployment: Deployment) -> bool:
 def _connector_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
     """Where caches go below HBM, and how they get from the prefill to the decode pool."""
     swaps = deployment.decision.offload.policy == "swap" and pool.role != "prefill"
-    tier_bytes = deployment.tier_bytes_per_instance(pool)
+    # Data-parallel ranks are engines of their own, each with its own tier.
+    tier_bytes = deployment.tier_bytes_per_instance(pool) // pool.data_parallel
     if swaps and pool.role == "serve" and not _uses_lmcache(deployment):
-        return (("--kv-offloading-backend", "native"), ("--kv-offloading-size", tier_bytes / 2**30))
+        return (
+            ("--kv-offloading-backend", "native"),
+            ("--kv-offloading-size", round(tier_bytes / 2**30, 3)),
+            ("--kv-transfer-config", json.dumps({"kv_connector_extra_config": _WHOLE_SESSIONS})),
+        )
     connectors: list[dict[str, Any]] = []
     if pool.role != "serve":
         connectors.append({"kv_connector": "NixlConnector", "kv_role": "kv_both"})
     if swaps and _uses_lmcache(deployment):
         connectors.append({"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"})
     elif swaps:
-        extra = {"cpu_bytes_to_use": tier_bytes}
+        extra = {"cpu_bytes_to_use": tier_bytes, **_WHOLE_SESSIONS}
         connectors.append(
             {"kv_connector": "OffloadingConnector", "kv_role": "kv_both", "kv_connector_extra_config": extra}
         )

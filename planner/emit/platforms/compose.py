@@ -67,12 +67,10 @@ def _service(deployment: Deployment, launch: Launch, place: Place, index: int) -
             "start_period": f"{LOAD_SECONDS}s",
         },
         "restart": "unless-stopped",
-        "deploy": {
-            "resources": {
-                "reservations": {"devices": [{"driver": "nvidia", "device_ids": devices, "capabilities": ["gpu"]}]}
-            }
-        },
+        **_gpus(deployment, devices),
     }
+    if deployment.hardware.vendor == "amd":
+        service["environment"]["HIP_VISIBLE_DEVICES"] = ",".join(devices)
     if not is_routed(deployment):
         service["ports"] = [f"{launch.port}:{launch.port}"]
     if launch.makes_checkpoint:
@@ -81,6 +79,19 @@ def _service(deployment: Deployment, launch: Launch, place: Place, index: int) -
         target = launch.model.replace("{models}", MODELS_DIRECTORY)
         service["entrypoint"] = ["sh", "-c", compose_value(make), compose_value(target), *words[: launch.program_words]]
     return service
+
+
+def _gpus(deployment: Deployment, devices: list[str]) -> dict[str, Any]:
+    """Return the keys that give a container its GPUs; AMD's are devices, and chosen by a variable."""
+    if deployment.hardware.vendor == "amd":
+        return {
+            "devices": ["/dev/kfd:/dev/kfd", "/dev/dri:/dev/dri"],
+            "group_add": ["video"],
+            "security_opt": ["seccomp=unconfined"],
+            "cap_add": ["SYS_PTRACE"],
+        }
+    reserved = [{"driver": "nvidia", "device_ids": devices, "capabilities": ["gpu"]}]
+    return {"deploy": {"resources": {"reservations": {"devices": reserved}}}}
 
 
 def _in_container(words: list[str]) -> list[str]:

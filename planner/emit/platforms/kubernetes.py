@@ -152,9 +152,9 @@ def pod_template(
     if not is_worker:
         container["ports"] = [{"name": "http", "containerPort": launch.port}]
         container |= _probes(launch)
+    placed = {"nodeSelector": _node_selector(deployment), "affinity": _memory_affinity(deployment)}
     spec: dict[str, Any] = {
-        "nodeSelector": _node_selector(deployment),
-        "affinity": _memory_affinity(deployment),
+        **{key: value for key, value in placed.items() if value},
         "tolerations": [
             {"key": GPU_RESOURCE[deployment.hardware.vendor], "operator": "Exists", "effect": "NoSchedule"}
         ],

@@ -9,7 +9,8 @@ from planner.emit.quoting import comment, shell, shell_lines
 from planner.emit.router import PORT, is_routed, router_flags, router_of, worker_words
 from planner.emit.stamp import header
 
-_START = ["set -euo pipefail", 'here="$(cd "$(dirname "$0")" && pwd)"']
+_START = "set -euo pipefail"
+_HERE = 'here="$(cd "$(dirname "$0")" && pwd)"'
 
 
 def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
@@ -34,8 +35,7 @@ def own_files(launch: Launch) -> dict[str, str]:
 
 def serve_script(deployment: Deployment, launch: Launch, place: Place) -> str:
     """Return the script that starts one instance, or one server's part of it."""
-    lines = ["#!/usr/bin/env bash", header(deployment, launch).rstrip(), *_START]
-    lines += _one_of_several_servers(launch) if launch.nodes > 1 else _one_of_several_instances(launch, place)
+    lines = _placement(launch, place)
     lines += _version_check(launch)
     lines += [_export(name, value) for name, value in launch.environment.items()]
     if launch.pod_address_variable:
@@ -46,7 +46,22 @@ def serve_script(deployment: Deployment, launch: Launch, place: Place) -> str:
         target = _local(launch.model)
         lines.append(f'[ -e {target} ] || python3 "$here/{SCRIPT}" {target}')
     lines += ["", _command(launch), ""]
-    return "\n".join(lines)
+    here = [_HERE] if any("$here" in line for line in lines) else []
+    return "\n".join(["#!/usr/bin/env bash", header(deployment, launch).rstrip(), _START, *here, *lines])
+
+
+def _placement(launch: Launch, place: Place) -> list[str]:
+    """Return the lines that choose this call's GPUs and port, or its rank."""
+    if launch.nodes > 1:
+        return _one_of_several_servers(launch)
+    if launch.pool.instances > 1 or place.first_gpu:
+        return _one_of_several_instances(launch, place)
+    gpus = ",".join(str(gpu) for gpu in range(launch.gpus_per_node))
+    return [
+        comment("CUDA_VISIBLE_DEVICES and PORT may be set to use other GPUs of the server, or another port."),
+        f'export CUDA_VISIBLE_DEVICES="${{CUDA_VISIBLE_DEVICES:-{gpus}}}"',
+        f'port="${{PORT:-{place.first_port}}}"',
+    ]
 
 
 def _one_of_several_servers(launch: Launch) -> list[str]:
@@ -126,13 +141,13 @@ def _offline_script(deployment: Deployment, launch: Launch) -> str:
     words = [_local(word) if _is_local(word) else shell([word]) for word in launch.program]
     for name, value in launch.flags:
         words += [name, _local(value) if _is_local(value) else shell([str(value)])]
-    lines = ["#!/usr/bin/env bash", header(deployment, launch).rstrip(), *_START, *_version_check(launch)]
+    lines = ["#!/usr/bin/env bash", header(deployment, launch).rstrip(), _START, _HERE, *_version_check(launch)]
     return "\n".join([*lines, f'exec {" ".join(words)} "$@"', ""])
 
 
 def _router_script(deployment: Deployment, launches: list[Launch], where: dict[str, Place]) -> str:
     """Return the router's script for instances on this server, or on the hosts that it is told."""
-    lines = ["#!/usr/bin/env bash", header(deployment, launches[-1]).rstrip(), _START[0]]
+    lines = ["#!/usr/bin/env bash", header(deployment, launches[-1]).rstrip(), _START]
     router = router_of(deployment)
     lines.append(comment(f"Needs: pip install {router.requirement}. Clients talk to port {PORT}."))
     lines.append("workers=()")
