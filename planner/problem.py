@@ -20,6 +20,7 @@ from catalog.units import format_tokens
 from planner.cost.quality import LogLoss, window_loss
 from planner.cost.workload import Workload
 from planner.errors import InputError
+from planner.measured.machine import has_kernels
 from planner.request import PAPER_MODEL, Cluster, Request, resolve_cluster
 
 PAPER_MODEL_PARAMS = 34_388_917_248
@@ -68,7 +69,7 @@ def resolve(request: Request, catalog: Catalog) -> Problem:
     assumptions: list[str] = []
     cluster = _try(problems, "--gpus", lambda: resolve_cluster(request.gpus, catalog))
     model = _try(problems, "--model", lambda: _model(request, catalog, assumptions))
-    engines = _try(problems, "--engine", lambda: _engines(request, catalog, cluster))
+    engines = _try(problems, "--engine", lambda: _engines(request, catalog, cluster, assumptions))
     problems += _session_problems(request)
     if problems or cluster is None or model is None or engines is None:
         raise InputError(problems)
@@ -186,7 +187,9 @@ def _window_warning(ctx: int, model_id: str, window: int, catalog: Catalog) -> t
     )
 
 
-def _engines(request: Request, catalog: Catalog, cluster: Cluster | None) -> tuple[Engine, ...] | None:
+def _engines(
+    request: Request, catalog: Catalog, cluster: Cluster | None, assumptions: list[str]
+) -> tuple[Engine, ...] | None:
     if request.engine != "any":
         engine = catalog.get(Engine, request.engine)
         if cluster is not None and not runs_on(engine, cluster.hardware.compute_capability):
@@ -202,7 +205,14 @@ def _engines(request: Request, catalog: Catalog, cluster: Cluster | None) -> tup
     found = tuple(e for e in catalog.all(Engine) if e.continuous_batching and runs_on(e, capability))
     if not found:
         raise InputError(f"--gpus {request.gpus}: no engine of the catalog runs on {cluster.hardware.name}")
-    return found
+    if request.efficiency == "peak":
+        return found
+    # Another engine's kernels say what an engine may reach, not that it's faster than those measured.
+    measured = tuple(engine for engine in found if has_kernels(catalog, engine.id))
+    others = ", ".join(engine.id for engine in found if engine not in measured)
+    if measured and others:
+        assumptions.append(f"not chosen without being named by --engine, as nobody measured their kernels: {others}")
+    return measured or found
 
 
 def runs_on(engine: Engine, capability: str) -> bool:

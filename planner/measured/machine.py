@@ -162,6 +162,12 @@ def machine(catalog: Catalog, hardware: Hardware, engine: str, version: str = ""
     )
 
 
+def has_kernels(catalog: Catalog, engine: str) -> bool:
+    """Whether somebody measured an engine's linear layers and attention, on whatever GPU."""
+    known = {m.operation for m in catalog.all(Measurement) if m.engine == engine}
+    return {"gemm", "prefill_attention", "decode_attention"} <= known
+
+
 def _step(catalog: Catalog, engine: str, version: str) -> Measurement | None:
     """What an engine at a version adds to its kernels; the newest known version answers for newer ones."""
     number = version_number(version)

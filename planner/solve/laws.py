@@ -166,6 +166,7 @@ class Caches:
         self.of, self.writer, self.work = times.of, times.writer, times.work
         self.shared = float(self.work.shared_prefix_tokens)
         self._prefix: Quantity | None = None
+        self._known_links: dict[int, list[tuple[tuple[float, float], list[Any]]]] = {}
         self._reside()
 
     @property
@@ -266,11 +267,11 @@ class Caches:
     def switch(self) -> Quantity:
         """One whole cache out and one in, over the link of the policy's tier [s]."""
         whole = self.largest("whole", self.work.warm_tokens, shared=False)
-        slowest = max(sum(1.0 / rate for rate in self._rates(p)) for p in self.of.policy)
+        links = [(literals, 1.0 / into + 1.0 / out) for p in self.of.policy for (into, out), literals in self._links(p)]
+        slowest = max(both for _, both in links)
         found = self.writer.quantity("switch", whole.most_value * slowest, whole.most_value * slowest / 2**TIME_BITS)
-        for p, literal in self.of.policy.items():
-            into, out = self._rates(p)
-            self.times.be(found, [(1.0 / into + 1.0 / out, whole)], when=[literal])
+        for literals, both in links:
+            self.times.be(found, [(both, whole)], when=literals)
         return found
 
     @property
@@ -278,18 +279,29 @@ class Caches:
         """Whether any policy that is left moves caches between rounds."""
         return self.times.later > 0 and any(self.of.space.policies[p].policy == "swap" for p in self.of.policy)
 
-    def _rates(self, policy: int) -> tuple[float, float]:
-        tier = 1 if self.of.space.policies[policy].tier == "nvme" else 0
-        into, out = link_bytes_per_s(self.times.setting, np.array([tier]))
-        return float(into[0]), float(out[0])
+    def _links(self, policy: int) -> list[tuple[tuple[float, float], list[Any]]]:
+        """Rates into and out of a policy's tier, each with the literals under which they hold: engines differ."""
+        if policy not in self._known_links:
+            tier = np.array([1 if self.of.space.policies[policy].tier == "nvme" else 0])
+            units: dict[tuple[float, float], list[Any]] = {}
+            for u, literal in self.of.unit.items():
+                into, out = link_bytes_per_s(self.of.table(u).setting, tier)
+                units.setdefault((float(into[0]), float(out[0])), []).append(literal)
+            chosen = self.of.policy[policy]
+            self._known_links[policy] = [
+                (rates, [chosen] if len(units) == 1 else [chosen, self.of.any_of(f"link:{policy}:{j}", literals)])
+                for j, (rates, literals) in enumerate(units.items())
+            ]
+        return self._known_links[policy]
 
     def _over_link(self, name: str, moved: Quantity, direction: int) -> Quantity:
-        swapping = {p: x for p, x in self.of.policy.items() if self.of.space.policies[p].policy == "swap"}
-        slowest = max(1.0 / self._rates(p)[direction] for p in swapping)
+        swapping = [p for p in self.of.policy if self.of.space.policies[p].policy == "swap"]
+        slowest = max(1.0 / rates[direction] for p in swapping for rates, _ in self._links(p))
         found = self.writer.quantity(name, moved.most_value * slowest, moved.most_value * slowest / 2**TIME_BITS)
         for p, literal in self.of.policy.items():
             if p in swapping:
-                self.times.be(found, [(1.0 / self._rates(p)[direction], moved)], when=[literal])
+                for rates, literals in self._links(p):
+                    self.times.be(found, [(1.0 / rates[direction], moved)], when=literals)
             elif self.times.exact:
                 self.writer.add(found.variable == 0, [literal])
         return found
