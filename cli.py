@@ -20,6 +20,7 @@ from planner.commands.common import BAD_INPUT, CatalogDirs
 from planner.commands.compare import compare_scenarios
 from planner.commands.deploy import emit_plan, import_file
 from planner.commands.paper import paper
+from planner.commands.pareto import show_frontier
 from planner.commands.plan import evaluate_decision, make, verify_plan
 
 _INTERRUPTED = 130
@@ -41,6 +42,7 @@ verbs: dict[str, Callable[..., None]] = {
     "evaluate": evaluate_decision,
     "verify": verify_plan,
     "compare": compare_scenarios,
+    "pareto": show_frontier,
     "emit": emit_plan,
     "import": import_file,
     "accuracy": show_accuracy,

@@ -29,6 +29,7 @@ _HOME = {
     "compare": "planner.whatif.compare",
     "evaluate": "planner.pipeline",
     "make_plan": "planner.pipeline",
+    "pareto": "planner.whatif.pareto",
 }
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "compare",
     "evaluate",
     "make_plan",
+    "pareto",
 ]
 
 

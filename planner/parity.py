@@ -21,7 +21,7 @@ from planner.problem import Problem
 from planner.request import Request
 from planner.solve.goal import Goal
 from planner.solve.solver import Solution, solve
-from planner.space import open_space
+from planner.space import Space, open_space
 
 PARITY_TOKENS = 4000
 """Context of the paper's short end, against which the cost of a long context is compared."""
@@ -37,9 +37,7 @@ def parity_usd_per_interaction(problem: Problem) -> float | None:
     """
     if problem.usd_per_gpu_hour is None:
         return None
-    request = problem.request.model_copy(
-        update={"ctx": PARITY_TOKENS, "shared_prefix_tokens": 0, "users": None, "objective": "throughput"}
-    )
+    request = at_short_end(problem.request)
     key = _key(problem, request)
     kept = _read()
     if key in kept:
@@ -52,14 +50,24 @@ def parity_usd_per_interaction(problem: Problem) -> float | None:
     return None if gpu_hours is None else gpu_hours * problem.usd_per_gpu_hour
 
 
+def at_short_end(request: Request) -> Request:
+    """The request for which the short end is planned: no shared prefix, as many users as there may be."""
+    return request.model_copy(
+        update={"ctx": PARITY_TOKENS, "shared_prefix_tokens": 0, "users": None, "objective": "throughput"}
+    )
+
+
 def _solve(problem: Problem, request: Request) -> Solution:
     """The plan at 4K; its value is in GPU-hours, so that prices may change."""
     short = replace(
         problem, request=request, workload=replace(problem.workload, ctx_tokens=PARITY_TOKENS, shared_prefix_tokens=0)
     )
-    space = open_space(short)
-    space = replace(space, options={name: options[:1] for name, options in space.options.items()}, disaggregated=False)
-    return solve(short, space, goal=Goal("cost", request.output_tokens))
+    return solve(short, uncompressed(open_space(short)), goal=Goal("cost", request.output_tokens))
+
+
+def uncompressed(space: Space) -> Space:
+    """What is left of a space without techniques: every weight precision and split, in one pool."""
+    return replace(space, options={name: options[:1] for name, options in space.options.items()}, disaggregated=False)
 
 
 def _key(problem: Problem, request: Request) -> str:

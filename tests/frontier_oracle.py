@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from planner.solve.decision import decision_of
 from planner.solve.exhaustive import _runnable
 from planner.solve.frontier import AXES, Axis, Frontier, frontier, solution_of
 from planner.solve.goal import Limits
-from planner.solve.points import Points, Search, aggregated_points, open_search
+from planner.solve.points import open_search
 from planner.solve.pools import all_points
 from planner.solve.scope import affordable, weights_of
 from planner.space import Space
@@ -40,8 +39,6 @@ def every_vector(problem: Problem, space: Space, axes: tuple[Axis, ...]) -> np.n
     space = affordable(problem, space)
     search = open_search(problem, space)
     points = all_points(search)
-    if "gpus" in axes:
-        points = Points.joined([points, *_fewer_replicas(search, aggregated_points(search))])
     limits = Limits.of(problem.request)
     found = all_combinations(problem, space)
     owner = weights_of(search, points)
@@ -77,14 +74,6 @@ def every_vector(problem: Problem, space: Space, axes: tuple[Axis, ...]) -> np.n
                 held = limits.hold(priced) & np.isfinite(vectors).all(axis=1)
                 best.append(_unbeaten(np.concatenate([best.pop(), vectors[held]])))
     return best[0]
-
-
-def _fewer_replicas(search: Search, points: Points) -> Iterator[Points]:
-    steps = np.array([unit.split.replica_step for unit in search.units])[points.unit]
-    for replicas in range(1, int(points.replicas.max(initial=1))):
-        fewer = points.take((points.replicas > replicas) & (replicas % steps == 0))
-        columns = {name: getattr(fewer, name) for name in Points.__dataclass_fields__}
-        yield Points(**{**columns, "replicas": np.full(len(fewer), replicas)})
 
 
 def _unbeaten(vectors: np.ndarray) -> np.ndarray:

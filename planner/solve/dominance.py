@@ -95,6 +95,25 @@ def beaten_by(vectors: Floats, rivals: Floats, slack: float = 0.0) -> Bools:
     return found
 
 
+def distinct(vectors: Floats, tie: float) -> Ints:
+    """Rows that aren't beaten, where differences below a relative share don't count; by their components.
+
+    Examples
+    --------
+    >>> distinct(np.array([[2.0, 1.0], [1.0, 2.0], [1.0 - 1e-12, 3.0]]), tie=1e-9).tolist()
+    [1, 0]
+    """
+    kept: list[int] = []
+    for row in np.lexsort(vectors.T[::-1]).tolist():
+        mine, slack = vectors[row], vectors[row] * tie + tie * tie
+        as_good = (vectors <= mine + slack).all(axis=1)
+        better = as_good & (vectors < mine - slack).any(axis=1)
+        same = bool(kept) and bool(as_good[kept].any())
+        if not better.any() and not same:
+            kept.append(row)
+    return np.array(kept, dtype=np.int64)
+
+
 def cover(vectors: Floats, slack: float) -> Ints:
     """A few rows such that every row is beaten by one of them, give or take a relative slack.
 

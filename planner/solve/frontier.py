@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ from planner.problem import Problem
 from planner.solve.bounds import by_weights
 from planner.solve.classes import classes_of
 from planner.solve.combinations import Combinations, all_combinations
-from planner.solve.dominance import beaten_by, undominated
+from planner.solve.dominance import beaten_by, distinct, undominated
 from planner.solve.goal import Goal, Limits
 from planner.solve.menu import PLAIN, THROTTLED, Menu
 from planner.solve.points import Points, Search, aggregated_points, capability_rank, open_search
@@ -58,7 +58,9 @@ class Found:
     options: tuple[Option, ...]
     engine: str
     vector: Floats
-    """``(objective,)``, in the order that was asked; less is better. Throughput as hours per interaction."""
+    """``(objective,)``, in the order that was asked; less is better, so throughput is hours per interaction."""
+    hours: float
+    """Per interaction [h]."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,11 @@ class Frontier:
     """Operating points of the space."""
     priced: int
     """Decisions that were priced in full; bounds decided the others."""
-    open_bounds: Floats = field(default_factory=lambda: np.zeros((0, 1)))
-    """``(point, objective)``: what the points that nobody looked at could reach at best; none: complete."""
+    open_bounds: Floats
+    """What the points that nobody looked at could reach at best, no rows where the whole space is decided.
+
+    ``(point, objective + 1)``, the last one hours per interaction.
+    """
 
     @property
     def complete(self) -> bool:
@@ -177,8 +182,7 @@ class _Run:
             return np.zeros((0, len(self.axes) + 1))
         rows = by_weights(problem, space, classes_of(space.options), all_combinations(problem, space))
         split = pool_points(search, rows.table, Goal("throughput", 1), self.limits, None)
-        whole = _with_fewer(search, self.points) if "gpus" in self.axes else self.points
-        points = whole if split is None else Points.joined([whole, split])
+        points = self.points if split is None else Points.joined([self.points, split])
         self.considered = len(points)
         owner = weights_of(search, points)
         priced = search.price(points, rows.table, owner, can_throttle(search, points))
@@ -202,6 +206,11 @@ class _Run:
                 columns.append(goal.value(priced, losses))
         return _rounded(np.stack(columns, axis=1))
 
+    def _real(self, vector: Floats) -> Floats:
+        """Objectives in their own units: a loss is kept as 1 + loss, where rounding is absolute."""
+        shift = np.array([1.0 if axis == "quality" else 0.0 for axis in (*self.axes, "throughput")])
+        return np.asarray(np.maximum(vector - shift, 0.0))
+
     def price(self, bounds: Floats, ends_s: float | None, progress: Progress | None) -> Frontier:
         """Price points in full until none is left that may hold a plan of the frontier."""
         none = np.zeros(0, dtype=np.int64)
@@ -215,9 +224,9 @@ class _Run:
             if progress is not None:
                 progress(self.considered - len(remaining), self.considered, len(archive.point))
         found = [self._simplest(archive, row) for row in range(len(archive.point))]
-        return Frontier(
-            self.search, self.axes, _distinct(found), self.considered, self.priced, bounds[remaining][:, :-1]
-        )
+        kept = distinct(np.array([plan.vector for plan in found]).reshape(-1, len(self.axes)), TIE)
+        left = np.array([self._real(row) for row in bounds[remaining]]).reshape(-1, len(self.axes) + 1)
+        return Frontier(self.search, self.axes, tuple(found[row] for row in kept), self.considered, self.priced, left)
 
     def _priced(self, archive: _Archive, batch: Ints) -> _Archive:
         """Price points with every combination of their weights."""
@@ -280,28 +289,8 @@ class _Run:
             options = every.chosen(search.space, int(column))
             engine = self.menu.engine(row, options, throttled=throttled)
             if engine is not None:
-                return Found(row, options, engine.id, vector[:-1])
+                return Found(row, options, engine.id, self._real(vector)[:-1], float(vector[-1]))
         raise ValueError("a plan of the frontier isn't among the combinations of its weights")
-
-
-def _with_fewer(search: Search, points: Points) -> Points:
-    """Aggregated points with every number of replicas up to theirs: where GPUs count, idle ones are worth something."""
-    step = np.array([unit.split.replica_step for unit in search.units], dtype=np.int64)[points.unit]
-    counts = points.replicas // step
-    rows = np.repeat(np.arange(len(points)), counts)
-    first = np.cumsum(counts) - counts
-    return replace(points.take(rows), replicas=(np.arange(len(rows)) - first[rows] + 1) * step[rows])
-
-
-def _distinct(plans: list[Found]) -> tuple[Found, ...]:
-    """Without those that only the rounding of floats keeps from being beaten; by the first objective."""
-    vectors = np.array([plan.vector for plan in plans])
-    kept = []
-    for plan in sorted(plans, key=lambda plan: tuple(plan.vector.tolist())):
-        as_good = (vectors <= plan.vector * (1.0 + TIE)).all(axis=1)
-        if not (as_good & (vectors < plan.vector * (1.0 - TIE)).any(axis=1)).any():
-            kept.append(plan)
-    return tuple(kept)
 
 
 def _rounded(vectors: Floats) -> Floats:
