@@ -22,6 +22,7 @@ from planner.commands.deploy import emit_plan, import_file
 from planner.commands.paper import paper
 from planner.commands.pareto import show_frontier
 from planner.commands.plan import evaluate_decision, make, verify_plan
+from planner.commands.sweep import sweep_grid
 
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
@@ -47,6 +48,7 @@ verbs: dict[str, Callable[..., None]] = {
     "import": import_file,
     "accuracy": show_accuracy,
     "paper": paper,
+    "sweep": sweep_grid,
 }
 for name, verb in verbs.items():
     app.command(name)(verb)

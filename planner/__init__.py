@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from planner.plan import Decision, Document, Metrics
     from planner.request import Request
     from planner.whatif.compare import compare
+    from planner.whatif.sweep import sweep
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,7 @@ _HOME = {
     "evaluate": "planner.pipeline",
     "make_plan": "planner.pipeline",
     "pareto": "planner.whatif.pareto",
+    "sweep": "planner.whatif.sweep",
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "evaluate",
     "make_plan",
     "pareto",
+    "sweep",
 ]
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from catalog.errors import CatalogError, UnknownEntryError
 from catalog.load import Catalog, built_in_directory
+from planner import __version__
 from planner.errors import PlannerError
 from planner.plan import Document
 from planner.request import Request
@@ -53,6 +54,7 @@ class Task:
     """Directories over the built-in facts, each process's own."""
     catalog_hash: str
     settings: Settings
+    program: str = __version__
 
     @classmethod
     def of(cls, catalog: Catalog, settings: Settings | None = None) -> Task:
@@ -65,6 +67,7 @@ class Task:
         return {
             "overlays": list(self.overlays),
             "catalog_hash": self.catalog_hash,
+            "program": self.program,
             "settings": {
                 "time_limit_s": self.settings.time_limit_s,
                 "workers": self.settings.workers,
@@ -75,7 +78,7 @@ class Task:
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Task:
         """The task that `to_json` wrote."""
-        return cls(tuple(raw["overlays"]), raw["catalog_hash"], Settings(**raw["settings"]))
+        return cls(tuple(raw["overlays"]), raw["catalog_hash"], Settings(**raw["settings"]), raw["program"])
 
 
 class OtherCatalogError(PlannerError):
@@ -90,6 +93,8 @@ def open_task_catalog(task: Task) -> Catalog:
     OtherCatalogError
         If the facts here aren't those that the sweep was started with.
     """
+    if task.program != __version__:
+        raise OtherCatalogError(f"version {__version__} is installed here, and {task.program} started the sweep")
     missing = [overlay for overlay in task.overlays if not Path(overlay).is_dir()]
     if missing:
         raise OtherCatalogError(f"the catalog {missing[0]} isn't on this machine; copy it to the same place there")
