@@ -203,7 +203,6 @@ def test_a_killed_worker_loses_no_point(tmp_path: Path) -> None:
     asked = ("--ctx", "4K,8K,16K,32K", "--gpus", "1xA100,2xA100", *SMALL, "-o", out, "--jobs", "2")
     process = start("sweep", *asked)
     wait_for_points(tmp_path / "grid.jsonl.journal", 1)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split()
     threads = Path(f"/proc/{process.pid}/task").iterdir()
     children = [child for thread in threads for child in (thread / "children").read_text(encoding="ascii").split()]
     os.kill(int(children[0]), signal.SIGKILL)
