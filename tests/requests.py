@@ -19,7 +19,7 @@ from planner.request import Request
 from planner.solve.combinations import all_combinations, with_weights
 from planner.solve.points import open_search
 from planner.solve.pools import all_points
-from planner.solve.scope import affordable, weights_of
+from planner.solve.scope import affordable
 from planner.space import Space, open_space
 
 MODELS = (
@@ -99,7 +99,7 @@ def count_decisions(problem: Problem, space: Space) -> int:
     """Decisions that the oracle prices."""
     space = affordable(problem, space)
     search = open_search(problem, space)
-    owner = weights_of(search, all_points(search))
+    owner = search.weights_of(all_points(search))
     found = all_combinations(problem, space)
     return sum(
         int(np.count_nonzero(owner == w)) * len(with_weights(problem, space, found, weights))

@@ -7,7 +7,7 @@ priced together, in blocks that fit a processor's cache. One axis everywhere: ``
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,17 +77,28 @@ class Pools:
         return self._pools[shape]
 
 
-def price(setting: Setting, candidates: Candidates, pools: Pools | None = None) -> Priced:
+def price(setting: Setting, candidates: Candidates, pools: Pools | None = None, slowest: Ints | None = None) -> Priced:
     """Price every candidate.
 
     Candidates that don't fit have ``fits`` False, no throughput and infinite cost per interaction;
-    their latencies are those of a single session. Who prices often hands in the setting's ``pools``.
+    their latencies are those of a single session.
+
+    Parameters
+    ----------
+    setting, candidates
+        What they have in common, and what is priced.
+    pools
+        The setting's, for who prices often.
+    slowest
+        For bounds: rows of the setting's compression that keep a session longest ``(candidate,)``. Users
+        are then those of as many sessions as the candidate serves, each as long as with that row, whether
+        or not long prefills are throttled.
     """
     count = len(candidates)
     pools = pools or Pools(setting)
     columns: dict[str, NDArray[np.generic]] = {}
     for rows in _groups(candidates):
-        priced = _price_group(setting, pools, candidates.take(rows))
+        priced = _price_group(setting, pools, candidates.take(rows), None if slowest is None else slowest[rows])
         for field in fields(Priced):
             values = getattr(priced, field.name)
             if field.name not in columns:
@@ -107,28 +118,49 @@ def _groups(candidates: Candidates) -> Iterator[Ints]:
             yield order[block : min(block + _BLOCK, int(end))]
 
 
-def _price_group(setting: Setting, pools: Pools, candidates: Candidates) -> Priced:
-    work = setting.workload
+def _price_group(setting: Setting, pools: Pools, candidates: Candidates, slowest: Ints | None) -> Priced:
     pool = pools[int(candidates.shape[0])].take(candidates.compression)
     prefill_index = int(candidates.prefill_shape[0])
-    fits, resident, serial = _residency(pool, candidates, work)
+    fits, resident, serial = _residency(pool, candidates, setting.workload)
     sequences = np.where(serial, 1.0, candidates.decode_sequences.astype(np.float64))
     traffic = _traffic(setting, pool, candidates, resident, serial, sequences)
-    prefills = prefills_of(work, pool, candidates.prefill_chunk)
-    phases = phases_of(setting, pool, candidates, sequences, prefills, prefill_index != AGGREGATED)
     gpus = candidates.replicas.astype(np.float64) * pool.gpus
-    if prefill_index == PREFILLED:
-        steady, document_s = disaggregated(phases, traffic, free_prefill(len(candidates))), np.zeros(len(candidates))
-    elif prefill_index == AGGREGATED:
-        steady, document_s = aggregated(phases, traffic), prefills.document.latency_s
-    else:
+    if prefill_index >= 0:
         prefill = pools[prefill_index].take(candidates.compression)
-        elsewhere = prefills_of(work, prefill, candidates.prefill_pool_chunk)
         fits = fits & (prefill.fit >= 1)
         gpus = gpus + candidates.prefill_replicas * prefill.gpus
-        given = prefill_pool_of(setting, pool, prefill, candidates, elsewhere.prompt)
-        steady, document_s = disaggregated(phases, traffic, given), elsewhere.document.latency_s
+    phases, steady, document_s = _service(setting, pools, candidates, candidates.compression, traffic)
+    if slowest is not None:
+        told = steady.sessions_per_s
+        longest = _service(setting, pools, candidates, slowest, traffic, told)[1].session_s
+        waiting = replace(traffic, throttled=np.zeros_like(traffic.throttled))
+        unthrottled = _service(setting, pools, candidates, slowest, waiting, told)[1].session_s
+        steady = replace(steady, session_s=np.maximum(longest, unthrottled))
     return _collect(setting, pool, candidates, fits, resident, gpus, phases, steady, document_s)
+
+
+def _service(
+    setting: Setting,
+    pools: Pools,
+    candidates: Candidates,
+    compression: Ints,
+    traffic: Traffic,
+    sessions_per_s: Floats | None = None,
+) -> tuple[Phases, Steady, Floats]:
+    """Times of a session's parts, the steady state, and the document's prefill on an idle replica [s]."""
+    work, prefill_index = setting.workload, int(candidates.prefill_shape[0])
+    pool = pools[int(candidates.shape[0])].take(compression)
+    prefills = prefills_of(work, pool, candidates.prefill_chunk)
+    phases = phases_of(setting, pool, candidates, traffic.decode_sequences, prefills, prefill_index != AGGREGATED)
+    if prefill_index == AGGREGATED:
+        return phases, aggregated(phases, traffic, sessions_per_s), prefills.document.latency_s
+    count = len(candidates)
+    if prefill_index == PREFILLED:
+        return phases, disaggregated(phases, traffic, free_prefill(count), sessions_per_s), np.zeros(count)
+    prefill = pools[prefill_index].take(compression)
+    elsewhere = prefills_of(work, prefill, candidates.prefill_pool_chunk)
+    given = prefill_pool_of(setting, pool, prefill, candidates, elsewhere.prompt)
+    return phases, disaggregated(phases, traffic, given, sessions_per_s), elsewhere.document.latency_s
 
 
 def _residency(pool: Pool, candidates: Candidates, work: Workload) -> tuple[Bools, Floats, Bools]:

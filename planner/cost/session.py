@@ -100,30 +100,39 @@ class PrefillPool:
     """Bound from the link, per decode replica."""
 
 
-def aggregated(phases: Phases, traffic: Traffic) -> Steady:
-    """Steady state of a replica that prefills and decodes on the same GPUs."""
+def aggregated(phases: Phases, traffic: Traffic, sessions_per_s: Floats | None = None) -> Steady:
+    """Steady state of a replica that prefills and decodes on the same GPUs.
+
+    With ``sessions_per_s`` the laws aren't asked: that is how many it serves.
+    """
     shared = ~traffic.serial
     ttft_cold = phases.prefill_latency_s + np.where(shared, phases.prefill_steps * phases.step_s, 0.0)
     mixed = phases.step_s + phases.largest_chunk_s
     # A question waits for one mixed step where long prefills are throttled, else for a whole one.
     wait = np.where(traffic.throttled, mixed, ttft_cold)
-    return _steady(phases, traffic, ttft_cold, wait, phases.prefill_latency_s, {})
+    return _steady(phases, traffic, ttft_cold, wait, phases.prefill_latency_s, {}, sessions_per_s)
 
 
-def disaggregated(phases: Phases, traffic: Traffic, pool: PrefillPool) -> Steady:
+def disaggregated(phases: Phases, traffic: Traffic, pool: PrefillPool, sessions_per_s: Floats | None = None) -> Steady:
     """Steady state of one decode replica whose first prompts are prefilled elsewhere.
 
     Later questions are prefilled where the cache is, in the decode pool, whose worst step counts
-    that chunk.
+    that chunk. With ``sessions_per_s`` the laws aren't asked: that is how many it serves.
     """
     ttft_cold = pool.latency_s + pool.transfer_s + phases.step_s
     wait = phases.step_s + phases.largest_chunk_s
     others = {"prefill": pool.sessions_per_s, "link": pool.link_sessions_per_s}
-    return _steady(phases, traffic, ttft_cold, wait, pool.transfer_s, others)
+    return _steady(phases, traffic, ttft_cold, wait, pool.transfer_s, others, sessions_per_s)
 
 
 def _steady(
-    phases: Phases, traffic: Traffic, ttft_cold: Floats, wait: Floats, start_s: Floats, others: dict[str, Floats]
+    phases: Phases,
+    traffic: Traffic,
+    ttft_cold: Floats,
+    wait: Floats,
+    start_s: Floats,
+    others: dict[str, Floats],
+    told: Floats | None,
 ) -> Steady:
     """Apply the laws; ``start_s`` is the time that a session takes of its replica before it decodes alone."""
     later = traffic.rounds - 1
@@ -147,7 +156,7 @@ def _steady(
     }
     stacked = np.stack(list(bounds.values()))
     least = np.argmin(stacked, axis=0)
-    sessions = np.take_along_axis(stacked, least[None], axis=0)[0]
+    sessions = np.take_along_axis(stacked, least[None], axis=0)[0] if told is None else told
     codes = np.array([BOUNDS.index(name) for name in bounds], dtype=np.int64)
     # Every step is mixed at worst: then prefill takes the time in which nobody decodes, too.
     tpot_mean = np.minimum(phases.step_s / np.maximum(1.0 - sessions * between, 1e-12), tpot)

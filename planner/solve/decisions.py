@@ -10,7 +10,8 @@ import numpy as np
 
 from planner.plan import DIMENSIONS
 from planner.solve.classes import Classes, distinct_columns
-from planner.solve.scope import Scope, conditions_of
+from planner.solve.engines import conditions_of
+from planner.solve.scope import Scope
 from planner.solve.tables import Tables, UnitTable
 from planner.space import Option
 

@@ -15,10 +15,11 @@ from catalog.schema import Engine
 from planner.errors import InputError
 from planner.problem import Problem
 from planner.solve.combinations import Combinations, all_combinations, with_weights
+from planner.solve.engines import conditions_of
 from planner.solve.goal import Goal, Limits
 from planner.solve.points import Points, Search, open_search
 from planner.solve.pools import all_points
-from planner.solve.scope import affordable, conditions_of, weights_of
+from planner.solve.scope import affordable
 from planner.solve.solver import Solution
 from planner.space import Option, Space
 
@@ -52,7 +53,7 @@ def solve_exhaustively(problem: Problem, space: Space, goal: Goal | None = None)
     points = all_points(search)
     found = all_combinations(problem, space)
     by_weights = [with_weights(problem, space, found, weights) for weights in space.weights]
-    owner = weights_of(search, points)
+    owner = search.weights_of(points)
     count = sum(int(np.count_nonzero(owner == w)) * len(c) for w, c in enumerate(by_weights))
     if count > MOST_CANDIDATES:
         raise InputError(

@@ -8,6 +8,7 @@ bounds points before it models them, and the exhaustive oracle prices every one.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +73,11 @@ class Points:
         return Points(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     @staticmethod
+    def none() -> Points:
+        """No points."""
+        return Points(*(np.zeros(0, dtype=np.bool_ if f.name == "alone" else np.int64) for f in fields(Points)))
+
+    @staticmethod
     def joined(parts: list[Points]) -> Points:
         """Several sets of points, one after the other."""
         return Points(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Points)))
@@ -96,6 +102,26 @@ class Search:
     _opened: dict[tuple[int, int], tuple[CompressionTable, Pools]] = field(default_factory=dict, repr=False)
     """Pools by view and table; the table is kept, so that nothing else takes its id."""
 
+    @cached_property
+    def throttling(self) -> Bools:
+        """Whether any engine that runs a unit with a policy yields to short prefills ``(unit, policy)``."""
+        count = len(self.space.policies)
+        able = [
+            [any(e.long_prefill_throttle for e in self.engines(u, p, ())) for p in range(count)]
+            for u in range(len(self.units))
+        ]
+        return np.array(able, dtype=np.bool_).reshape(-1, count)
+
+    def weights_of(self, points: Points) -> Ints:
+        """Index of each point's weights."""
+        return np.array([unit.weights for unit in self.units], dtype=np.int64)[points.unit]
+
+    def gpus_of(self, points: Points) -> Ints:
+        """GPUs that points take."""
+        each = np.array([unit.split.gpus for unit in self.units], dtype=np.int64)
+        pool = np.where(points.pool_unit >= 0, each[points.pool_unit] * points.pool_replicas, 0)
+        return np.asarray(each[points.unit] * points.replicas + pool)
+
     def pools(self, view: int, table: CompressionTable) -> Pools:
         """The pools of a view with these combinations, kept for as long as few others are asked for."""
         key = (view, id(table))
@@ -111,15 +137,23 @@ class Search:
         shapes = tuple(unit.shape(self.space.weights[unit.weights]) for unit in self.units)
         return setting_of(self.problem, shapes, weights, table, self.views[view].engines[0].id)
 
-    def price(self, points: Points, table: CompressionTable, combination: Ints, throttled: Bools) -> Priced:
-        """Price points with a combination each, whatever their view."""
+    def price(
+        self,
+        points: Points,
+        table: CompressionTable,
+        combination: Ints,
+        throttled: Bools,
+        slowest: Ints | None = None,
+    ) -> Priced:
+        """Price points with a combination each, whatever their view; ``slowest``: see `planner.cost.price.price`."""
         view = np.array([unit.view for unit in self.units], dtype=np.int64)[points.unit]
         candidates = self._candidates(points, combination, throttled)
         parts: list[tuple[Ints, Priced]] = []
         for index in np.unique(view):
             rows = np.flatnonzero(view == index)
             pools = self.pools(int(index), table)
-            parts.append((rows, price(pools.setting, candidates.take(rows), pools)))
+            longest = None if slowest is None else slowest[rows]
+            parts.append((rows, price(pools.setting, candidates.take(rows), pools, longest)))
         if len(parts) == 1:
             return parts[0][1]
         order = np.argsort(np.concatenate([rows for rows, _ in parts]), kind="stable")

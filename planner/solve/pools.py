@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from planner.cost.candidates import PREFILLED
 from planner.cost.compression import CompressionTable
 from planner.solve.goal import Goal, Limits
+from planner.solve.narrowing import MARGIN, TIE, Incumbent
 from planner.solve.points import Points, Search, aggregated_points
 from planner.space.space import POOL_CHUNK
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -30,37 +32,80 @@ class _Halves:
     """Decode caps, policies and services of a decode pool that keep the limits."""
     rates: dict[int, Floats]
     """Sessions per second of one decode replica, for each of its ways."""
+    values: dict[int, Floats]
+    """No plan with that way has a lower value of the goal, rates apart."""
     prefill: dict[int, float]
     """Sessions per second of one prefill replica."""
 
 
 def pool_points(
-    search: Search, table: CompressionTable | None, goal: Goal, limits: Limits, known: float | None
+    search: Search, table: CompressionTable | None, goal: Goal, limits: Limits, known: Incumbent | None
 ) -> Points | None:
-    """Points with two pools that could beat a known value of the goal; all of them where none is known.
+    """Points with two pools that could beat a plan that is known; all of them where none is known.
 
     Parameters
     ----------
+    search, goal, limits
+        The space, what is minimised, and what must hold.
     table
         One bounding row for each weight precision; None: list every point without looking at rates.
     known
-        Value of the goal that a plan is known to reach.
+        The plan.
     """
     if not search.space.disaggregated:
         return None
-    halves = _everything(search) if table is None else _halves(search, table, limits)
+    halves = _everything(search) if table is None else _halves(search, table, goal, limits, known)
     parts = []
-    for decode, replicas, pool, pool_replicas in _pairs(search, halves):
-        ways, rates = halves.ways[decode], halves.rates[decode]
-        sessions = np.minimum(rates * replicas, halves.prefill[pool] * pool_replicas)
-        if known is not None and goal.name in ("throughput", "cost"):
-            gpus = _gpus(search, decode) * replicas + _gpus(search, pool) * pool_replicas
-            weight = float(gpus) if goal.name == "cost" else 1.0
-            per_hour = 3600.0 * search.problem.request.rounds * sessions
-            ways = ways.take(weight <= known * (1.0 + 1e-6) * per_hour)
-        if len(ways):
-            parts.append(_placed(ways, replicas, pool, pool_replicas))
+    for decode, pool in _pairs(search, halves):
+        found = _counted(search, goal, halves, decode, pool, known)
+        if found is not None:
+            parts.append(found)
     return Points.joined(parts) if parts else None
+
+
+def _counted(
+    search: Search, goal: Goal, halves: _Halves, decode: int, pool: int, known: Incumbent | None
+) -> Points | None:
+    """Every way of a decode pool with every number of replicas on both sides that could beat a known plan."""
+    one, other = search.units[decode].split, search.units[pool].split
+    total = search.problem.cluster.gpus
+    replicas = np.arange(1, min(one.replicas, (total - other.gpus) // one.gpus) + 1)[:, None]
+    pool_replicas = np.arange(1, min(other.replicas, (total - one.gpus) // other.gpus) + 1)[None, :]
+    gpus = replicas * one.gpus + pool_replicas * other.gpus
+    ways, rates, values = halves.ways[decode], halves.rates[decode], halves.values[decode]
+    rated = goal.name in ("throughput", "cost")
+    per_session = (gpus if goal.name == "cost" else 1.0) / (3600.0 * search.problem.request.rounds)
+
+    def could(rate: Floats | float, value: Floats | float) -> Bools:
+        """Whether so fast a way, with so good a value, could be part of a better plan; broadcast."""
+        fits = np.asarray(gpus <= total)
+        if known is None:
+            return fits
+        if rated:
+            with np.errstate(divide="ignore"):
+                value = per_session / np.minimum(rate * replicas, halves.prefill[pool] * pool_replicas)
+        better = np.asarray(value < known.value * (1.0 - TIE) - 1e-15)
+        tied = np.asarray(value <= known.value * (1.0 + MARGIN) + 1e-15) & (gpus <= known.gpus)
+        return fits & (better | tied)
+
+    r, q = np.nonzero(could(float(rates.max()), float(values.min())))
+    if not len(r):
+        return None
+    if known is None and goal.name != "cost":
+        # More prefill replicas never hurt, on either side of the border of a server.
+        inside = gpus <= search.problem.cluster.gpus_per_node
+        last = {(int(i), bool(inside[i, j])): int(j) for i, j in zip(r, q, strict=True)}
+        r, q = np.array([[i, j] for (i, _), j in last.items()]).T
+    keep = np.stack([could(float(rate), float(v))[r, q] for rate, v in zip(rates, values, strict=True)])
+    way, at = np.nonzero(keep)
+    if not len(way):
+        return None
+    return replace(
+        ways.take(way),
+        replicas=replicas[r[at], 0],
+        pool_unit=np.full(len(way), pool, dtype=np.int64),
+        pool_replicas=pool_replicas[0, q[at]],
+    )
 
 
 def all_points(search: Search) -> Points:
@@ -73,32 +118,15 @@ def all_points(search: Search) -> Points:
     return points if split is None else Points.joined([points, split])
 
 
-def _gpus(search: Search, unit: int) -> int:
-    return search.units[unit].split.gpus
-
-
-def _placed(ways: Points, replicas: int, pool: int, pool_replicas: int) -> Points:
-    count = len(ways)
-    return replace(
-        ways,
-        replicas=np.full(count, replicas, dtype=np.int64),
-        pool_unit=np.full(count, pool, dtype=np.int64),
-        pool_replicas=np.full(count, pool_replicas, dtype=np.int64),
-    )
-
-
-def _pairs(search: Search, halves: _Halves) -> Iterator[tuple[int, int, int, int]]:
-    """Decode unit and replicas, prefill unit and replicas: the same weights and engine, on at most all GPUs."""
+def _pairs(search: Search, halves: _Halves) -> Iterator[tuple[int, int]]:
+    """Decode unit and prefill unit: the same weights and engine, and together on the cluster."""
     total = search.problem.cluster.gpus
     for decode in halves.ways:
         for pool in halves.prefill:
             one, other = search.units[decode], search.units[pool]
-            if (one.view, one.weights) != (other.view, other.weights):
-                continue
-            for replicas in range(1, min(one.split.replicas, (total - other.split.gpus) // one.split.gpus) + 1):
-                rest = (total - replicas * one.split.gpus) // other.split.gpus
-                for pool_replicas in range(1, min(other.split.replicas, rest) + 1):
-                    yield decode, replicas, pool, pool_replicas
+            same = (one.view, one.weights) == (other.view, other.weights)
+            if same and one.split.gpus + other.split.gpus <= total:
+                yield decode, pool
 
 
 def _units(search: Search) -> tuple[list[int], list[int]]:
@@ -138,23 +166,70 @@ def _grid(search: Search, units: list[int]) -> Points:
 def _everything(search: Search) -> _Halves:
     decode, prefill = _units(search)
     if not decode:
-        return _Halves({}, {}, {})
+        return _Halves({}, {}, {}, {})
     grid = _grid(search, decode)
     ways = {u: grid.take(grid.unit == u) for u in decode}
-    return _Halves(ways, {u: np.full(len(w), np.inf) for u, w in ways.items()}, dict.fromkeys(prefill, np.inf))
+    rates = {u: np.full(len(w), np.inf) for u, w in ways.items()}
+    return _Halves(ways, rates, {u: np.zeros(len(w)) for u, w in ways.items()}, dict.fromkeys(prefill, np.inf))
 
 
-def _halves(search: Search, table: CompressionTable, limits: Limits) -> _Halves:
-    decode, prefill = _units(search)
+def _halves(search: Search, table: CompressionTable, goal: Goal, limits: Limits, known: Incumbent | None) -> _Halves:
+    nothing = _Halves({}, {}, {}, {})
+    decode, prefill = ([u for u in units if _has_room(search, table, u)] for units in _units(search))
+    if not decode or not prefill:
+        return nothing
+    rates = _prefill_rates(search, prefill, table)
+    decode = [u for u in decode if _is_fed(search, goal, u, rates, known)]
     if not decode:
-        return _Halves({}, {}, {})
+        return nothing
     grid = _grid(search, decode)
-    weights = np.array([unit.weights for unit in search.units], dtype=np.int64)
-    priced = search.price(grid, table, weights[grid.unit], np.ones(len(grid), dtype=np.bool_))
+    weights = search.weights_of(grid)
+    priced = search.price(grid, table, weights, np.ones(len(grid), dtype=np.bool_))
+    confidence = search.problem.request.confidence
+    losses = np.array(
+        [
+            min(0.0, o.loss.loss_at(confidence)) if confidence < 0.5 else o.loss.loss_at(confidence)
+            for o in search.space.weights
+        ]
+    )
     keep = limits.hold(priced, users=False)
-    grid, rates = grid.take(keep), priced.sessions_per_s[keep]
-    ways = {u: grid.take(grid.unit == u) for u in decode if np.any(grid.unit == u)}
-    return _Halves(ways, {u: rates[grid.unit == u] for u in ways}, _prefill_rates(search, prefill, table))
+    values = goal.value(priced, losses[weights])
+    if known is not None and goal.name not in ("throughput", "cost"):
+        keep &= values <= known.value * (1.0 + MARGIN) + 1e-15
+    grid, per_s, values = grid.take(keep), priced.sessions_per_s[keep], values[keep]
+    mine = {u: grid.unit == u for u in decode if np.any(grid.unit == u)}
+    return _Halves(
+        {u: grid.take(rows) for u, rows in mine.items()},
+        {u: per_s[rows] for u, rows in mine.items()},
+        {u: values[rows] for u, rows in mine.items()},
+        rates,
+    )
+
+
+def _has_room(search: Search, table: CompressionTable, unit: int) -> bool:
+    """Whether a session fits a unit with the row of its weights."""
+    known = search.units[unit]
+    return bool(search.pools(known.view, table)[unit].fit[known.weights] >= 1)
+
+
+def _is_fed(search: Search, goal: Goal, decode: int, rates: dict[int, float], known: Incumbent | None) -> bool:
+    """Whether the GPUs that a decode unit leaves can prefill fast enough to beat a known plan."""
+    if known is None or goal.name not in ("throughput", "cost"):
+        return True
+    unit, total = search.units[decode], search.problem.cluster.gpus
+    for pool, rate in rates.items():
+        other = search.units[pool]
+        if (other.view, other.weights) != (unit.view, unit.weights):
+            continue
+        replicas = min(other.split.replicas, (total - unit.split.gpus) // other.split.gpus)
+        if replicas < 1:
+            continue
+        per_hour = 3600.0 * search.problem.request.rounds * rate
+        # More replicas cost as many more GPUs: what each yields at best is what counts.
+        least = (other.split.gpus if goal.name == "cost" else 1.0 / replicas) / per_hour
+        if least <= known.value * (1.0 + MARGIN):
+            return True
+    return False
 
 
 def _prefill_rates(search: Search, units: list[int], table: CompressionTable) -> dict[int, float]:
@@ -162,12 +237,10 @@ def _prefill_rates(search: Search, units: list[int], table: CompressionTable) ->
     work = search.problem.workload
     start = float(work.shared_prefix_tokens)
     size = np.array([min(float(POOL_CHUNK), max(work.prompt_tokens - start, 1.0))])
-    for view in range(len(search.views)):
-        pools = search.pools(view, table)
-        for u in units:
-            if search.units[u].view == view:
-                pool = pools[u].take(np.array([search.units[u].weights]))
-                busy = float(pool.prefill_s(start, float(work.prompt_tokens), size)[0][0])
-                if pool.fit[0] >= 1:
-                    found[u] = pools.setting.efficiency.gpu_utilisation / busy
+    for u in units:
+        unit = search.units[u]
+        pools = search.pools(unit.view, table)
+        pool = pools[u].take(np.array([unit.weights]))
+        busy = float(pool.prefill_s(start, float(work.prompt_tokens), size)[0][0])
+        found[u] = pools.setting.efficiency.gpu_utilisation / busy
     return found

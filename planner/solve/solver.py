@@ -8,6 +8,7 @@ more capable engine, last a hash of the names.
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import Any, Literal
 from zlib import crc32
@@ -20,14 +21,21 @@ from planner.plan import DIMENSIONS
 from planner.problem import Problem
 from planner.solve.cpsat import import_cp_model
 from planner.solve.decisions import Decisions, Deployment
+from planner.solve.engines import engines_of
 from planner.solve.goal import Goal, Limits
 from planner.solve.points import Points, Search, aggregated_points, capability_rank, open_search
 from planner.solve.rules import Rules
-from planner.solve.scope import Scope, affordable, engines_of, scope_of
+from planner.solve.scope import Scope, affordable, scope_of
 from planner.space import Option, Space
 
 WORKERS = 2
 SEED = 0
+NARROWING_SHARE = 0.7
+"""Of the time limit, for bounds."""
+MOST_MODELLED = 20_000
+"""Points that CP-SAT is given; where bounds leave more in the time, the best known plan stays unproved."""
+LEAST_SECONDS = 0.05
+"""For a run of CP-SAT, whatever is left of the time."""
 
 
 @dataclass(frozen=True)
@@ -85,26 +93,34 @@ def solve(problem: Problem, space: Space, goal: Goal | None = None, settings: Se
     """
     goal = goal or Goal(problem.request.objective, problem.request.output_tokens)
     settings = settings or Settings()
+    starts_s = time.monotonic()
     search = open_search(problem, affordable(problem, space))
     points = aggregated_points(search)
     if not len(points):
         return Solution("infeasible", search, None, (), None, None, None, 0, 0)
-    scope = scope_of(search, points, goal, Limits.of(problem.request), first=settings.first)
-    if not len(scope.points):
+    narrowed_s = starts_s + NARROWING_SHARE * settings.time_limit_s
+    scope = scope_of(search, points, goal, Limits.of(problem.request), first=settings.first, ends_s=narrowed_s)
+    left = len(scope.points)
+    known = scope.incumbent
+    if not left:
         return Solution("infeasible", search, None, (), None, None, None, scope.considered, 0)
-    if settings.first and scope.incumbent is not None:
-        known = scope.incumbent
-        row = scope.points.take(np.array([known.point]))
-        left = len(scope.points)
-        return Solution("feasible", search, row, known.options, None, known.value, None, scope.considered, left)
-    return _Run(scope, settings).solution()
+    if settings.first and known is not None:
+        return Solution("feasible", search, known.row, known.options, None, known.value, None, scope.considered, left)
+    if left > MOST_MODELLED:
+        if known is None:
+            return Solution("unknown", search, None, (), None, None, None, scope.considered, left)
+        engine = engines_of(search, known.row, 0, known.options)[0].id
+        values = (known.value, min(scope.bound, known.value))
+        return Solution("feasible", search, known.row, known.options, engine, *values, scope.considered, left)
+    return _Run(scope, settings, starts_s + settings.time_limit_s).solution()
 
 
 class _Run:
     """One run of CP-SAT, with its tie-break."""
 
-    def __init__(self, scope: Scope, settings: Settings) -> None:
+    def __init__(self, scope: Scope, settings: Settings, ends_s: float) -> None:
         self.cp = import_cp_model()
+        self.ends_s = ends_s
         self.scope = scope
         self.search = scope.search
         self.settings = settings
@@ -123,7 +139,7 @@ class _Run:
         incumbent = self.scope.incumbent
         if incumbent is None:
             return []
-        points, of, row = self.scope.points, self.decisions, incumbent.point
+        points, of, row = incumbent.row, self.decisions, 0
         deployment = Deployment(
             *(int(getattr(points, n)[row]) for n in ("unit", "replicas", "pool_unit", "pool_replicas"))
         )
@@ -168,7 +184,7 @@ class _Run:
             options,
             engine,
             self._real(value),
-            self._real(min(bound, value)),
+            max(self._real(min(bound, value)), min(self.scope.bound, self._real(value))),
             considered,
             left,
         )
@@ -186,9 +202,9 @@ class _Run:
         known = self.scope.incumbent
         if known is None:
             raise ValueError("no plan is known")
-        row = self.scope.points.take(np.array([known.point]))
+        row = known.row
         engine = engines_of(self.search, row, 0, known.options)[0].id
-        bound = known.value if proved else min(float(self.scope.bounds.min()), known.value)
+        bound = known.value if proved else min(self.scope.bound, known.value)
         status: Literal["optimal", "feasible"] = "optimal" if proved else "feasible"
         return Solution(status, self.search, row, known.options, engine, known.value, bound, considered, left)
 
@@ -203,7 +219,7 @@ class _Run:
 
     def _solver(self) -> Any:
         solver = self.cp.CpSolver()
-        solver.parameters.max_time_in_seconds = self.settings.time_limit_s
+        solver.parameters.max_time_in_seconds = max(self.ends_s - time.monotonic(), LEAST_SECONDS)
         solver.parameters.num_workers = self.settings.workers
         solver.parameters.random_seed = self.settings.seed
         solver.parameters.stop_after_first_solution = self.settings.first
