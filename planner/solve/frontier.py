@@ -20,15 +20,14 @@ from numpy.typing import NDArray
 
 from planner.cost.price import Priced
 from planner.problem import Problem
-from planner.solve.bounds import by_weights
-from planner.solve.classes import classes_of
+from planner.solve.cells import Cells
 from planner.solve.combinations import Combinations, all_combinations
 from planner.solve.dominance import beaten_by, distinct, undominated
 from planner.solve.goal import Goal, Limits
 from planner.solve.menu import PLAIN, THROTTLED, Menu
 from planner.solve.points import Points, Search, aggregated_points, capability_rank, open_search
 from planner.solve.pools import pool_points
-from planner.solve.scope import affordable, can_throttle, weights_of
+from planner.solve.scope import affordable
 from planner.solve.solver import Solution
 from planner.space import Option, Space
 
@@ -180,12 +179,13 @@ class _Run:
         search, problem, space = self.search, self.search.problem, self.search.space
         if not space.weights or not len(self.points):
             return np.zeros((0, len(self.axes) + 1))
-        rows = by_weights(problem, space, classes_of(space.options), all_combinations(problem, space))
-        split = pool_points(search, rows.table, Goal("throughput", 1), self.limits, None)
+        table = Cells(problem, space, all_combinations(problem, space)).by_weights()
+        # For this goal, numbers of replicas that cost more for nothing are listed too.
+        split = pool_points(search, table, Goal("cost", 1), self.limits, None)
         points = self.points if split is None else Points.joined([self.points, split])
         self.considered = len(points)
-        owner = weights_of(search, points)
-        priced = search.price(points, rows.table, owner, can_throttle(search, points))
+        owner = search.weights_of(points)
+        priced = search.price(points, table, owner, search.throttling[points.unit, points.policy])
         confidence = problem.request.confidence
         losses = np.array([weights.loss.loss_at(confidence) for weights in space.weights])
         bounds = self.vectors(priced, losses[owner])
@@ -230,7 +230,7 @@ class _Run:
 
     def _priced(self, archive: _Archive, batch: Ints) -> _Archive:
         """Price points with every combination of their weights."""
-        owner = weights_of(self.search, self.points.take(batch))
+        owner = self.search.weights_of(self.points.take(batch))
         for w in np.unique(owner).tolist():
             count = len(self.menu.combinations[w])
             if not count:
@@ -277,7 +277,7 @@ class _Run:
         """The plan of an operating point, with the simplest combination that reaches as much."""
         search, row = self.search, self.points.take(archive.point[at : at + 1])
         throttled, vector = bool(archive.throttled[at]), archive.vectors[at]
-        every = self.menu.complete[int(weights_of(search, row)[0])]
+        every = self.menu.complete[int(search.weights_of(row)[0])]
         techniques = np.sum(every.options > 0, axis=0)
         every = every.take(np.lexsort((every.loss_mean, techniques)))
         trial = row.take(np.zeros(len(every), dtype=np.int64))

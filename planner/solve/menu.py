@@ -17,8 +17,8 @@ from planner.plan import DIMENSIONS
 from planner.problem import Problem
 from planner.solve.combinations import Combinations, all_combinations, with_weights
 from planner.solve.dominance import undominated
+from planner.solve.engines import conditions_of
 from planner.solve.points import Points, Search
-from planner.solve.scope import conditions_of
 from planner.space import Option, Space, WeightOption
 
 Floats = NDArray[np.float64]
