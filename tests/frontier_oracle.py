@@ -25,7 +25,7 @@ from planner.solve.frontier import AXES, Axis, Frontier, frontier, solution_of
 from planner.solve.goal import Limits
 from planner.solve.points import open_search
 from planner.solve.pools import all_points
-from planner.solve.scope import affordable, weights_of
+from planner.solve.scope import affordable
 from planner.space import Space
 from planner.verify import broken_limits, unavailable
 from tests.requests import count_decisions, opened, random_request
@@ -41,7 +41,7 @@ def every_vector(problem: Problem, space: Space, axes: tuple[Axis, ...]) -> np.n
     points = all_points(search)
     limits = Limits.of(problem.request)
     found = all_combinations(problem, space)
-    owner = weights_of(search, points)
+    owner = search.weights_of(points)
     best = [np.zeros((0, len(axes)))]
     for w, weights in enumerate(space.weights):
         every, rows = with_weights(problem, space, found, weights), np.flatnonzero(owner == w)
