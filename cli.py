@@ -19,6 +19,7 @@ from planner.commands.catalog import catalog_app
 from planner.commands.common import BAD_INPUT, CatalogDirs
 from planner.commands.compare import compare_scenarios
 from planner.commands.deploy import emit_plan, import_file
+from planner.commands.explain import explain
 from planner.commands.paper import paper
 from planner.commands.pareto import show_frontier
 from planner.commands.plan import evaluate_decision, make, verify_plan
@@ -44,6 +45,7 @@ verbs: dict[str, Callable[..., None]] = {
     "verify": verify_plan,
     "compare": compare_scenarios,
     "pareto": show_frontier,
+    "explain": explain,
     "emit": emit_plan,
     "import": import_file,
     "accuracy": show_accuracy,

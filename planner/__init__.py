@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from planner.plan import Decision, Document, Metrics
     from planner.request import Request
     from planner.whatif.compare import compare
+    from planner.whatif.explain_plan import explain_plan
     from planner.whatif.sweep import sweep
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ _HOME = {
     "Request": "planner.request",
     "compare": "planner.whatif.compare",
     "evaluate": "planner.pipeline",
+    "explain_plan": "planner.whatif.explain_plan",
     "make_plan": "planner.pipeline",
     "pareto": "planner.whatif.pareto",
     "sweep": "planner.whatif.sweep",
@@ -44,6 +46,7 @@ __all__ = [
     "__version__",
     "compare",
     "evaluate",
+    "explain_plan",
     "make_plan",
     "pareto",
     "sweep",

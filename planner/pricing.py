@@ -91,6 +91,17 @@ def evaluate(problem: Problem, decision: Decision) -> Evaluation:
     return Evaluation(completed, metrics, constraints, BOUNDS[int(priced.bound[0])], tuple(assumptions), intervals)
 
 
+def priced_setting(problem: Problem, decision: Decision) -> tuple[Setting, Candidates]:
+    """What `evaluate` hands to the cost model for a complete decision: one candidate, and its setting.
+
+    Raises
+    ------
+    InputError
+        As `evaluate`.
+    """
+    return _candidate(problem, _read(problem, decision))
+
+
 def setting_of(
     problem: Problem,
     shapes: tuple[Shape, ...],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,3 +81,17 @@ def print_document(document: Document, form: PlanFormat) -> None:
         from planner.report.plan import print_plan
 
         print_plan(document)
+
+
+@contextmanager
+def progress(about: str) -> Iterator[Callable[[str], None]]:
+    """Show on stderr what is being done: the latest line where somebody looks, else once what it is about."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        typer.echo(about, err=True)
+        yield lambda text: None
+        return
+    with console.status(about) as status:
+        yield lambda text: status.update(text)

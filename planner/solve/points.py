@@ -227,7 +227,7 @@ def capability_rank(engine: Engine) -> tuple[int, str]:
 
 
 def aggregated_points(search: Search) -> Points:
-    """Every aggregated operating point, with as many replicas as the cluster holds."""
+    """Every aggregated operating point, with as many replicas as the cluster holds; none where the space has none."""
     space = search.space
     grids = np.meshgrid(
         np.arange(len(search.units)),
@@ -238,7 +238,7 @@ def aggregated_points(search: Search) -> Points:
     )
     unit, micro, chunk, policy = (grid.reshape(-1) for grid in grids)
     runs = [[bool(search.engines(u, p, ())) for p in range(len(space.policies))] for u in range(len(search.units))]
-    keep = np.array(runs, dtype=np.bool_).reshape(len(search.units), -1)[unit, policy]
+    keep = np.array(runs, dtype=np.bool_).reshape(len(search.units), -1)[unit, policy] & space.aggregated
     unit, micro, chunk, policy = (axis[keep] for axis in (unit, micro, chunk, policy))
     first = micro == 1
     shared = _points(search, unit, micro, chunk, policy, alone=False)

@@ -96,7 +96,7 @@ def solve(problem: Problem, space: Space, goal: Goal | None = None, settings: Se
     starts_s = time.monotonic()
     search = open_search(problem, affordable(problem, space))
     points = aggregated_points(search)
-    if not len(points):
+    if not len(points) and (space.aggregated or not space.disaggregated):
         return Solution("infeasible", search, None, (), None, None, None, 0, 0)
     narrowed_s = starts_s + NARROWING_SHARE * settings.time_limit_s
     scope = scope_of(search, points, goal, Limits.of(problem.request), first=settings.first, ends_s=narrowed_s)

@@ -57,6 +57,8 @@ class Space:
     disaggregated: bool
     """Whether separate prefill and decode pools are possible."""
     dropped: dict[str, str]
+    aggregated: bool = True
+    """Whether prefill and decode may share their GPUs; False only to ask what separate pools would do."""
 
     def runs(self, engine: Engine, weights: WeightOption, split: Split) -> bool:
         """Whether an engine loads these weights and splits them so."""

@@ -11,11 +11,13 @@ from planner.plan import Document
 COMPARE_SCHEMA_VERSION = 1
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """Part of a document: nothing unknown in it, and nothing changed later."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-class Change(_Part):
+class Change(Part):
     """One field of a request or part of a decision, before and after."""
 
     of: Literal["request", "decision"]
@@ -29,7 +31,7 @@ class Change(_Part):
         return Change.model_validate({"of": of, "name": name, "from": before, "to": after})
 
 
-class Step(_Part):
+class Step(Part):
     """A step from the base to a variant: what changed, and what that alone did."""
 
     changes: tuple[Change, ...]
@@ -48,7 +50,7 @@ class Step(_Part):
     """Why the first change can't run alone."""
 
 
-class Bounds(_Part):
+class Bounds(Part):
     """What holds a plan back."""
 
     bounded_by: str | None
@@ -57,7 +59,7 @@ class Bounds(_Part):
     """Names of the constraints without slack."""
 
 
-class Kept(_Part):
+class Kept(Part):
     """What one of the base's choices would do in the variant's plan, all else as planned."""
 
     change: Change
@@ -70,7 +72,7 @@ class Kept(_Part):
     """Why it can't run there."""
 
 
-class Unchanged(_Part):
+class Unchanged(Part):
     """The base's whole decision under the variant's request."""
 
     value: float | None
@@ -78,7 +80,7 @@ class Unchanged(_Part):
     impossible: tuple[str, ...]
 
 
-class Cause(_Part):
+class Cause(Part):
     """Why a variant differs from the base."""
 
     metric: str
@@ -93,7 +95,7 @@ class Cause(_Part):
     kept: tuple[Kept, ...]
 
 
-class Variant(_Part):
+class Variant(Part):
     """One column of a comparison."""
 
     name: str
@@ -110,7 +112,7 @@ class Variant(_Part):
     """Why no cause is told, where both have a plan."""
 
 
-class Comparison(_Part):
+class Comparison(Part):
     """The base and its variants."""
 
     schema_version: int = COMPARE_SCHEMA_VERSION

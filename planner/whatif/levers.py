@@ -1,0 +1,178 @@
+"""Everything that holds a plan back and could be given more of: limits, restrictions, hardware."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from planner.explain.clusters import Sizes, sizes_of
+from planner.explain.limits import TIMES, UNLIMITED_LOSS, seconds_text
+from planner.plan import Document, Metrics
+from planner.problem import Problem
+from planner.request import Request
+from planner.whatif.asking import Question
+
+MEMORY_STEPS = (1.1, 2.0, 4.0)
+"""Memory isn't sold by the unit: these multiples are asked."""
+MORE_GPUS = 2
+"""GPUs are asked one more, and so many times as many."""
+UNLIMITED_USERS = 1
+
+
+@dataclass(frozen=True)
+class Lever:
+    """One thing that could be given more of."""
+
+    name: str
+    """Of the constraint: ``tpot_s``; of a restriction: ``engine``."""
+    now: str
+    """``--max-latency 200ms``"""
+    amount: float | None
+    """Now, in the unit of `at`; None for a restriction."""
+    lifted: Question
+    lifted_text: str
+    at: Callable[[float], Question] | None = None
+    """The question with this amount of it; None for a restriction."""
+    text: Callable[[float], str] = str
+    taken: Callable[[Metrics], float] | None = None
+    """What a plan takes of it, where any amount from there on leaves the plan possible."""
+    steps: tuple[float, ...] = ()
+    """Amounts to ask, where it isn't continuous."""
+    next_unit: float | None = None
+    whole: bool = False
+    """Amounts are whole numbers."""
+    less: bool = False
+    """Less of it is more relaxed: users to serve."""
+
+
+def levers(problem: Problem, document: Document) -> list[Lever]:
+    """The limits of a request in the order of a plan's constraints, then its restrictions."""
+    request = problem.request
+    found = [*_times(request), _quality(request)]
+    if request.users is not None:
+        found.append(_users(request.users))
+    found += _hardware(problem, document)
+    found += _restrictions(request)
+    return found
+
+
+def _times(request: Request) -> list[Lever]:
+    found = []
+    for field, name in reversed(TIMES.items()):
+        limit = getattr(request, field)
+        if limit is None:
+            continue
+        option = f"--{field.replace('_', '-')}"
+
+        def at(amount: float, field: str = field) -> Question:
+            return Question({field: amount})
+
+        def taken(metrics: Metrics, name: str = name) -> float:
+            return float(getattr(metrics, name) or 0.0)
+
+        found.append(
+            Lever(
+                name=name,
+                now=f"{option} {seconds_text(limit)}",
+                amount=limit,
+                lifted=Question({field: None}),
+                lifted_text=f"no {option}",
+                at=at,
+                text=lambda amount: seconds_text(float(f"{amount:.4g}")),
+                taken=taken,
+                next_unit=round(limit + 0.01, 6) if limit < 1.0 else round(limit * 1.1, 3),
+            )
+        )
+    return found
+
+
+def _quality(request: Request) -> Lever:
+    budget = request.max_quality_loss
+    return Lever(
+        name="quality_loss_at_confidence",
+        now=f"--max-quality-loss {budget * 100:g}%",
+        amount=budget,
+        lifted=Question({"max_quality_loss": UNLIMITED_LOSS}),
+        lifted_text="any quality loss",
+        at=lambda amount: Question({"max_quality_loss": amount}),
+        text=lambda amount: f"{amount * 100:.4g}%",
+        taken=lambda metrics: max(metrics.quality_loss_at_confidence, metrics.quality_loss_mean),
+        next_unit=round(min(budget + 0.01, UNLIMITED_LOSS), 6),
+    )
+
+
+def _users(users: int) -> Lever:
+    return Lever(
+        name="users",
+        now=f"--users {users}",
+        amount=users,
+        lifted=Question({"users": UNLIMITED_USERS}),
+        lifted_text="--users 1",
+        at=lambda amount: Question({"users": int(amount)}),
+        text=lambda amount: f"{amount:.0f}",
+        taken=lambda metrics: float(max(1, min(math.floor(metrics.users), users))),
+        next_unit=users - 1 if users > 1 else None,
+        whole=True,
+        less=True,
+    )
+
+
+def _hardware(problem: Problem, document: Document) -> list[Lever]:
+    cluster = problem.cluster
+    sizes = sizes_of(problem)
+    found = [] if sizes is None else [_gpus(sizes)]
+    found.append(_memory("hbm_bytes_per_gpu", "hbm", float(cluster.hardware.hbm), "HBM per GPU"))
+    rows = {row.name for row in document.constraints}
+    if "ddr_bytes" in rows:
+        found.append(_memory("ddr_bytes", "ddr", float(cluster.node.host_memory), "host memory per server"))
+    if "nvme_bytes" in rows and cluster.node.nvme is not None:
+        found.append(_memory("nvme_bytes", "nvme", float(cluster.node.nvme.capacity), "NVMe per server"))
+    return found
+
+
+def _gpus(sizes: Sizes) -> Lever:
+    most = sizes.count * MORE_GPUS
+    return Lever(
+        name="gpus",
+        now=f"--gpus {sizes.text(sizes.count)}",
+        amount=sizes.count,
+        lifted=Question({"gpus": sizes.text(most)}),
+        lifted_text=f"--gpus {sizes.text(most)}",
+        at=lambda amount: Question({"gpus": sizes.text(int(amount))}),
+        text=lambda amount: sizes.text(int(amount)),
+        steps=tuple(sorted({sizes.count + 1, most})),
+        whole=True,
+    )
+
+
+def _memory(name: str, kind: str, size: float, words: str) -> Lever:
+    from catalog.units import format_bytes
+
+    return Lever(
+        name=name,
+        now=f"{format_bytes(size)} {words}",
+        amount=size,
+        lifted=Question(memory={kind: MEMORY_STEPS[-1]}),
+        lifted_text=f"{MEMORY_STEPS[-1]:g} times the {words}",
+        at=lambda amount: Question(memory={kind: amount / size}),
+        text=lambda amount: f"{format_bytes(amount)} {words}",
+        steps=tuple(size * factor for factor in MEMORY_STEPS),
+    )
+
+
+def _restrictions(request: Request) -> list[Lever]:
+    found = []
+    for field, free in (("engine", "any"), ("weights", "any"), ("techniques", "published")):
+        value = getattr(request, field)
+        if value not in (free, "published"):
+            found.append(
+                Lever(
+                    name=field,
+                    now=f"--{field} {value}",
+                    amount=None,
+                    lifted=Question({field: free}),
+                    lifted_text=f"--{field} {free}",
+                )
+            )
+    return found
