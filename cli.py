@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from planner.commands.accuracy import show_accuracy
+from planner.commands.calibrate import calibrate_machine
 from planner.commands.catalog import catalog_app
 from planner.commands.common import BAD_INPUT, CatalogDirs
 from planner.commands.compare import compare_scenarios
@@ -49,6 +50,7 @@ verbs: dict[str, Callable[..., None]] = {
     "emit": emit_plan,
     "import": import_file,
     "accuracy": show_accuracy,
+    "calibrate": calibrate_machine,
     "paper": paper,
     "sweep": sweep_grid,
 }

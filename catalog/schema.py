@@ -50,9 +50,10 @@ Text = Annotated[str, BeforeValidator(_text)]
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._+-]*$")]
 Fraction = Annotated[float, Field(ge=0.0)]
 
-Provenance = Literal["found", "secondary", "derived", "recalled"]
+Provenance = Literal["found", "secondary", "derived", "recalled", "measured"]
 """found: read in a primary source. secondary: read in somebody's quotation of it. derived: arithmetic
-on found values. recalled: from memory, not verified; its interval is widened and it says so."""
+on found values. recalled: from memory, not verified; its interval is widened and it says so. measured:
+on the user's own machine, by ``plan calibrate``."""
 
 Task = Literal["mixed", "qa", "retrieval", "multiturn", "reasoning"]
 Dimension = Literal["layer", "head", "token", "hidden", "attention", "weights", "offload"]
@@ -118,7 +119,7 @@ class DenseFlops(Fact):
 class Hardware(Entry):
     """One GPU model."""
 
-    vendor: Literal["nvidia", "amd"]
+    vendor: Literal["nvidia", "amd", "other"]
     generation: str
     compute_capability: Text
     form_factor: str
@@ -127,7 +128,8 @@ class Hardware(Entry):
     flops: DenseFlops
     gpu_link: Link | None
     pcie: Link
-    tdp: Watts
+    tdp: Watts | None = None
+    """None: not known."""
 
 
 class Nvme(Fact):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ Floats = NDArray[np.float64]
 Rows = dict[str, NDArray[Any]]
 
 FOLDS = 5
+ONE_SIZE = "one message size at a time, read from its neighbours"
 SAMPLE = 4000
 """Rows of one fit; more change the parameters by less than their scatter."""
 VERSION = "aiconfigurator-core 0.12.0"
@@ -36,18 +37,36 @@ PEAKS = {
     "h100_sxm": ("h100-sxm-80gb", op.Peak(989.5e12, 3.35e12, 132)),
 }
 ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt-llm"}
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFit:
+    """A copy between host and device."""
+
+    start_s: float
+    bytes_per_s: float
+
+
 FORMS: dict[str, tuple[type, tuple[float, ...]]] = {
     "gemm": (op.GemmFit, (3e-6, 0.9, 0.78, 3.5, 0.88, 0.77, 150.0, 2.4e-6, 1.2e-5, 6e-5)),
     "experts": (op.ExpertsFit, (3e-5, 0.5, 0.8, 3.0, 10.0)),
     "prefill_attention": (op.PrefillAttentionFit, (8e-6, 0.6, 0.6, 1.5, 50.0, 0.6, 1e-8)),
     "decode_attention": (op.DecodeAttentionFit, (1.5e-5, 0.8, 0.2, 1e-5, 2e-5)),
+    "elementwise": (op.ElementwiseFit, (2.5e-6, 0.5)),
+    "copies": (CopyFit, (1e-5, 2e10)),
 }
+"""Operation -> form, and where its fit starts; parameters beyond those keep their defaults."""
 NEGLIGIBLE = 1e-11
 """Parameters below have no effect on any time and are written as 0."""
-SCALES = {"gemm": 0.05, "experts": 0.1, "prefill_attention": 0.1, "decode_attention": 0.03}
+SCALES = {"gemm": 0.05, "experts": 0.1, "prefill_attention": 0.1, "decode_attention": 0.03} | {
+    "elementwise": 0.1,
+    "copies": 0.05,
+}
 """Relative error beyond which a row counts as an outlier of the robust fit."""
 UPPER = {"compute": 1.0, "bandwidth": 0.97, "power": 8.0, "tile_128": 1.5, "tile_64": 1.5}
 """No share of a peak exceeds 1; caches make HBM look faster than it is."""
+FREE = ("bytes_per_s",)
+"""Parameters that are no shares and no times."""
 LOWER = {"power": 0.7, "chain": 0.4, "tile_128": 0.3, "tile_64": 0.1}
 """One tile of attention isn't split over multiprocessors, even where whole prompts don't show it."""
 
@@ -83,8 +102,11 @@ def folds(*sizes: NDArray[Any]) -> NDArray[np.int64]:
     return np.array([zlib.crc32(key.encode()) % FOLDS for key in keys], dtype=np.int64)
 
 
-def fit(task: Task, keep: NDArray[np.bool_], scale: float) -> Any:
-    """Fit the parameters of a task's form to the rows in ``keep``, by robust least squares in the log."""
+def fit(task: Task, keep: NDArray[np.bool_], scale: float, lower_bounds: Mapping[str, float] | None = None) -> Any:
+    """Fit the parameters of a task's form to the rows in ``keep``, by robust least squares in the log.
+
+    ``lower_bounds`` replaces those of `LOWER`, for rows that determine what others leave open.
+    """
     from scipy.optimize import least_squares  # type: ignore[import-untyped]
 
     form, start = FORMS[task.operation]
@@ -92,8 +114,10 @@ def fit(task: Task, keep: NDArray[np.bool_], scale: float) -> Any:
     if len(index) > SAMPLE:
         index = np.random.default_rng(0).permutation(index)[:SAMPLE]
     rows = {name: values[index] for name, values in task.rows.items()}
-    lower = np.log([LOWER.get(f.name, 1e-15) for f in fields(form)])
-    upper = np.log([UPPER.get(f.name, 1e6) for f in fields(form)])
+    names = [f.name for f in fields(form)][: len(start)]
+    least = {**LOWER, **(lower_bounds or {})}
+    lower = np.log([least.get(name, 1e-15) for name in names])
+    upper = np.log([UPPER.get(name, 1e15 if name in FREE else 1e6) for name in names])
 
     def residual(x: Floats) -> Floats:
         return np.asarray(np.log(task.predict(form(*np.exp(x)), rows) / rows["latency"]))
@@ -103,15 +127,15 @@ def fit(task: Task, keep: NDArray[np.bool_], scale: float) -> Any:
     return form(*(float(f"{value:.4g}") if value > NEGLIGIBLE else 0.0 for value in np.exp(found.x)))
 
 
-def judge(task: Task, scale: float) -> tuple[Any, Floats]:
+def judge(task: Task, scale: float, lower_bounds: Mapping[str, float] | None = None) -> tuple[Any, Floats]:
     """Return the fit to all rows, and the relative errors of rows predicted without their fold."""
     errors = np.empty(len(task.rows["latency"]))
     for fold in range(FOLDS):
         out = task.rows["fold"] == fold
         if out.any():
             rows = {name: values[out] for name, values in task.rows.items()}
-            errors[out] = task.predict(fit(task, ~out, scale), rows) / rows["latency"] - 1.0
-    return fit(task, np.ones(len(errors), dtype=np.bool_), scale), errors
+            errors[out] = task.predict(fit(task, ~out, scale, lower_bounds), rows) / rows["latency"] - 1.0
+    return fit(task, np.ones(len(errors), dtype=np.bool_), scale, lower_bounds), errors
 
 
 def gemm(path: Path, peak: op.Peak, dtype: str) -> Task | None:
@@ -227,8 +251,17 @@ def all_reduce(path: Path, source: str) -> dict[str, Any]:
         keep &= rows["nccl_dtype"] == "half"
     size = rows["message_size"][keep].astype(np.float64) * 2.0
     gpus, time = rows["num_gpus"][keep], rows["latency"][keep] * 1e-3
+    keep = (size >= 4096) & (size <= 2**29)
+    table, errors = reduce_table(size[keep], gpus[keep], time[keep])
+    return {"table": table, "error": error_of(errors, ONE_SIZE), "source": source}
+
+
+def reduce_table(size: Floats, gpus: NDArray[Any], time: Floats) -> tuple[dict[str, list[float]], Floats]:
+    """The table of all-reduce times by size, and the errors of inner sizes read from their neighbours.
+
+    Every GPU count must have every size [bytes, s].
+    """
     sizes = np.unique(size)
-    sizes = sizes[(sizes >= 4096) & (sizes <= 2**29)]
     means = {int(n): np.array([time[(gpus == n) & (size == s)].mean() for s in sizes]) for n in np.unique(gpus)}
     # A smaller message is never slower: single slow repetitions would make it so.
     times = {n: np.minimum.accumulate(mean[::-1])[::-1].tolist() for n, mean in means.items()}
@@ -239,11 +272,11 @@ def all_reduce(path: Path, source: str) -> dict[str, Any]:
             thinned = op.AllReduceFit(tuple(float(sizes[i]) for i in known), {n: tuple(values[i] for i in known)})
             errors.append(float(op.all_reduce_s(thinned, n, sizes[drop])) / values[drop] - 1.0)
     table = {"bytes": sizes.tolist()} | {f"s_{n}": [float(f"{v:.4g}") for v in vs] for n, vs in times.items()}
-    error = _error(np.array(errors), "one message size at a time, read from its neighbours")
-    return {"table": table, "error": error, "source": source}
+    return table, np.array(errors)
 
 
-def _error(errors: Floats, held_out: str) -> dict[str, Any]:
+def error_of(errors: Floats, held_out: str) -> dict[str, Any]:
+    """Summary of held-out errors, as a catalog entry keeps it."""
     size = np.abs(errors)
     return {
         "mape": round(float(size.mean()), 4),
@@ -314,14 +347,14 @@ def fit_kernels(data: Path, out: Path, gpu: str, engine: str, only: set[str]) ->
         parameters = {f.name: getattr(fitted, f.name) for f in fields(fitted)}
         body: dict[str, Any] = {
             "parameters": parameters,
-            "error": _error(errors, "shapes, in five folds"),
+            "error": error_of(errors, "shapes, in five folds"),
             "valid": {v: [float(task.rows[v].min()), float(task.rows[v].max())] for v in task.valid},
             "source": f"systems/data/{path.relative_to(data)}",
         }
         if task.operation == "gemm":
             parameters["multiprocessors"] = peak.multiprocessors
         if task.operation == "decode_attention":
-            big = _error(errors[task.rows["b"] * task.rows["cache"] > 64e6], "")
+            big = error_of(errors[task.rows["b"] * task.rows["cache"] > 64e6], "")
             body["notes"] = f"above 64 MB of cache: MAPE {big['mape']}, P90 {big['p90']}, {big['points']} rows"
         print(gpu, engine, task.operation, task.weights, body["error"], body.get("notes", ""), flush=True)
         write(out, hardware, ENGINES[engine], path.parent.name, task.operation, task.weights, body)
