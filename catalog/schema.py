@@ -128,7 +128,7 @@ class Hardware(Entry):
     flops: DenseFlops
     gpu_link: Link | None
     pcie: Link
-    tdp: Watts | None = None
+    tdp: Watts | None
     """None: not known."""
 
 

@@ -88,7 +88,9 @@ def calibrate(
         rates = (peak.flops_per_s, peak.hbm_bytes_per_s) if peak else best_rates(state)
         peak = Peak(*rates, state.device.multiprocessors)
         # New peaks change what all shares are shares of.
-        fitted, problems = fit_all(state, OPERATIONS if writes_hardware else options.operations, peak)
+        fitted, problems = fit_all(
+            state, OPERATIONS if writes_hardware else options.operations, peak, force=options.force
+        )
         for operation in options.operations:
             if not points_of(operation, state, quick=options.quick) and operation != "all_reduce":
                 problems.append(f"{operation}: no point fits this device; measure without --quick")

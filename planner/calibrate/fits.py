@@ -25,6 +25,11 @@ HELD_OUT = "points, in five folds"
 HELD_OUT_SHAPES = "shapes of the weight, in five folds"
 LEAST_POINTS = 12
 """Points of an operation below which nothing is fitted."""
+MOST_ERROR = 0.3
+"""Mean error on points held out beyond which a form doesn't describe a device."""
+PRIOR = 1.5
+"""Parameters are drawn towards those of serving GPUs, with this spread in the logarithm, where few points leave them
+open."""
 CHAIN = 1e-3
 """Least share of the longest attention tile; short chunks over long prefixes show it, so that it needn't be assumed."""
 CACHED = 4.0
@@ -47,8 +52,13 @@ class Fitted:
     """What spoke against the times and was forced."""
 
 
-def fit_all(state: State, operations: Sequence[str], peak: op.Peak) -> tuple[list[Fitted], list[str]]:
-    """Fit every operation that has points, and say what can't be used and why."""
+def fit_all(
+    state: State, operations: Sequence[str], peak: op.Peak, *, force: bool = False
+) -> tuple[list[Fitted], list[str]]:
+    """Fit every operation that has points, and say what can't be used and why.
+
+    ``force`` also takes fits that miss what they haven't seen by more than `MOST_ERROR`.
+    """
     _need_scipy()
     found, problems = [], []
     for operation in operations:
@@ -61,12 +71,24 @@ def fit_all(state: State, operations: Sequence[str], peak: op.Peak) -> tuple[lis
             problems.append(problem)
             continue
         parts = _FITS[operation](used, peak)
-        despite = tuple(dict.fromkeys(text for one in used for text in one.despite if not text.startswith("unstable")))
-        unstable = sum(any(text.startswith("unstable") for text in one.despite) for one in used)
-        if unstable:
-            despite = (*despite, f"{unstable} points with unstable times")
-        found.append(Fitted(**parts, points=len(used), refused=len(done) - len(used), despite=despite))
+        fitted = Fitted(**parts, points=len(used), refused=len(done) - len(used), despite=_despite(used))
+        if fitted.error["mape"] > MOST_ERROR and not force:
+            problems.append(
+                f"{operation}: the form misses points held out by {fitted.error['mape']:.0%} on average, so it isn't "
+                "written; measure more points (without --quick) on a quiet device, or add --force to write it"
+            )
+            continue
+        found.append(fitted)
     return found, problems
+
+
+def _despite(used: Sequence[Done]) -> tuple[str, ...]:
+    """What was forced: each kind of complaint, at how many points, and an example."""
+    kinds: dict[str, list[str]] = {}
+    for one in used:
+        for kind, text in {text.partition(":")[0]: text for text in one.despite}.items():
+            kinds.setdefault(kind, []).append(text)
+    return tuple(f"{len(texts)} of {len(used)} points: {texts[-1]}" for texts in kinds.values())
 
 
 def best_rates(state: State) -> tuple[float, float]:
@@ -135,7 +157,7 @@ def _fit(
     rows = {**rows, "latency": np.array([one.time_s for one in done])}
     fold = fitting.folds(*(rows[name] for name in shape))
     task = fitting.Task(operation, "bf16", {**rows, "fold": fold}, predict, ())
-    fitted, errors = fitting.judge(task, fitting.SCALES[operation], lower)
+    fitted, errors = fitting.judge(task, fitting.SCALES[operation], lower, PRIOR)
     return fitted, errors, rows
 
 
@@ -166,7 +188,7 @@ def _prefill(done: Sequence[Done], peak: op.Peak) -> dict[str, Any]:
         return op.prefill_attention_s(fit, peak, r["b"], r["s"], r["prefix"], r["hq"], r["hk"])
 
     names = ("b", "s", "prefix", "hq", "hk")
-    fitted, errors, rows = _fit("prefill_attention", _columns(done, *names), done, predict, names, chain=CHAIN)
+    fitted, errors, rows = _fit("chunk_attention", _columns(done, *names), done, predict, names, chain=CHAIN)
     valid = {"b": "b", "isl": "s", "prefix": "prefix", "hq": "hq", "hk": "hk"}
     return _parts("prefill_attention", fitted, errors, rows, valid, HELD_OUT)
 

@@ -158,7 +158,7 @@ def hardware(
         if fastest > known.nominal:
             problems.append(
                 f"{link}: measured {_rate(fastest)}, and the {known.kind} of {base.id} gives {_rate(known.nominal)}; "
-                "is this another GPU (--gpu)? Otherwise correct the link in an entry of your own (docs/howto/add-a-gpu.md)"
+                "is this another GPU (--gpu)? If not, correct the link in an entry of your own (add-a-gpu.md)"
             )
             continue
         fields[link] = {**fields[link], **{name: _rate(rate) for name, rate in rates.items()}}
@@ -217,6 +217,7 @@ def new_hardware(target: str, device: Device, peak: Peak, fitted: Sequence[Fitte
         "pcie": {"kind": "copies in memory" if processor else "PCIe as measured"}
         | {"nominal": _rate(max(pcie.values()))}
         | {name: _rate(rate) for name, rate in pcie.items()},
+        "tdp": None,
         "sources": [{**own, "note": note + _errors(fitted)}],
         "checked": day.isoformat(),
     }

@@ -51,7 +51,7 @@ _BYTES = tuple(1 << power for power in range(14, 31))
 DIRECTIONS = ("h2d", "d2h", "both")
 _QUICK_COPIES = (1 << 16, 1 << 20, 1 << 24, 1 << 28)
 _COPIES = tuple(1 << power for power in range(12, 31, 2))
-_QUICK_MESSAGES = (1 << 12, 1 << 15, 1 << 18, 1 << 21, 1 << 24)
+_QUICK_MESSAGES = tuple(1 << power for power in range(12, 27))
 _MESSAGES = tuple(1 << power for power in range(12, 30))
 
 

@@ -25,6 +25,7 @@ from planner.measured import operations as op
 
 Floats = NDArray[np.float64]
 Rows = dict[str, NDArray[Any]]
+Bounds = Mapping[str, float]
 
 FOLDS = 5
 ONE_SIZE = "one message size at a time, read from its neighbours"
@@ -51,6 +52,7 @@ FORMS: dict[str, tuple[type, tuple[float, ...]]] = {
     "gemm": (op.GemmFit, (3e-6, 0.9, 0.78, 3.5, 0.88, 0.77, 150.0, 2.4e-6, 1.2e-5, 6e-5)),
     "experts": (op.ExpertsFit, (3e-5, 0.5, 0.8, 3.0, 10.0)),
     "prefill_attention": (op.PrefillAttentionFit, (8e-6, 0.6, 0.6, 1.5, 50.0, 0.6, 1e-8)),
+    "chunk_attention": (op.PrefillAttentionFit, (8e-6, 0.6, 0.6, 1.5, 50.0, 0.3, 1e-8, 32.0)),
     "decode_attention": (op.DecodeAttentionFit, (1.5e-5, 0.8, 0.2, 1e-5, 2e-5)),
     "elementwise": (op.ElementwiseFit, (2.5e-6, 0.5)),
     "copies": (CopyFit, (1e-5, 2e10)),
@@ -61,9 +63,10 @@ NEGLIGIBLE = 1e-11
 SCALES = {"gemm": 0.05, "experts": 0.1, "prefill_attention": 0.1, "decode_attention": 0.03} | {
     "elementwise": 0.1,
     "copies": 0.05,
+    "chunk_attention": 0.1,
 }
 """Relative error beyond which a row counts as an outlier of the robust fit."""
-UPPER = {"compute": 1.0, "bandwidth": 0.97, "power": 8.0, "tile_128": 1.5, "tile_64": 1.5}
+UPPER = {"compute": 1.0, "bandwidth": 0.97, "power": 8.0, "tile_128": 1.5, "tile_64": 1.5, "wave": 1.0}
 """No share of a peak exceeds 1; caches make HBM look faster than it is."""
 FREE = ("bytes_per_s",)
 """Parameters that are no shares and no times."""
@@ -102,10 +105,19 @@ def folds(*sizes: NDArray[Any]) -> NDArray[np.int64]:
     return np.array([zlib.crc32(key.encode()) % FOLDS for key in keys], dtype=np.int64)
 
 
-def fit(task: Task, keep: NDArray[np.bool_], scale: float, lower_bounds: Mapping[str, float] | None = None) -> Any:
+def fit(task: Task, keep: NDArray[np.bool_], scale: float, bounds: Bounds | None = None, prior: float = 0.0) -> Any:
     """Fit the parameters of a task's form to the rows in ``keep``, by robust least squares in the log.
 
-    ``lower_bounds`` replaces those of `LOWER`, for rows that determine what others leave open.
+    Parameters
+    ----------
+    task, keep
+        The form with its rows, and which of them count.
+    scale
+        Relative error beyond which a row counts as an outlier.
+    bounds
+        Least values that replace those of `LOWER`, for rows that determine what others leave open.
+    prior
+        Spread, in the logarithm, of parameters around those at which the fit starts; 0: no such prior.
     """
     from scipy.optimize import least_squares  # type: ignore[import-untyped]
 
@@ -115,27 +127,28 @@ def fit(task: Task, keep: NDArray[np.bool_], scale: float, lower_bounds: Mapping
         index = np.random.default_rng(0).permutation(index)[:SAMPLE]
     rows = {name: values[index] for name, values in task.rows.items()}
     names = [f.name for f in fields(form)][: len(start)]
-    least = {**LOWER, **(lower_bounds or {})}
+    least = {**LOWER, **(bounds or {})}
     lower = np.log([least.get(name, 1e-15) for name in names])
     upper = np.log([UPPER.get(name, 1e15 if name in FREE else 1e6) for name in names])
 
     def residual(x: Floats) -> Floats:
-        return np.asarray(np.log(task.predict(form(*np.exp(x)), rows) / rows["latency"]))
+        wrong = np.log(task.predict(form(*np.exp(x)), rows) / rows["latency"])
+        return np.concatenate([wrong, scale * (x - np.log(start)) / prior]) if prior else np.asarray(wrong)
 
     step = 1e-2 if task.operation == "gemm" else 1e-3
     found = least_squares(residual, np.log(start), bounds=(lower, upper), loss="soft_l1", f_scale=scale, diff_step=step)
     return form(*(float(f"{value:.4g}") if value > NEGLIGIBLE else 0.0 for value in np.exp(found.x)))
 
 
-def judge(task: Task, scale: float, lower_bounds: Mapping[str, float] | None = None) -> tuple[Any, Floats]:
+def judge(task: Task, scale: float, bounds: Bounds | None = None, prior: float = 0.0) -> tuple[Any, Floats]:
     """Return the fit to all rows, and the relative errors of rows predicted without their fold."""
     errors = np.empty(len(task.rows["latency"]))
     for fold in range(FOLDS):
         out = task.rows["fold"] == fold
         if out.any():
             rows = {name: values[out] for name, values in task.rows.items()}
-            errors[out] = task.predict(fit(task, ~out, scale, lower_bounds), rows) / rows["latency"] - 1.0
-    return fit(task, np.ones(len(errors), dtype=np.bool_), scale, lower_bounds), errors
+            errors[out] = task.predict(fit(task, ~out, scale, bounds, prior), rows) / rows["latency"] - 1.0
+    return fit(task, np.ones(len(errors), dtype=np.bool_), scale, bounds, prior), errors
 
 
 def gemm(path: Path, peak: op.Peak, dtype: str) -> Task | None:

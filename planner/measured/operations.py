@@ -134,6 +134,8 @@ class PrefillAttentionFit:
     """Time of the tile with the most keys, over that at the whole GPU's rate per multiprocessor."""
     per_token_s: float
     """Time per new token and KV head, up to `WRITING_HEADS` of them, to write its cache [s]."""
+    tile_rows: float = 0.0
+    """Queries that a tile computes at least: shorter chunks cost as many. Whole prompts don't show it."""
 
 
 def prefill_attention_s(
@@ -175,11 +177,13 @@ def prefill_attention_s(
     pair_flops = 2.0 * (k_dim + v_dim)
     keys = pairs / np.maximum(s, 1e-9)
     work = b * hq * pair_flops * pairs / (fit.compute * peak.flops_per_s) * (1.0 + fit.short_tokens / (2.0 * keys))
+    computed = np.maximum(s, fit.tile_rows)
+    work = work * (computed / np.maximum(s, 1e-9))
     span = np.minimum(m + s, 2.0 * keys)  # Keys of the tile that has most.
     held = m + s
     if reach is not None:
         span, held = np.minimum(span, reach + ATTENTION_ROWS), np.minimum(held, reach + s)
-    longest = np.minimum(s, ATTENTION_ROWS) * pair_flops * span
+    longest = np.minimum(computed, ATTENTION_ROWS) * pair_flops * span
     chain = fit.chain * longest * peak.multiprocessors / (fit.compute * peak.flops_per_s)
     moved = 2.0 * b * (s * hq + np.minimum(held, 2.0 * keys) * hk) * (k_dim + v_dim)
     traffic = moved / (fit.bandwidth * peak.hbm_bytes_per_s)

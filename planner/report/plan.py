@@ -31,6 +31,7 @@ BOUNDS = {
     "prefill": "the prefill pool",
     "memory": "memory: it doesn't fit",
 }
+_PROVENANCES = ("found", "secondary", "derived", "recalled", "measured")
 
 
 def print_plan(document: Document) -> None:
@@ -302,6 +303,6 @@ def _notes(document: Document) -> Iterable[RenderableType]:
     if document.intervals:
         yield Text("In brackets: 80% intervals, from errors on measurements that no fit had seen (docs/accuracy.md)")
     kinds = Counter(source.provenance for source in provenance.sources)
-    told = ", ".join(f"{kinds[kind]} {kind}" for kind in ("found", "secondary", "derived", "recalled") if kinds[kind])
+    told = ", ".join(f"{kinds[kind]} {kind}" for kind in _PROVENANCES if kinds[kind])
     yield Text(f"Sources: {told or 'none'}; catalog {provenance.catalog_hash}, efficiency {provenance.efficiency}")
     yield Text("Latencies exclude queueing; speculative decoding isn't priced.")

@@ -10,7 +10,7 @@ from planner.cost.allocation import bytes_per_token_head
 
 FACTS = Catalog([built_in_directory()])
 ENGINES = FACTS.all(Engine)
-CAPABILITIES = {gpu.compute_capability for gpu in FACTS.all(Hardware)}
+CAPABILITIES = {gpu.compute_capability for gpu in FACTS.all(Hardware)} | {"cpu"}
 KINDS = {"mha", "gqa", "mqa", "mla", "sliding", "chunked", "sparse", "linear"}
 
 

@@ -62,6 +62,8 @@ def _having(names: Iterable[str]) -> str:
 def _gpu_problems(deployment: Deployment, who: str) -> list[str]:
     engine, gpu = deployment.engine, deployment.hardware
     capability = gpu.compute_capability
+    if gpu.vendor == "other":
+        return [f"{gpu.name} isn't a GPU, and the files are for servers with GPUs; start {engine.name} by hand"]
     if capability not in engine.compute_capabilities:
         others = [e.id for e in _all_engines(deployment) if capability in e.compute_capabilities]
         return [f"{who} doesn't run on {gpu.name} (capability {capability}){_having(others)}"]
