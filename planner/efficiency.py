@@ -12,14 +12,13 @@ from dataclasses import replace
 from functools import lru_cache
 
 from catalog.load import Catalog
-from catalog.schema import Engine, Hardware
+from catalog.schema import Engine, Hardware, Measurement
 from catalog.units import format_tokens
 from planner.cost.candidates import Setting
 from planner.cost.efficiency import PEAK, Efficiency
 from planner.errors import InputError
 from planner.measured.ends import EndTimer
 from planner.measured.fabric import Fabric
-from planner.measured.interval import DECODE_TOKENS, PREFILL_TOKENS
 from planner.measured.machine import machine
 from planner.measured.times import MeasuredTimer
 from planner.problem import Problem
@@ -103,14 +102,24 @@ def measured_notes(problem: Problem, engine: str) -> list[str]:
             f"copies of {_named(engine)} to host memory are priced at the link's rate; nobody measured them, and "
             "page-wise copies have been 4 to 8 times slower"
         )
-    if work.prompt_tokens > PREFILL_TOKENS:
+    reach = found.reach
+    notes += [f"times: {text}" for text in reach.here]
+    prefill, decode = (format_tokens(int(tokens)) for tokens in (reach.prefill_tokens, reach.decode_tokens))
+    if work.prompt_tokens > reach.prefill_tokens:
+        whole = "" if reach.over_prefix else " and in whole prompts"
+        chunks = "" if reach.over_prefix else ", and in chunks over a longer prefix,"
         notes.append(
-            f"prefill attention was measured up to {format_tokens(PREFILL_TOKENS)} tokens and in whole prompts: "
-            "beyond, and in chunks over a longer prefix, times are extrapolated"
+            f"prefill attention was measured up to {prefill} tokens{whole}: beyond{chunks} times are extrapolated"
         )
-    if work.end_tokens > DECODE_TOKENS:
-        notes.append(f"decode attention was measured up to {format_tokens(DECODE_TOKENS)} tokens: beyond, extrapolated")
+    if work.end_tokens > reach.decode_tokens:
+        notes.append(f"decode attention was measured up to {decode} tokens: beyond, extrapolated")
     return notes
+
+
+def measurements_of(problem: Problem, engine: str) -> list[Measurement]:
+    """The catalog's measurements behind the times; none at theoretical peak."""
+    timer = timer_of(problem, engine)
+    return [problem.catalog.get(Measurement, name) for name in timer.machine.reach.entries] if timer else []
 
 
 def _named(engine: str) -> str:

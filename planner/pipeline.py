@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from catalog.load import Catalog, open_catalog
+from planner.efficiency import measurements_of
 from planner.errors import PlannerError
 from planner.parity import parity_usd_per_interaction
 from planner.plan import DIMENSIONS, Decision, Document, Objective, Provenance, SourceNote
@@ -171,10 +172,11 @@ def provenance_of(problem: Problem, evaluation: Evaluation | None, solver: str |
 
 
 def sources_of(problem: Problem, evaluation: Evaluation | None) -> tuple[SourceNote, ...]:
-    """One row for every source of the GPU, the node, the model, the price and the chosen techniques."""
+    """One row for every source of the GPU, the node, the model, the price, the techniques and the measured times."""
     entries: list[Any] = [problem.cluster.hardware, problem.cluster.node]
     entries += [entry for entry in (problem.model_entry, problem.price) if entry is not None]
     if evaluation is not None:
+        entries += measurements_of(problem, evaluation.decision.engine)
         for name in DIMENSIONS:
             choice = getattr(evaluation.decision.compression, name)
             if choice.technique != "none":

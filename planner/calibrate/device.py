@@ -107,9 +107,9 @@ def _quantile(values: Sequence[float], share: float) -> float:
 
 def identify(device: Device, catalog: Catalog) -> Hardware | None:
     """The GPU of the catalog that a driver's name and memory mean; None if none or several do."""
-    if device.kind == "cpu":
-        return None
     said = _words(device.name)
+    if device.kind == "cpu" or "mig" in said:  # A part of a GPU isn't the GPU.
+        return None
     form = next((word for word in said if word in _FORMS), None)
     found = []
     for entry in catalog.all(Hardware):

@@ -79,8 +79,8 @@ class EndTimes:
 
     def _factor(self, prefill_tokens: Floats | float, tokens: Floats | float, splitting: Floats | float) -> Floats:
         """From a time to its end; ``splitting``: time of a kernel that splits keys, over the predicted one."""
-        # Nobody measured few queries over many keys: the interval reaches from one kind of kernel to the other.
-        prefix = -np.log(np.minimum(splitting, 1.0)) / 2.0
         machine = self.middle.stages[0].machine
+        # Where few queries over many keys weren't measured, the interval reaches from one kind of kernel to the other.
+        prefix = 0.0 if machine.reach.over_prefix else -np.log(np.minimum(splitting, 1.0)) / 2.0
         half = half_width(machine, prefill_tokens=prefill_tokens, tokens=tokens, prefix=prefix)
         return np.asarray(np.exp(self.sign * half))

@@ -17,8 +17,6 @@ from planner.measured.machine import Machine
 
 Floats = NDArray[np.float64]
 
-PREFILL_TOKENS, DECODE_TOKENS = 16_384, 131_072
-"""Longest sequences on which attention kernels were measured [tokens]."""
 DOUBLINGS = 3.0
 """Doublings beyond the measured lengths over which an interval widens by its full length part."""
 
@@ -54,7 +52,8 @@ def half_width(
         Longest prompt that is prefilled and longest cache that is attended to [tokens].
     """
     more = machine.widening
-    beyond = np.maximum(np.maximum(prefill_tokens / PREFILL_TOKENS, tokens / DECODE_TOKENS), 1.0)
+    reach = machine.reach
+    beyond = np.maximum(np.maximum(prefill_tokens / reach.prefill_tokens, tokens / reach.decode_tokens), 1.0)
     length = more.length * np.log2(beyond) / DOUBLINGS
     fixed = (machine.runtime.spread, more.gpu, more.engine, more.waves if in_waves else 0.0)
     return np.asarray(np.sqrt(sum(part * part for part in fixed) + prefix * prefix + length * length))

@@ -77,6 +77,26 @@ class Widening:
     """Lengths that nobody measured kernels at."""
 
 
+PREFILL_TOKENS, DECODE_TOKENS = 16_384, 131_072
+"""Longest sequences on which the built-in measurements of attention kernels rest [tokens]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Which measurements a machine is made of, and how far they go. No time depends on it."""
+
+    entries: tuple[str, ...] = ()
+    """Ids of the catalog's measurements."""
+    here: tuple[str, ...] = ()
+    """What was measured on the user's own machine, in words."""
+    prefill_tokens: float = PREFILL_TOKENS
+    """Longest sequence whose prefill was measured [tokens]."""
+    decode_tokens: float = DECODE_TOKENS
+    """Longest cache that a measured decode step attends to [tokens]."""
+    over_prefix: bool = False
+    """Whether prefill of chunks over a longer prefix was measured."""
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """Rates of one GPU with one engine."""
@@ -99,6 +119,7 @@ class Machine:
     widening: Widening
     transferred: tuple[str, ...]
     """What was taken from another GPU or engine."""
+    reach: Reach = Reach()
 
 
 def machine(catalog: Catalog, hardware: Hardware, engine: str, version: str = "", *, linked: bool = True) -> Machine:
@@ -123,19 +144,21 @@ def machine(catalog: Catalog, hardware: Hardware, engine: str, version: str = ""
     found = _by_operation(catalog)
     reference = REFERENCES.get(hardware.generation.lower(), DEFAULT_REFERENCE)
     notes: dict[str, list[str]] = {}
+    used: dict[str, Measurement] = {}
 
     def of(operation: str, weights: str = "bf16") -> Measurement:
         for gpu in dict.fromkeys((hardware.id, reference, DEFAULT_REFERENCE, *REFERENCES.values())):
             for name in dict.fromkeys((engine, DEFAULT_ENGINE, "tensorrt-llm")):
                 entry = found.get((operation, weights, gpu, name))
                 if entry is not None:
+                    used[operation] = entry
                     if gpu != hardware.id or name != engine:
                         notes.setdefault(f"{name} on {gpu}", []).append(operation.replace("_", " "))
                     return entry
         raise KeyError(f"the catalog has no measurement of {operation} in {weights}")
 
     bf16 = of("gemm")
-    sms = round(bf16.parameters["multiprocessors"] * _scale(catalog, hardware, bf16.hardware))
+    sms = max(1, round(bf16.parameters["multiprocessors"] * _scale(catalog, hardware, bf16.hardware)))
     sms_differ = sms != round(bf16.parameters["multiprocessors"])
     step = _step(catalog, engine, version)
     other = step is None or step.engine != engine
@@ -143,7 +166,7 @@ def machine(catalog: Catalog, hardware: Hardware, engine: str, version: str = ""
         notes.setdefault(step.engine_version if step else "nothing known", []).append("host time")
     flops = hardware.flops
     eight = max(flops.int8 or 0.0, flops.fp8 or 0.0) or flops.bf16
-    return Machine(
+    found_here = Machine(
         hardware=hardware.id,
         engine=engine,
         version=version,
@@ -160,6 +183,32 @@ def machine(catalog: Catalog, hardware: Hardware, engine: str, version: str = ""
         widening=_widening(catalog, other_chip=bf16.hardware != hardware.id and sms_differ, other_engine=other),
         transferred=tuple(f"{', '.join(dict.fromkeys(what))} of {source}" for source, what in notes.items()),
     )
+    return _with_reach(found_here, used, step)
+
+
+def _with_reach(machine: Machine, used: dict[str, Measurement], step: Measurement | None) -> Machine:
+    """Say which measurements a machine is made of; errors of the user's own widen its intervals."""
+    here = {name: entry for name, entry in used.items() if _measured_here(entry)}
+    words: dict[str, list[str]] = {}
+    for name, entry in here.items():
+        words.setdefault(entry.sources[0].note or entry.sources[0].ref, []).append(name.replace("_", " "))
+    prefill, decode = here.get("prefill_attention"), here.get("decode_attention")
+    prefix = prefill.valid.get("prefix", (0.0, 0.0))[1] if prefill else 0.0
+    reach = Reach(
+        entries=tuple(entry.id for entry in (*used.values(), *([step] if step else []))),
+        here=tuple(f"{', '.join(names)} {note}" for note, names in words.items()),
+        prefill_tokens=max(prefill.valid["isl"][1], prefix) if prefill else PREFILL_TOKENS,
+        decode_tokens=decode.valid["kv"][1] if decode else DECODE_TOKENS,
+        over_prefix=prefix > 0,
+    )
+    kernels = [here[name].error for name in ("gemm", "prefill_attention", "decode_attention") if name in here]
+    error = max((one.mape for one in kernels if one), default=0.0)
+    widening = replace(machine.widening, gpu=max(machine.widening.gpu, error))
+    return replace(machine, reach=reach, widening=widening)
+
+
+def _measured_here(entry: Measurement) -> bool:
+    return any(source.provenance == "measured" for source in entry.sources)
 
 
 def has_kernels(catalog: Catalog, engine: str) -> bool:

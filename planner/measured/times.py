@@ -14,7 +14,7 @@ from planner.cost.compute import Compressed
 from planner.cost.replica import Shape, WeightFormat
 from planner.measured.fabric import INSIDE, Fabric
 from planner.measured.layers import stage_operations
-from planner.measured.machine import Machine, Widening
+from planner.measured.machine import Machine, Reach, Widening
 from planner.measured.step import Linear, StageTimes
 
 Floats = NDArray[np.float64]
@@ -32,7 +32,11 @@ class MeasuredTimer:
     def costs(self) -> object:
         """Equal for machines that cost the same, whatever was measured of them and however well."""
         nothing = replace(self.machine.runtime, spread=0.0)
-        return repr(replace(self.machine, engine="", version="", runtime=nothing, widening=Widening(), transferred=()))
+        return repr(
+            replace(
+                self.machine, engine="", version="", runtime=nothing, widening=Widening(), transferred=(), reach=Reach()
+            )
+        )
 
     def times(self, architecture: Architecture, shape: Shape, weights: WeightFormat) -> StepTimes:
         """Times of a model split so; made once."""
