@@ -7,12 +7,14 @@ import os
 import platform
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from planner.calibrate.attention import choose, merged
 from planner.calibrate.device import Device, Sample, Unmeasurable
-from planner.calibrate.health import Processors, nvidia_complaints
-from planner.calibrate.kernels import attention_problems, prepare
+from planner.calibrate.health import Processors, gpu_processes, nvidia_complaints
+from planner.calibrate.kernels import prepare
 from planner.calibrate.ranks import Ranks
 from planner.calibrate.sweeps import Point, Rates, point, work
 from planner.errors import InputError
@@ -59,7 +61,14 @@ class Backend:
     def __init__(self, torch: Any, kind: str) -> None:
         self._torch = torch
         self._place = torch.device(kind, 0) if kind == "cuda" else torch.device("cpu")
-        self.device = _describe_gpu(torch) if kind == "cuda" else _describe_processor(torch)
+        before = set(gpu_processes())
+        described = _describe_gpu(torch) if kind == "cuda" else _describe_processor(torch)
+        # In a container a process has another number than the driver gives it: ours are those that begin here.
+        self._ours = set(gpu_processes()) - before
+        with torch.inference_mode(), self._flash():
+            name, attention, self._wrong = choose(torch, self._place, described.capability)
+        self._attention = attention or merged
+        self.device = replace(described, software=f"{described.software}, {name}")
         self._processors = Processors()
         self._ranks: Ranks | None = None
 
@@ -72,10 +81,7 @@ class Backend:
 
     def check(self, operation: str) -> list[str]:
         """What is wrong with the results of an operation, before its times are believed."""
-        if operation not in ("prefill_attention", "decode_attention"):
-            return []
-        with self._torch.inference_mode():
-            return attention_problems(self._torch, self._place)
+        return self._wrong if operation == "prefill_attention" else []
 
     def measure(self, at: Point, seconds: float) -> Sample:
         """Time a point, for about ``seconds`` seconds.
@@ -88,8 +94,8 @@ class Backend:
         try:
             if at.operation == "all_reduce":
                 return self._reduce(at)
-            with self._torch.inference_mode():
-                run = prepare(self._torch, self._place, at, self.device.cache_bytes)
+            with self._torch.inference_mode(), self._flash():
+                run = prepare(self._torch, self._place, at, self.device.cache_bytes, self._attention)
                 return self._time_on_gpu(run, seconds) if self._place.type == "cuda" else self._time_here(run, seconds)
         except (MemoryError, RuntimeError) as error:
             raise Unmeasurable(" ".join(str(error).split())[:200]) from None
@@ -104,7 +110,8 @@ class Backend:
         found = None
         if self.device.kind == "cuda":
             uuid = str(getattr(self._torch.cuda.get_device_properties(self._place), "uuid", ""))
-            found = nvidia_complaints(uuid, running=running)
+            ours = None if self._ranks else self._ours
+            found = nvidia_complaints(uuid, running=running, ours=ours)
         if found is None and not running:
             used = self.device.memory_bytes - self.device.free_bytes
             if used > MOST_USED_BYTES:
@@ -116,6 +123,15 @@ class Backend:
         if self._ranks is not None:
             self._ranks.close()
             self._ranks = None
+
+    def _flash(self) -> contextlib.AbstractContextManager[None]:
+        """Let attention on a GPU take flash kernels only: no slow stand-in is to be timed unnoticed."""
+        if self._place.type == "cpu":
+            return contextlib.nullcontext()
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        allowed: contextlib.AbstractContextManager[None] = sdpa_kernel(SDPBackend.FLASH_ATTENTION)
+        return allowed
 
     def _reduce(self, at: Point) -> Sample:
         if self._ranks is None or self._ranks.count != at["gpus"]:

@@ -32,7 +32,7 @@ PRIOR = 1.5
 open."""
 CHAIN = 1e-3
 """Least share of the longest attention tile; short chunks over long prefixes show it, so that it needn't be assumed."""
-CACHED = 4.0
+CACHED = 1.5
 """Streams below as many last-level caches say nothing of memory."""
 
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ QUERY = (
     *("clocks_throttle_reasons.active", "mig.mode.current", "power.limit"),
 )
 """Fields of ``nvidia-smi --query-gpu``."""
+_APPS = "--query-compute-apps=gpu_uuid,pid,name"
 MOST_UTILISATION = 5.0
 """Percent of the time that an idle GPU may be busy."""
 MOST_USED_MIB = 1024.0
@@ -93,8 +94,11 @@ def gpu_complaints(gpu: Gpu, others: Sequence[str], *, running: bool) -> list[st
     return found
 
 
-def nvidia_complaints(uuid: str, *, running: bool) -> list[str] | None:
-    """Ask nvidia-smi about the GPU with this id; None where it can't be asked."""
+def nvidia_complaints(uuid: str, *, running: bool, ours: Collection[str] | None) -> list[str] | None:
+    """Ask nvidia-smi about the GPU with this id; None where it can't be asked.
+
+    ``ours`` are processes of this run as the driver numbers them; None: any may be.
+    """
     if shutil.which("nvidia-smi") is None:
         return None
     rows = _ask(f"--query-gpu={','.join(QUERY)}")
@@ -103,16 +107,26 @@ def nvidia_complaints(uuid: str, *, running: bool) -> list[str] | None:
     gpu = next((g for g in parse_gpus(rows) if uuid in g.values["uuid"]), None)
     if gpu is None:
         return None
-    return gpu_complaints(
-        gpu, other_processes(_ask("--query-compute-apps=gpu_uuid,pid,name") or "", uuid), running=running
-    )
+    others = [] if ours is None else other_processes(_ask(_APPS) or "", uuid, ours)
+    return gpu_complaints(gpu, others, running=running)
 
 
-def other_processes(text: str, uuid: str) -> list[str]:
-    """Processes on a GPU that aren't ours, from ``nvidia-smi --query-compute-apps=gpu_uuid,pid,name``."""
+def gpu_processes() -> list[str]:
+    """Numbers of the processes on any NVIDIA GPU, as its driver gives them."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    return [row[1] for row in _rows(_ask(_APPS) or "")]
+
+
+def other_processes(text: str, uuid: str, ours: Collection[str]) -> list[str]:
+    """Processes on a GPU that aren't ours, from what nvidia-smi lists."""
+    own = {*ours, str(os.getpid())}
+    return [f"{name} (process {pid})" for gpu, pid, name in _rows(text) if uuid in gpu and pid not in own]
+
+
+def _rows(text: str) -> list[list[str]]:
     rows = [[cell.strip() for cell in line.split(",", 2)] for line in text.splitlines()]
-    ours = {str(os.getpid())}
-    return [f"{row[2]} (process {row[1]})" for row in rows if len(row) == 3 and uuid in row[0] and row[1] not in ours]
+    return [row for row in rows if len(row) == 3]
 
 
 def _ask(query: str) -> str | None:

@@ -79,8 +79,8 @@ def test_what_nvidia_smi_says(row: str, running: bool, told: str | None) -> None
 
 
 def test_processes_of_others() -> None:
-    text = f"GPU-aa, 1, python\nGPU-bb, 2, python\nGPU-aa, {health.os.getpid()}, plan\n"
-    assert other_processes(text, "GPU-aa") == ["python (process 1)"]
+    text = f"GPU-aa, 1, python\nGPU-bb, 2, python\nGPU-aa, {health.os.getpid()}, plan\nGPU-aa, 9, plan\n"
+    assert other_processes(text, "GPU-aa", {"9"}) == ["python (process 1)"]
 
 
 def test_processors_that_others_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

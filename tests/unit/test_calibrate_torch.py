@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from planner.calibrate.sweeps import DIRECTIONS, KERNELS, Point, point
 
 torch = pytest.importorskip("torch")
 
+from planner.calibrate import attention  # noqa: E402
 from planner.calibrate.backend import open_backend  # noqa: E402 - only where PyTorch is installed
 from planner.calibrate.ranks import Ranks  # noqa: E402
 
@@ -34,12 +37,41 @@ def test_attention_is_what_its_definition_says() -> None:
     assert open_backend("cpu").check("prefill_attention") == []
 
 
-def test_wrong_attention_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    from planner.calibrate import kernels
+def test_wrong_attention_is_seen() -> None:
+    def backwards(module: Any, query: Any, keys: Any, values: Any) -> Any:
+        return attention.merged(module, query, keys.flip(2), values)
 
-    right = kernels.chunk_attention
-    monkeypatch.setattr(kernels, "chunk_attention", lambda t, q, k, v: right(t, q, k.flip(2), v))
-    assert open_backend("cpu").check("prefill_attention")
+    assert attention.attention_problems(torch, torch.device("cpu"), backwards)
+
+
+def test_attention_of_gpus_as_far_as_a_processor_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`lower_right` runs here; FlashAttention over packed sequences is stood in for by its documentation."""
+    here = torch.device("cpu")
+    assert attention.attention_problems(torch, here, attention.lower_right) == []
+    splits = []
+
+    def documented(q: Any, k: Any, v: Any, cu_q: Any, cu_k: Any, max_q: int, max_k: int, **options: Any) -> Any:
+        assert cu_q.dtype == cu_k.dtype == torch.int32
+        assert options["window_size"] == (-1, 0)
+        assert options.get("enable_gqa", False) == (q.shape[1] != k.shape[1])
+        splits.append(options.get("num_splits"))
+        parts = []
+        for one in range(len(cu_q) - 1):
+            rows, columns = slice(cu_q[one], cu_q[one + 1]), slice(cu_k[one], cu_k[one + 1])
+            mine = [x.transpose(0, 1)[None] for x in (q[rows], k[columns], v[columns])]
+            assert (mine[0].shape[2], mine[1].shape[2]) == (max_q, max_k)
+            parts.append(attention.lower_right(torch, *mine)()[0].transpose(0, 1))
+        return torch.cat(parts)
+
+    import torch.nn.attention.varlen as module
+
+    monkeypatch.setattr(module, "varlen_attn", documented)
+    assert attention.attention_problems(torch, here, attention.varlen) == []
+    assert set(splits) == {None}
+    assert attention.choose(torch, here, "8.0")[0] == "varlen_attn without splits"
+    assert splits[-1] == 1
+    monkeypatch.setattr(module, "varlen_attn", lambda *_, **__: torch.zeros(()))
+    assert attention.choose(torch, here, "9.0")[0] == "scaled_dot_product_attention"
 
 
 def test_more_work_takes_longer() -> None:
