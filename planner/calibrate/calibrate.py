@@ -44,7 +44,7 @@ def calibrate(
     *,
     gpu: str | None = None,
     new: bool = False,
-    engines: Sequence[str] = ("vllm",),
+    engines: Sequence[str] | None = None,
     resume: bool | None = None,
     watch: Watch | None = None,
 ) -> Calibration:
@@ -61,7 +61,7 @@ def calibrate(
     gpu, new
         Which GPU of the catalog the device is, and whether to write an entry of its own for it.
     engines
-        Engines whose kernels the measured ones stand for.
+        Engines whose kernels the measured ones stand for; None: `planner.calibrate.overlay.engines_of`.
     resume
         True: there must be a run to go on with; False: begin anew; None: go on if there is one.
     watch
@@ -76,10 +76,11 @@ def calibrate(
     # An entry that an earlier run wrote from nothing but measurements is written anew with its peaks.
     own = base is not None and all(source.provenance == "measured" for source in base.sources)
     writes_hardware = base is None or (own and {"gemm", "memory"} <= set(options.operations))
-    unknown = [engine for engine in engines if not catalog.has(Engine, engine)]
+    unknown = [engine for engine in engines or () if not catalog.has(Engine, engine)]
     if unknown:
         raise InputError(f"--engine {', '.join(unknown)}: unknown; plan catalog list engines shows all")
-    names = overlay.names_of(target, writes_hardware, engines, options.operations)
+    standing = overlay.engines_of(catalog, target, engines)
+    names = overlay.names_of(target, writes_hardware, standing, options.operations)
     with _state(backend, directory, target, names, options, resume) as state:
         peak = None if base is None or writes_hardware else _peak(base, state)
         before = len(state.done)
@@ -87,15 +88,14 @@ def calibrate(
         measured_now = len(state.done) - before
         rates = (peak.flops_per_s, peak.hbm_bytes_per_s) if peak else best_rates(state)
         peak = Peak(*rates, state.device.multiprocessors)
-        # New peaks change what all shares are shares of.
-        fitted, problems = fit_all(
-            state, OPERATIONS if writes_hardware else options.operations, peak, force=options.force
-        )
+        # Everything measured so far: new peaks change all shares, and the links of one entry come from two operations.
+        fitted, all_problems = fit_all(state, OPERATIONS, peak, force=options.force)
+        problems = [text for text in all_problems if text.partition(":")[0] in options.operations]
         for operation in options.operations:
             if not points_of(operation, state, quick=options.quick) and operation != "all_reduce":
                 problems.append(f"{operation}: no point fits this device; measure without --quick")
         day = state.day
-        entries = overlay.measurements(fitted, state.device, target, engines, day)
+        entries = overlay.measurements(catalog, fitted, state.device, target, standing, day)
         if writes_hardware:
             entries += overlay.new_hardware(target, state.device, peak, fitted, day)
         elif base is not None:

@@ -9,20 +9,29 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
-from catalog.load import Catalog
-from catalog.schema import KINDS, Hardware
+from catalog.load import Catalog, built_in_directory
+from catalog.schema import KINDS, Hardware, Measurement
 from planner.calibrate.device import Device
 from planner.calibrate.fits import Fitted
 from planner.calibrate.state import State
 from planner.errors import InputError
-from planner.measured.operations import Peak
+from planner.measured.machine import DEFAULT_ENGINE
+from planner.measured.operations import AllReduceFit, Peak, all_reduce_s
+
+Engines = Callable[[str], Sequence[str]]
+"""Operation of the catalog -> engines whose kernels the measured ones stand for."""
+SHARED = ("gemm", "elementwise")
+"""Operations of which all engines call the same libraries."""
+OWN_KERNEL_BYTES = 8 << 20
+"""Messages from which on engines leave all-reduce to NCCL [bytes]."""
 
 GENERATIONS = {"8.0": "Ampere", "8.6": "Ampere", "8.9": "Ada", "9.0": "Hopper"}
 _GENERATION_OF_MAJOR = {"7": "Volta", "10": "Blackwell", "12": "Blackwell"}
@@ -48,13 +57,13 @@ class Entry:
         return body.replace(f"checked: '{checked}'", f"checked: {checked}")
 
 
-def names_of(target: str, new: bool, engines: Sequence[str], operations: Sequence[str]) -> list[str]:
+def names_of(target: str, new: bool, engines: Engines, operations: Sequence[str]) -> list[str]:
     """Files that a calibration would write, to be refused before hours of measuring."""
     found = [
         f"measurements/{_measurement_id(target, engine, _CATALOG_NAMES[operation])}.yaml"
-        for engine in engines
         for operation in operations
         if operation in _CATALOG_NAMES
+        for engine in engines(_CATALOG_NAMES[operation])
     ]
     if new or "copies" in operations or "all_reduce" in operations:
         found.append(f"hardware/{target}.yaml")
@@ -89,16 +98,62 @@ def source_of(device: Device, day: dt.date) -> dict[str, Any]:
     }
 
 
+def engines_of(catalog: Catalog, target: str, named: Sequence[str] | None) -> Engines:
+    """Which engines' kernels the measured ones stand for.
+
+    Named ones for everything. Otherwise vLLM, whose kernels others take where they have none of their own; and for
+    products and streams, whose libraries all engines share, also engines with measurements of their own on this GPU:
+    one engine's times from a cool laboratory next to another's from here would compare machines, not engines.
+    """
+    entries = catalog.all(Measurement)
+
+    def chosen(operation: str) -> tuple[str, ...]:
+        if named:
+            return tuple(named)
+        own = [m.engine for m in entries if (m.hardware, m.operation, m.weights) == (target, operation, "bf16")]
+        return tuple(dict.fromkeys((DEFAULT_ENGINE, *(own if operation in SHARED else ()))))
+
+    return chosen
+
+
 def measurements(
-    fitted: Sequence[Fitted], device: Device, target: str, engines: Sequence[str], day: dt.date
+    catalog: Catalog, fitted: Sequence[Fitted], device: Device, target: str, engines: Engines, day: dt.date
 ) -> list[Entry]:
     """One entry per operation and engine."""
     return [
-        Entry("measurements", _measurement(one, device, target, engine, day))
+        Entry("measurements", _with_own_kernel(catalog, _measurement(one, device, target, engine, day)))
         for one in fitted
         if one.operation != "copies"
-        for engine in engines
+        for engine in engines(one.operation)
     ]
+
+
+def _with_own_kernel(catalog: Catalog, fields: dict[str, Any]) -> dict[str, Any]:
+    """Small all-reduces are an engine's own kernel, which PyTorch doesn't have: what the catalog knows of it stays."""
+    name = fields["id"]
+    if fields["operation"] != "all_reduce" or not catalog.has(Measurement, name):
+        return fields
+    base = catalog.get(Measurement, name)
+    if any(source.provenance == "measured" for source in base.sources):
+        base = next((m for m in _built_in().all(Measurement) if m.id == name), base)
+    known = {int(key[2:]): values for key, values in base.table.items() if key.startswith("s_")}
+    fit = AllReduceFit(tuple(base.table["bytes"]), known)
+    sizes = fields["table"]["bytes"]
+    merged = {"bytes": sizes}
+    for key, times in fields["table"].items():
+        if key != "bytes":
+            own = all_reduce_s(fit, int(key[2:]), np.array(sizes))
+            pairs = zip(sizes, times, own.tolist(), strict=True)
+            merged[key] = [
+                float(f"{min(time, other):.4g}") if size < OWN_KERNEL_BYTES else time for size, time, other in pairs
+            ]
+    kept = base.sources[0].model_dump(mode="json", exclude_defaults=True)
+    note = f"messages below {OWN_KERNEL_BYTES >> 20} MiB: the engine's own kernel, where that is faster"
+    return {**fields, "table": merged, "sources": [*fields["sources"], {**kept, "fields": ["table"], "note": note}]}
+
+
+def _built_in() -> Catalog:
+    return Catalog([built_in_directory()])
 
 
 def _measurement(one: Fitted, device: Device, target: str, engine: str, day: dt.date) -> dict[str, Any]:

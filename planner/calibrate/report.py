@@ -93,12 +93,12 @@ def print_calibration(found: Calibration) -> None:
     table = Table(title=f"{found.device_name} as {found.target}, {found.software}", title_justify="left")
     for name in ("operation", "points", "refused", "mean error", "P90", "bias"):
         table.add_column(name, justify="left" if name == "operation" else "right")
-    table.add_column("errors are of")
     for one in found.fitted:
         error = one.error
         figures = (f"{error['mape']:.1%}", f"{error['p90']:.1%}", f"{error['bias']:+.1%}")
-        table.add_row(one.operation, str(one.points), str(one.refused), *figures, f"held out: {error['held_out']}")
+        table.add_row(one.operation.replace("_", " "), str(one.points), str(one.refused), *figures)
     console.print(table)
+    console.print("Errors are those on points, shapes or message sizes that the fit hadn't seen.")
     for one in found.fitted:
         for text in one.despite:
             console.print(f"{one.operation}: in spite of: {text}", markup=False, highlight=False)

@@ -38,8 +38,12 @@ def calibrate_machine(
         bool, typer.Option("--new", help="Write a hardware entry of its own from what is measured.")
     ] = False,
     engine: Annotated[
-        str, typer.Option(metavar="E[,E]", help="Engines whose kernels the measured ones stand for.")
-    ] = "vllm",
+        str,
+        typer.Option(
+            metavar="E[,E]",
+            help="Engines whose kernels the measured ones stand for; left out: vllm, and for gemm and memory all.",
+        ),
+    ] = "",
     only: Annotated[
         str,
         typer.Option(
@@ -84,7 +88,15 @@ def calibrate_machine(
     try:
         with Shown() as shown:
             found = calibrate(
-                opened, facts, directory, options, gpu=gpu, new=new, engines=engines, resume=resume, watch=shown.watch
+                opened,
+                facts,
+                directory,
+                options,
+                gpu=gpu,
+                new=new,
+                engines=engines or None,
+                resume=resume,
+                watch=shown.watch,
             )
     except KeyboardInterrupt:
         typer.echo("plan: stopped; finished points are kept, run the same command again to go on", err=True)

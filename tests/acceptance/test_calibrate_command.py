@@ -37,11 +37,12 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Use:
 
 
 def attention_slower(at: Point) -> float:
-    return 1.5 if at.operation == "prefill_attention" else 1.0
+    return {"prefill_attention": 1.5, "all_reduce": 3.0}.get(at.operation, 1.0)
 
 
 def test_plans_use_what_was_measured_and_say_so(plan: Plan, use: Use, tmp_path: Path) -> None:
     overlay = tmp_path / "mine"
+    as_json = ("--catalog", overlay, "--format", "json")
     overlay.mkdir()
     (overlay / "README.txt").write_text("mine", encoding="utf-8")
     before = plan("evaluate", *REQUEST).json
@@ -70,6 +71,14 @@ def test_plans_use_what_was_measured_and_say_so(plan: Plan, use: Use, tmp_path: 
     assert "extrapolated" not in told
     sources = {source["entry"]: source["provenance"] for source in after["provenance"]["sources"]}
     assert sources["a100-sxm-80gb-vllm-prefill-attention"] == "measured"
+    # Products are those of every engine; attention is vLLM's, and small all-reduces stay its own kernel's.
+    entries = {path.stem for path in (overlay / "measurements").iterdir()}
+    assert {"a100-sxm-80gb-vllm-gemm", "a100-sxm-80gb-sglang-gemm", "a100-sxm-80gb-tensorrt-llm-gemm"} <= entries
+    assert "a100-sxm-80gb-sglang-decode-attention" not in entries
+    times = json.loads(plan("catalog", "show", "measurements", "a100-sxm-80gb-vllm-all-reduce", *as_json).stdout)
+    rows = dict(zip(times["table"]["bytes"], times["table"]["s_8"], strict=True))
+    assert rows[1 << 14] < 1.2 * 6.5e-6, "the built-in kernel, not three times that"
+    assert rows[1 << 26] > 2.5 * 5.9e-4
     assert (overlay / "README.txt").read_text(encoding="utf-8") == "mine"
     hardware = json.loads(plan("catalog", "show", "hardware", "A100", "--catalog", overlay, "--format", "json").stdout)
     assert any("measured on this machine (gpu7)" in str(source) for source in hardware["sources"])
