@@ -17,11 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from catalog.load import cache_directory
+from planner.plan import UNCOMPRESSED
 from planner.problem import Problem
 from planner.request import Request
-from planner.solve.goal import Goal
-from planner.solve.solver import Solution, solve
-from planner.space import Space, open_space
+from planner.solve.frontier import frontier
+from planner.space import open_space
 
 PARITY_TOKENS = 4000
 """Context of the paper's short end, against which the cost of a long context is compared."""
@@ -37,37 +37,36 @@ def parity_usd_per_interaction(problem: Problem) -> float | None:
     """
     if problem.usd_per_gpu_hour is None:
         return None
-    request = at_short_end(problem.request)
-    key = _key(problem, request)
+    short = at_short_end(problem)
+    key = _key(problem, short.request)
     kept = _read()
     if key in kept:
         gpu_hours = kept[key]
     else:
-        solution = _solve(problem, request)
-        gpu_hours = solution.value
-        if solution.status in ("optimal", "infeasible"):
-            _write({**kept, key: gpu_hours})
+        gpu_hours = _gpu_hours(short)
+        _write({**kept, key: gpu_hours})
     return None if gpu_hours is None else gpu_hours * problem.usd_per_gpu_hour
 
 
-def at_short_end(request: Request) -> Request:
-    """The request for which the short end is planned: no shared prefix, as many users as there may be."""
-    return request.model_copy(
-        update={"ctx": PARITY_TOKENS, "shared_prefix_tokens": 0, "users": None, "objective": "throughput"}
+def at_short_end(problem: Problem) -> Problem:
+    """The question of the short end: no techniques, no shared prefix, as many users as there may be."""
+    request = problem.request.model_copy(
+        update={
+            "ctx": PARITY_TOKENS,
+            "techniques": UNCOMPRESSED["hidden"],
+            "shared_prefix_tokens": 0,
+            "users": None,
+            "objective": "throughput",
+        }
     )
+    workload = replace(problem.workload, ctx_tokens=PARITY_TOKENS, shared_prefix_tokens=0)
+    return replace(problem, request=request, workload=workload)
 
 
-def _solve(problem: Problem, request: Request) -> Solution:
-    """The plan at 4K; its value is in GPU-hours, so that prices may change."""
-    short = replace(
-        problem, request=request, workload=replace(problem.workload, ctx_tokens=PARITY_TOKENS, shared_prefix_tokens=0)
-    )
-    return solve(short, uncompressed(open_space(short)), goal=Goal("cost", request.output_tokens))
-
-
-def uncompressed(space: Space) -> Space:
-    """What is left of a space without techniques: every weight precision and split, in one pool."""
-    return replace(space, options={name: options[:1] for name, options in space.options.items()}, disaggregated=False)
+def _gpu_hours(short: Problem) -> float | None:
+    """GPU-hours per interaction of the cheapest plan; prices may change."""
+    found = frontier(short, open_space(short), ("cost",))
+    return float(found.plans[0].vector[0]) if found.plans else None
 
 
 def _key(problem: Problem, request: Request) -> str:

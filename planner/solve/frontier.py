@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.cost.compression import CompressionTable
 from planner.cost.price import Priced
 from planner.problem import Problem
 from planner.solve.cells import Cells
@@ -25,9 +26,10 @@ from planner.solve.combinations import Combinations, all_combinations
 from planner.solve.dominance import beaten_by, distinct, undominated
 from planner.solve.goal import Goal, Limits
 from planner.solve.menu import PLAIN, THROTTLED, Menu
+from planner.solve.narrowing import Incumbent
 from planner.solve.points import Points, Search, aggregated_points, capability_rank, open_search
 from planner.solve.pools import pool_points
-from planner.solve.scope import affordable
+from planner.solve.scope import affordable, roomy
 from planner.solve.solver import Solution
 from planner.space import Option, Space
 
@@ -113,9 +115,10 @@ def frontier(
         Without plans if the request is infeasible, or time ran out before one was found.
     """
     search = open_search(problem, affordable(problem, space))
-    run = _Run(search, tuple(axes))
-    bounds = run.bound()
-    return run.price(bounds, ends_s, progress)
+    run = _Run(search, tuple(axes), ends_s, progress)
+    if space.weights and search.units:
+        run.decide()
+    return run.found()
 
 
 @dataclass(frozen=True)
@@ -165,33 +168,66 @@ def _equal_to_some(vectors: Floats, others: Floats) -> Bools:
 class _Run:
     """One search for a frontier."""
 
-    def __init__(self, search: Search, axes: tuple[Axis, ...]) -> None:
+    def __init__(self, search: Search, axes: tuple[Axis, ...], ends_s: float | None, progress: Progress | None) -> None:
         self.search = search
         self.axes = axes
+        self.ends_s = ends_s
+        self.progress = progress
         self.limits = Limits.of(search.problem.request)
         self.menu = Menu(search, by_loss="quality" in axes)
-        self.points = aggregated_points(search)
+        self.points = aggregated_points(search).take(np.zeros(0, dtype=np.int64))
+        """Those whose bound keeps the limits."""
+        self.bounds = np.zeros((0, len(axes) + 1))
+        """What each point reaches at best."""
+        self.left = np.zeros(0, dtype=np.int64)
+        """Points that are neither priced nor beaten."""
+        none = np.zeros(0, dtype=np.int64)
+        self.archive = _Archive(self.bounds, none, none, none, none.astype(np.bool_))
         self.considered = 0
         self.priced = 0
 
-    def bound(self) -> Floats:
-        """Keep the points that may hold a plan; return what each reaches at best ``(point, objective)``."""
-        search, problem, space = self.search, self.search.problem, self.search.space
-        if not space.weights or not len(self.points):
-            return np.zeros((0, len(self.axes) + 1))
-        table = Cells(problem, space, all_combinations(problem, space)).by_weights()
+    def decide(self) -> None:
+        """Bound and price the whole space; two pools after one where a known plan says which pools are worth it."""
+        search, problem = self.search, self.search.problem
+        table = Cells(problem, search.space, all_combinations(problem, search.space)).by_weights()
+        self._take(aggregated_points(search), table)
         # For this goal, numbers of replicas that cost more for nothing are listed too.
-        split = pool_points(search, table, Goal("cost", 1), self.limits, None)
-        points = self.points if split is None else Points.joined([self.points, split])
-        self.considered = len(points)
+        goal, known = Goal("cost", 1), None
+        if self.axes in (("throughput",), ("cost",)):
+            self._price()
+            goal, known = Goal(self.axes[0], 1), self._known()  # type: ignore[arg-type]
+        split = pool_points(search, table, goal, self.limits, known)
+        if split is not None:
+            self._take(split, table)
+        self._price()
+
+    def _known(self) -> Incumbent | None:
+        """The best plan so far for one objective."""
+        archive = self.archive
+        if not len(archive.point):
+            return None
+        row = self.points.take(archive.point[:1])
+        options = self.menu.joined.chosen(self.search.space, int(archive.combination[0]))
+        return Incumbent(float(archive.vectors[0, 0]), int(self.search.gpus_of(row)[0]), row, options)
+
+    def _take(self, points: Points, best: CompressionTable) -> None:
+        """Bound points, and keep those that may hold a plan."""
+        search, space = self.search, self.search.space
+        self.considered += len(points)
+        points = points.take(roomy(search, points, best))
+        if not len(points):
+            return
         owner = search.weights_of(points)
-        priced = search.price(points, table, owner, search.throttling[points.unit, points.policy])
-        confidence = problem.request.confidence
+        priced = search.price(points, best, owner, search.throttling[points.unit, points.policy])
+        confidence = search.problem.request.confidence
         losses = np.array([weights.loss.loss_at(confidence) for weights in space.weights])
         bounds = self.vectors(priced, losses[owner])
         keep = self.limits.hold(priced, users=False) & np.isfinite(bounds).all(axis=1)
-        self.points = points.take(keep)
-        return bounds[keep]
+        first = len(self.points)
+        self.points = Points.joined([self.points, points.take(keep)])
+        self.bounds = np.concatenate([self.bounds, bounds[keep]])
+        more = np.arange(first, len(self.points))
+        self.left = np.concatenate([self.left, more[~self.archive.beats(self.bounds[more])]])
 
     def vectors(self, priced: Priced, losses: Floats) -> Floats:
         """Objectives of priced decisions, and hours per interaction for ties ``(decision, objective + 1)``."""
@@ -211,24 +247,26 @@ class _Run:
         shift = np.array([1.0 if axis == "quality" else 0.0 for axis in (*self.axes, "throughput")])
         return np.asarray(np.maximum(vector - shift, 0.0))
 
-    def price(self, bounds: Floats, ends_s: float | None, progress: Progress | None) -> Frontier:
+    def _price(self) -> None:
         """Price points in full until none is left that may hold a plan of the frontier."""
-        none = np.zeros(0, dtype=np.int64)
-        archive = _Archive(np.zeros((0, len(self.axes) + 1)), none, none, none, none.astype(np.bool_))
-        remaining, size = _order(bounds[:, :-1]), _FIRST
-        while len(remaining) and (ends_s is None or time.monotonic() < ends_s):
-            batch, remaining = remaining[:size], remaining[size:]
-            archive = self._priced(archive, batch)
-            remaining = remaining[~archive.beats(bounds[remaining])]
+        self.left, size = self.left[_order(self.bounds[self.left, :-1])], _FIRST
+        while len(self.left) and (self.ends_s is None or time.monotonic() < self.ends_s):
+            batch, self.left = self.left[:size], self.left[size:]
+            self._price_points(batch)
+            self.left = self.left[~self.archive.beats(self.bounds[self.left])]
             size = min(size * 4, 32_768)
-            if progress is not None:
-                progress(self.considered - len(remaining), self.considered, len(archive.point))
-        found = [self._simplest(archive, row) for row in range(len(archive.point))]
-        kept = distinct(np.array([plan.vector for plan in found]).reshape(-1, len(self.axes)), TIE)
-        left = np.array([self._real(row) for row in bounds[remaining]]).reshape(-1, len(self.axes) + 1)
-        return Frontier(self.search, self.axes, tuple(found[row] for row in kept), self.considered, self.priced, left)
+            if self.progress is not None:
+                self.progress(self.considered - len(self.left), self.considered, len(self.archive.point))
 
-    def _priced(self, archive: _Archive, batch: Ints) -> _Archive:
+    def found(self) -> Frontier:
+        """What was found, each plan in its simplest form."""
+        found = [self._simplest(self.archive, row) for row in range(len(self.archive.point))]
+        kept = distinct(np.array([plan.vector for plan in found]).reshape(-1, len(self.axes)), TIE)
+        left = np.array([self._real(row) for row in self.bounds[self.left]]).reshape(-1, len(self.axes) + 1)
+        plans = tuple(found[row] for row in kept)
+        return Frontier(self.search, self.axes, plans, self.considered, self.priced, left)
+
+    def _price_points(self, batch: Ints) -> None:
         """Price points with every combination of their weights."""
         owner = self.search.weights_of(self.points.take(batch))
         for w in np.unique(owner).tolist():
@@ -238,10 +276,9 @@ class _Run:
             mine = batch[owner == w]
             each = max(1, _MOST_PAIRS // count)
             for start in range(0, len(mine), each):
-                archive = self._block(archive, mine[start : start + each], w)
-        return archive
+                self._price_block(mine[start : start + each], w)
 
-    def _block(self, archive: _Archive, rows: Ints, w: int) -> _Archive:
+    def _price_block(self, rows: Ints, w: int) -> None:
         menu = self.menu
         able = menu.able(self.points.take(rows), w)[:, menu.kinds[w]]
         for flag in (PLAIN, THROTTLED):
@@ -254,11 +291,10 @@ class _Run:
             self.priced += len(at)
             vectors = self.vectors(priced, menu.losses[combination])
             keep = np.flatnonzero(self.limits.hold(priced) & np.isfinite(vectors).all(axis=1))
-            keep = keep[~archive.beats(vectors[keep])]
+            keep = keep[~self.archive.beats(vectors[keep])]
             preference = self._preference(trial.take(keep), priced.gpus[keep], menu.joined.take(combination[keep]))
             found = _Archive(vectors[keep], preference, rows[at[keep]], combination[keep], throttled[keep])
-            archive = archive.joined(found)
-        return archive
+            self.archive = self.archive.joined(found)
 
     def _preference(self, points: Points, gpus: Floats, chosen: Combinations) -> Ints:
         """What decides between plans that are equal: fewer GPUs, fewer techniques, less loss, a simpler split."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from planner.errors import InputError
 from planner.explain.clusters import sizes_of
-from planner.parity import at_short_end, uncompressed
+from planner.parity import at_short_end
 from planner.pipeline import objective_of, provenance_of, request_document
 from planner.plan import Document, Metrics
 from planner.pricing import evaluate
@@ -103,13 +103,8 @@ class ShortEnd:
     def of(problem: Problem, axes: Sequence[Axis] = ()) -> ShortEnd:
         """Plan the short end for every limit on some objectives at once."""
         limited = tuple(axis for axis in axes if axis in LIMITS)
-        request = at_short_end(problem.request)
-        short = replace(
-            problem,
-            request=request,
-            workload=replace(problem.workload, ctx_tokens=request.ctx, shared_prefix_tokens=0),
-        )
-        return ShortEnd(frontier(short, uncompressed(open_space(short)), ("cost", *limited)), limited)
+        short = at_short_end(problem)
+        return ShortEnd(frontier(short, open_space(short), ("cost", *limited)), limited)
 
     def gpu_hours(self, most: Mapping[Axis, float]) -> float | None:
         """GPU-hours per interaction of the cheapest plan within some limits; None if there is none."""
