@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from planner.request import Request
     from planner.whatif.compare import compare
     from planner.whatif.explain_plan import explain_plan
+    from planner.whatif.pareto import pareto
     from planner.whatif.sweep import sweep
 
 __version__ = "0.1.0"

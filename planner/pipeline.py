@@ -10,19 +10,21 @@ compare   with the cheapest uncompressed plan at 4K tokens
 
 from __future__ import annotations
 
+import time
 from typing import Any, Literal
 
 from catalog.load import Catalog, open_catalog
 from planner.efficiency import measurements_of
 from planner.errors import PlannerError
-from planner.parity import parity_usd_per_interaction
 from planner.plan import DIMENSIONS, Decision, Document, Objective, Provenance, SourceNote
 from planner.pricing import Evaluation
 from planner.pricing import evaluate as price_decision
 from planner.problem import Problem, resolve
 from planner.request import Request
+from planner.short_end import parity_usd_per_interaction
 from planner.solve.decision import decision_of
 from planner.solve.exhaustive import solve_exhaustively
+from planner.solve.frontier import best_plan
 from planner.solve.solver import Settings, Solution, solve
 from planner.space import Space, open_space
 from planner.verify import verify
@@ -44,7 +46,8 @@ def make_plan(
     catalog
         Facts; None: the built-in ones under the user's overlay.
     solver
-        ``cpsat``, or ``exhaustive``: price every decision of the same space.
+        ``cpsat``; ``exhaustive``: price every decision of the same space; ``frontier``: price those that
+        bounds leave possible, without an explanation where there is no plan.
     settings
         Time limit, workers and seed of CP-SAT.
 
@@ -66,6 +69,8 @@ def make_plan(
     solution = choose(problem, space, solver=solver, settings=settings)
     if solution.status == "unknown":
         raise OutOfTimeError(f"no plan within {(settings or Settings()).time_limit_s:g} s; give --time-limit more")
+    if solution.status == "infeasible" and solver == "frontier":
+        return _without_plan(problem, solver, None)
     if solution.status == "infeasible":
         from planner.explain import explain_infeasible
 
@@ -79,6 +84,8 @@ def choose(problem: Problem, space: Space, *, solver: str = "cpsat", settings: S
     """Solve a space in the way that was asked for."""
     if solver == "exhaustive":
         return solve_exhaustively(problem, space)
+    if solver == "frontier":
+        return best_plan(problem, space, ends_s=time.monotonic() + (settings or Settings()).time_limit_s)
     return solve(problem, space, settings=settings)
 
 

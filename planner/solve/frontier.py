@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from planner.cost.compression import CompressionTable
 from planner.cost.price import Priced
+from planner.errors import InputError
 from planner.problem import Problem
 from planner.solve.cells import Cells
 from planner.solve.combinations import Combinations, all_combinations
@@ -195,7 +196,7 @@ class _Run:
         goal, known = Goal("cost", 1), None
         if self.axes in (("throughput",), ("cost",)):
             self._price()
-            goal, known = Goal(self.axes[0], 1), self._known()  # type: ignore[arg-type]
+            goal, known = Goal(self.axes[0], 1), self._known()
         split = pool_points(search, table, goal, self.limits, known)
         if split is not None:
             self._take(split, table)
@@ -350,6 +351,26 @@ def _order(bounds: Floats) -> Ints:
     for index, weight in enumerate(weights):
         ranks[index, np.argsort(spread @ weight, kind="stable")] = np.arange(count)
     return np.argsort(ranks.min(axis=0), kind="stable")
+
+
+def best_plan(problem: Problem, space: Space, *, ends_s: float | None = None) -> Solution:
+    """The best plan for a request's objective, as a frontier of one objective.
+
+    Raises
+    ------
+    InputError
+        For the objective ``latency``, which no frontier is of.
+    """
+    objective = problem.request.objective
+    if objective == "latency":
+        raise InputError("--objective latency: only cpsat and exhaustive minimise it")
+    found = frontier(problem, space, (objective,), ends_s=ends_s)
+    if not found.plans:
+        status: Literal["infeasible", "unknown"] = "infeasible" if found.complete else "unknown"
+        return Solution(status, found.search, None, (), None, None, None, found.considered, len(found.open_bounds))
+    best = solution_of(found, found.plans[0])
+    least = found.open_bounds[:, 0].min(initial=best.value or 0.0)
+    return best if found.complete else replace(best, bound=float(least))
 
 
 def solution_of(found: Frontier, plan: Found) -> Solution:

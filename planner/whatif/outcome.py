@@ -55,12 +55,14 @@ class Task:
     catalog_hash: str
     settings: Settings
     program: str = __version__
+    solver: str = "cpsat"
+    """As `planner.pipeline.make_plan` takes it."""
 
     @classmethod
-    def of(cls, catalog: Catalog, settings: Settings | None = None) -> Task:
+    def of(cls, catalog: Catalog, settings: Settings | None = None, solver: str = "cpsat") -> Task:
         """The task of a catalog; each request gets one solver worker unless settings say otherwise."""
         overlays = tuple(str(root) for root in catalog.roots[1:])
-        return cls(overlays, catalog.content_hash, settings or Settings(workers=1))
+        return cls(overlays, catalog.content_hash, settings or Settings(workers=1), solver=solver)
 
     def to_json(self) -> dict[str, Any]:
         """The task as JSON."""
@@ -68,6 +70,7 @@ class Task:
             "overlays": list(self.overlays),
             "catalog_hash": self.catalog_hash,
             "program": self.program,
+            "solver": self.solver,
             "settings": {
                 "time_limit_s": self.settings.time_limit_s,
                 "workers": self.settings.workers,
@@ -78,7 +81,8 @@ class Task:
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Task:
         """The task that `to_json` wrote."""
-        return cls(tuple(raw["overlays"]), raw["catalog_hash"], Settings(**raw["settings"]), raw["program"])
+        settings = Settings(**raw["settings"])
+        return cls(tuple(raw["overlays"]), raw["catalog_hash"], settings, raw["program"], raw["solver"])
 
 
 class OtherCatalogError(PlannerError):
@@ -107,14 +111,14 @@ def open_task_catalog(task: Task) -> Catalog:
     return catalog
 
 
-def plan_point(index: int, request: Request, catalog: Catalog, settings: Settings) -> Outcome:
+def plan_point(index: int, request: Request, catalog: Catalog, settings: Settings, solver: str = "cpsat") -> Outcome:
     """Plan one request in this process; whatever goes wrong becomes an outcome."""
     from planner.pipeline import OutOfTimeError, make_plan
 
     began = time.process_time()
     outcome = Outcome(index, request, "error")
     try:
-        document = make_plan(request, catalog, settings=settings)
+        document = make_plan(request, catalog, solver=solver, settings=settings)
     except OutOfTimeError as error:
         outcome = replace(outcome, status="out of time", reason=str(error))
     except (PlannerError, CatalogError, UnknownEntryError) as error:

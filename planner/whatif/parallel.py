@@ -45,6 +45,7 @@ def run_parallel(
     *,
     catalog: Catalog | None = None,
     settings: Settings | None = None,
+    solver: str = "cpsat",
 ) -> Iterator[Outcome]:
     """Plan requests in parallel and yield each outcome as it is finished.
 
@@ -58,6 +59,8 @@ def run_parallel(
         Facts; None: the built-in ones under the user's overlay.
     settings
         Of the solver at each request; None: one solver worker.
+    solver
+        As `planner.pipeline.make_plan` takes it.
 
     Yields
     ------
@@ -74,7 +77,7 @@ def run_parallel(
     """
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs {jobs}: must be at least 1")
-    task = Task.of(catalog or open_catalog(), settings)
+    task = Task.of(catalog or open_catalog(), settings, solver)
     return _run(requests, min(jobs or usable_cores(), len(requests)), task)
 
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from planner.errors import InputError
 from planner.explain.clusters import sizes_of
-from planner.parity import at_short_end
 from planner.pipeline import objective_of, provenance_of, request_document
 from planner.plan import Document, Metrics
 from planner.pricing import evaluate
 from planner.problem import Problem
 from planner.request import resolve_cluster
+from planner.short_end import at_short_end
 from planner.solve.decision import decision_of
 from planner.solve.frontier import Axis, Found, Frontier, frontier, solution_of
 from planner.solve.solver import Solution

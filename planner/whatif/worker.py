@@ -33,7 +33,8 @@ def main() -> None:
     for line in questions:
         asked = json.loads(line)
         request = Request.model_validate(asked["request"])
-        _write(answers, to_json(plan_point(asked["index"], request, catalog, task.settings)))
+        outcome = plan_point(asked["index"], request, catalog, task.settings, task.solver)
+        _write(answers, to_json(outcome))
 
 
 def _own_output() -> BinaryIO:

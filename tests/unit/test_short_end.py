@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from catalog.load import open_catalog
-from planner import parity
+from planner import short_end
 from planner.problem import Problem, resolve
 from planner.request import Request
 
@@ -27,16 +27,16 @@ def problem(**fields: Any) -> Problem:
 
 
 def test_the_second_time_nothing_is_solved(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = parity.parity_usd_per_interaction(problem())
+    first = short_end.parity_usd_per_interaction(problem())
     assert first is not None
-    monkeypatch.setattr(parity, "frontier", None)
-    assert parity.parity_usd_per_interaction(problem(ctx=128_000)) == first
+    monkeypatch.setattr(short_end, "frontier", None)
+    assert short_end.parity_usd_per_interaction(problem(ctx=128_000)) == first
     with pytest.raises(TypeError):
-        parity.parity_usd_per_interaction(problem(max_latency=0.01))
+        short_end.parity_usd_per_interaction(problem(max_latency=0.01))
 
 
 def test_a_price_scales_what_is_kept(kept: Path) -> None:
-    cheap, dear = (parity.parity_usd_per_interaction(problem(usd_per_gpu_hour=usd)) for usd in (1.0, 3.0))
+    cheap, dear = (short_end.parity_usd_per_interaction(problem(usd_per_gpu_hour=usd)) for usd in (1.0, 3.0))
     assert cheap is not None
     assert dear == pytest.approx(3.0 * cheap)
     assert len(json.loads(kept.read_text())) == 1
@@ -45,10 +45,10 @@ def test_a_price_scales_what_is_kept(kept: Path) -> None:
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"x": "y"}', '{"x": NaN}'])
 def test_a_broken_cache_is_ignored(kept: Path, content: str) -> None:
     kept.write_text(content)
-    assert parity.parity_usd_per_interaction(problem()) is not None
+    assert short_end.parity_usd_per_interaction(problem()) is not None
 
 
 def test_a_cache_that_cant_be_written_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PLAN_CACHE", str(tmp_path / "file" / "below"))
-    assert parity.parity_usd_per_interaction(problem()) is not None
+    assert short_end.parity_usd_per_interaction(problem()) is not None
