@@ -1,6 +1,6 @@
 """The forms that plans use, fitted to what was measured, with errors on points held out.
 
-The same forms and the same fit as those of the built-in measurements (`planner.fit.operations`).
+The same forms and the same fit as those of the built-in measurements (`planner.fit.forms`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from planner.calibrate.rules import MOST_REFUSED, too_slow
 from planner.calibrate.state import Done, State
 from planner.calibrate.sweeps import HEAD_DIM, work
 from planner.errors import InputError
-from planner.fit import operations as fitting
+from planner.fit import forms as fitting
 from planner.measured import operations as op
 
 Floats = NDArray[np.float64]
