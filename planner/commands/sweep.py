@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from planner.commands.options import takes_request
 
 if TYPE_CHECKING:
     from planner.whatif.outcome import Outcome
+    from planner.whatif.sweep import Runner
     from planner.whatif.sweep_grid import Grid
 
 INTERRUPTED = 130
@@ -31,6 +33,12 @@ def sweep_grid(
         str | None, typer.Option(metavar="FILE", help="Points: CSV, JSON lines or YAML; options apply to each.")
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, max=1024, help="Processes [one per core].")] = None,
+    on: Annotated[
+        str, typer.Option(metavar="ENGINE", help="local processes, or dask: a cluster started here, or --scheduler's.")
+    ] = "local",
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler that runs: tcp://10.0.0.1:8786.")
+    ] = None,
     figure: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also draw it, over the first numeric field: .png or .svg.")
     ] = None,
@@ -54,6 +62,7 @@ def sweep_grid(
     from planner.whatif.sweep_rows import columns_of, row_of, write_rows
 
     check_outputs(output, figure, force)
+    run = runner_of(on, scheduler)
     settings = read_settings(time_limit, 1, seed)
     grid = make_grid(read_axes(asked), read_points(read_input(points), points) if points else (), points or "")
     facts = open_overlays(context, catalog)
@@ -61,7 +70,7 @@ def sweep_grid(
     for line in _announced(grid, unusable):
         typer.echo(line, err=True)
     journal = output.with_name(f"{output.name}.journal")
-    outcomes = sweep(grid.requests, facts, jobs=jobs, settings=settings, journal=journal)
+    outcomes = sweep(grid.requests, facts, jobs=jobs, settings=settings, journal=journal, run=run)
     found: dict[int, dict[str, Any]] = {}
     told = {index for indexes in unusable.values() for index in indexes}
 
@@ -101,6 +110,29 @@ def check_outputs(output: Path, figure: Path | None, force: bool) -> None:
             problems += error.problems
     if problems:
         raise InputError(problems)
+
+
+def runner_of(on: str, scheduler: str | None) -> Runner:
+    """Where the points of a sweep are planned.
+
+    Raises
+    ------
+    InputError
+        For an unknown engine, one that isn't installed, or an address for local processes.
+    """
+    from planner.errors import InputError
+    from planner.whatif.parallel import run_parallel
+
+    if on == "local" and scheduler is None:
+        return run_parallel
+    if on == "local":
+        raise InputError(f"--scheduler {scheduler}: needs --on dask")
+    if on != "dask":
+        raise InputError(f"--on {on!r}: unknown; use local or dask")
+    from planner.whatif.sweep_dask import check_dask, run_on_dask
+
+    check_dask()
+    return partial(run_on_dask, address=scheduler)
 
 
 def exit_code(counts: Mapping[str, int]) -> int:

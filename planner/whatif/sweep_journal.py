@@ -138,7 +138,8 @@ class Journal:
                     break
                 try:
                     if number == 1:
-                        self._check_header(line)
+                        if not self._is_ours(line):
+                            break  # Another sweep's, which finished nothing: it makes room.
                     else:
                         self.finished.add(self._index(line, number))
                     whole += len(line)
@@ -149,7 +150,14 @@ class Journal:
             self._append(to_line(self.header))
             _sync_directory(self.path.parent)
 
-    def _check_header(self, line: bytes) -> None:
+    def _is_ours(self, line: bytes) -> bool:
+        """Whether a first line is this sweep's; another one's that keeps nothing may be written over.
+
+        Raises
+        ------
+        InputError
+            If it is another sweep's that keeps finished points, or none at all.
+        """
         try:
             found = json.loads(line)
             known = found["journal"] == "plan sweep"
@@ -165,13 +173,14 @@ class Journal:
             "version": "another form of journal",
         }
         told = [text for key, text in differs.items() if found.get(key) != self.header[key]]
-        if told:
-            with self.path.open("rb") as lines:
-                count = sum(line.endswith(b"\n") for line in lines) - 1
+        with self.path.open("rb") as lines:
+            count = sum(line.endswith(b"\n") for line in lines) - 1
+        if told and count:
             raise InputError(
                 f"{self.path}: the journal of another sweep: {', '.join(told)}. Finish that one with its own command, "
                 f"write to another -o, or delete the journal and lose its {count} finished points"
             )
+        return not told
 
     def _foreign(self) -> InputError:
         return InputError(f"{self.path}: isn't the journal of a sweep; choose another -o or move the file away")

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 from planner import Request, make_plan, sweep
 from planner.errors import InputError
 from planner.solve.solver import Settings
+from planner.whatif.outcome import Outcome
 
 ROOT = Path(__file__).parents[2]
 Plan = Callable[..., Any]
@@ -46,6 +47,11 @@ def wait_for_points(journal: Path, count: int) -> None:
     while not (journal.exists() and journal.read_bytes().count(b"\n") > count):
         assert time.monotonic() < until, "no point was finished"
         time.sleep(0.02)
+
+
+def refuse_all(requests: Sequence[Request], *_: Any, **__: Any) -> Iterator[Outcome]:
+    """Stand in for processes that plan, where only what becomes of their outcomes matters."""
+    return (Outcome(index, request, "error", reason="-") for index, request in enumerate(requests))
 
 
 def test_a_grid_becomes_rows_whose_numbers_are_the_plans(plan: Plan, tmp_path: Path) -> None:
@@ -118,7 +124,7 @@ def test_what_cannot_be_meant_is_told_before_anything_runs(
 def test_the_journal_of_another_sweep_is_left_alone(plan: Plan, tmp_path: Path) -> None:
     out, journal = tmp_path / "a.jsonl", tmp_path / "a.jsonl.journal"
     asked = [Request(ctx=ctx, gpus="1xNOPE") for ctx in ("4K", "8K")]
-    assert [outcome.status for outcome in sweep(asked, jobs=1, journal=journal)] == ["error", "error"]
+    assert [outcome.status for outcome in sweep(asked, journal=journal, run=refuse_all)] == ["error", "error"]
     kept = journal.read_bytes()
     done = plan("sweep", "--ctx", "4K", "--gpus", "1xA100", *SMALL, "-o", out, "--force")
     assert done.code == 2
@@ -127,37 +133,42 @@ def test_the_journal_of_another_sweep_is_left_alone(plan: Plan, tmp_path: Path) 
     assert journal.read_bytes() == kept
     assert not out.exists()
     journal.write_text("something else\n", encoding="utf-8")
-    assert "isn't the journal of a sweep" in plan("sweep", "--ctx", "4K", "--gpus", "1xA100", *SMALL, "-o", out).stderr
+    done = plan("sweep", "--ctx", "4K", "--gpus", "1xA100", *SMALL, "-o", out)
+    assert "isn't the journal of a sweep" in done.stderr
+    journal.write_bytes(kept.splitlines(keepends=True)[0])  # Another sweep's that keeps nothing makes room.
+    assert [outcome.index for outcome in sweep(asked[:1], journal=journal, run=refuse_all)] == [0]
 
 
 def test_a_journal_gives_back_what_is_finished_and_takes_the_rest(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     asked = [Request(ctx=ctx, gpus="1xNOPE") for ctx in ("4K", "8K", "16K")]
-    first = sweep(asked, jobs=1, journal=journal)
+    first = sweep(asked, journal=journal, run=refuse_all)
     kept = next(first)
     with pytest.raises(InputError, match="another process runs this sweep"):
-        sweep(asked, jobs=1, journal=journal)
+        sweep(asked, journal=journal)
     first.close()  # type: ignore[attr-defined]
     with journal.open("ab") as file:
         file.write(b'{"index":1,"request":{"ct')  # What a process leaves that is killed while it writes.
     planned: list[int] = []
 
-    def run(requests: list[Request], *_: Any, **__: Any) -> Any:
+    def run(requests: Sequence[Request], *_: Any, **__: Any) -> Iterator[Outcome]:
         planned.extend(request.ctx for request in requests)
-        from planner.whatif.outcome import Outcome
-
-        return (Outcome(index, request, "error", reason="-") for index, request in enumerate(requests))
+        return refuse_all(requests)
 
     outcomes = list(sweep(asked, journal=journal, run=run))
     assert outcomes[0] == kept
     assert sorted(outcome.index for outcome in outcomes) == [0, 1, 2]
-    assert planned == [request.ctx for request in asked if request != kept.request]
+    assert planned == [8000, 16000] == [request.ctx for request in asked if request != kept.request]
     assert [json.loads(line).get("index") for line in journal.read_bytes().splitlines()[1:]] == [
         outcome.index for outcome in outcomes
     ]
     with pytest.raises(InputError, match="other settings"):
         sweep(asked, journal=journal, settings=Settings(time_limit_s=5, workers=1))
     lines = journal.read_bytes().splitlines(keepends=True)
+    torn = b"".join([*lines[:3], b"\0" * 40 + b"\n"])  # Whole in length only, after a power failure.
+    journal.write_bytes(torn)
+    assert [outcome.index for outcome in sweep(asked, journal=journal, run=run)] == [0, 1, 2]
+    assert planned == [8000, 16000, 16000]
     journal.write_bytes(b"".join([lines[0], b"{}\n", *lines[2:]]))
     with pytest.raises(InputError, match="line 2 is damaged"):
         sweep(asked, journal=journal)
