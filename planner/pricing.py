@@ -86,9 +86,21 @@ def evaluate(problem: Problem, decision: Decision) -> Evaluation:
     priced = price(setting, candidates)
     metrics = _metrics(problem, read, setting, priced)
     constraints = constraints_of(problem, completed, metrics, BOUNDS[int(priced.bound[0])])
-    assumptions += measured_notes(problem, completed.engine)
+    assumptions += measured_notes(problem, completed.engine) + _turns_note(problem, completed, metrics)
     intervals = _intervals(problem, read, setting, candidates, metrics)
     return Evaluation(completed, metrics, constraints, BOUNDS[int(priced.bound[0])], tuple(assumptions), intervals)
+
+
+def _turns_note(problem: Problem, decision: Decision, metrics: Metrics) -> list[str]:
+    """Where sessions take turns on a replica, how long a question may wait for another session's turn."""
+    alone = decision.serving == "aggregated" and metrics.tpot_s == metrics.step_s
+    if not alone or decision.offload.policy == "none" or metrics.users <= decision.parallel.replicas:
+        return []
+    turn = metrics.ttft_cold_s + problem.request.output_tokens * metrics.step_s
+    return [
+        "sessions take turns on a replica, as no step may hold a foreign prefill chunk or only one session fits; a "
+        f"question in another's turn waits for its end, up to {turn:.3g} s, which latencies here leave out"
+    ]
 
 
 def priced_setting(problem: Problem, decision: Decision) -> tuple[Setting, Candidates]:

@@ -61,10 +61,10 @@ def make(
     except OutOfTimeError as error:
         typer.echo(f"plan: {error}", err=True)
         raise typer.Exit(OUT_OF_TIME) from None
-    print_document(document, form)
     if output is not None:
         output.write_text(document.model_dump_json(by_alias=True, indent=2) + "\n", encoding="utf-8")
         typer.echo(f"plan: {output}", err=True)
+    print_document(document, form)
     if document.status == "infeasible":
         raise typer.Exit(INFEASIBLE)
     if emit_to is not None:
