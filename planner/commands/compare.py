@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -88,7 +89,7 @@ def _columns(
     if plans and given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise InputError(f"{names}: not beside plan files, whose requests are in them; use --set for what differs")
-    documents = [(name, read_document(read_input(name), name)) for name in plans]
+    documents = [(_short(name, plans), read_document(read_input(name), name)) for name in plans]
     values: dict[str, object] = dict(documents[0][1].request) if documents else dict(given)
     named: list[Scenario] = []
     if file is not None:
@@ -98,3 +99,10 @@ def _columns(
         raise InputError("nothing to compare with; add --set field=value, --scenarios FILE, or a second PLAN.json")
     variants: list[Scenario | tuple[str, Document]] = [*documents[1:], *with_unique_names(named)]
     return (documents[0] if documents else scenario("base", values, {})), variants
+
+
+def _short(name: str, plans: list[str]) -> str:
+    """A plan's column: its file's name without the folder, where that tells the files apart."""
+    names = [Path(other).name for other in plans]
+    short = Path(name).name
+    return "stdin" if name == "-" else short if names.count(short) == 1 else name

@@ -237,7 +237,10 @@ def _cause(base: Variant, variant: Variant, cause: Cause) -> Iterable[Renderable
     before, after = metric_text(metric, cause.before), metric_text(metric, cause.after)
     ratio = f" (x{number(cause.ratio)})" if cause.ratio is not None else ""
     yield Text(f"{variant.name}: {WORDS[metric]} {before} -> {after}{ratio}", style="bold")
-    yield _inside(f"{_bounds(base.name, cause.bounds_before)}; {_bounds('here', cause.bounds_after)}")
+    if cause.bounds_before == cause.bounds_after:
+        yield _inside(f"As {base.name}, {_bounds('', cause.bounds_after)}")
+    else:
+        yield _inside(f"{_bounds(base.name, cause.bounds_before)}; {_bounds('here', cause.bounds_after)}")
     yield _inside(_unchanged(base, cause))
     if cause.steps:
         yield _steps(cause)
@@ -267,7 +270,7 @@ def metric_text(metric: str, value: float | None) -> str:
 def _bounds(where: str, bounds: Bounds) -> str:
     bound = BOUNDS.get(bounds.bounded_by or "", bounds.bounded_by or "nothing")
     binding = f", binding: {', '.join(bounds.binding)}" if bounds.binding else ""
-    return f"{where} limited by {bound}{binding}"
+    return f"{where} limited by {bound}{binding}".strip()
 
 
 def _unchanged(base: Variant, cause: Cause) -> str:

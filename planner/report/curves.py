@@ -54,7 +54,7 @@ def _panel(axes: Any, row: LimitPrice, metric: str) -> None:
     axes.plot(limits, values, "o", color=_LINE, markersize=4, label="best plan, solved again")
     axes.plot(limits[0], values[0], "o", color=_NOW, markersize=7, label=f"now: {row.now}")
     if row.until is not None:
-        after = f", then {row.next.name}" if row.next else ""
+        after = f", then {row.next.change}" if row.next else ""
         axes.axvline(row.until, color=_END, linestyle="--", linewidth=0.9, label=f"stops helping{after}")
     low, high = min(limits), max(limits)
     wide = low > 0 and high / low > 8
@@ -63,7 +63,9 @@ def _panel(axes: Any, row: LimitPrice, metric: str) -> None:
     if row.name == "users":
         axes.invert_xaxis()
     _ticks(axes, row)
-    axes.set(title=f"{row.name}: {row.gain:+.1%} when lifted", ylabel=WORDS[metric])
+    gain = f": {row.gain:.1%} better with {row.lifted}" if row.gain is not None else ""
+    axes.set(title=f"{row.now.partition(' ')[0] if row.now.startswith('--') else row.name}{gain}", ylabel=WORDS[metric])
+    axes.title.set_fontsize(9)
     axes.grid(visible=True, color="#dddddd", linewidth=0.6)
     axes.legend(fontsize=7.5, frameon=False)
 

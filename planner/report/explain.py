@@ -113,6 +113,7 @@ def _share(share: float | None, word: str, at_most: bool) -> str:
 
 def _limits(told: Explanation) -> Table:
     table = _table("What each limit costs", ("limit", "instead", "gains", "stops helping", "then, with"))
+    table.columns[0].no_wrap = True
     for row in told.limits:
         table.add_row(row.now, row.lifted, *_price(row))
     return table

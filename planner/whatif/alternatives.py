@@ -17,20 +17,23 @@ TIE = 1e-6
 """Relative: what is closer than this is no better."""
 
 
-def alternatives(solver: Solver, decision: Decision, now: float) -> list[Alternative]:
+def alternatives(solver: Solver, decision: Decision, now: float, ends_s: float) -> list[Alternative]:
     """Solve again without each choice that the space has an alternative to.
 
     Parameters
     ----------
     solver
-        With time left.
+        Asked.
     decision
         The plan's.
     now
         Its objective.
+    ends_s
+        When all must be answered, on the monotonic clock [s].
     """
     space = affordable(solver.problem, open_space(solver.problem))
     found = without_choices(space, decision)
+    solver.until(ends_s, len(found))
     rows: list[Alternative] = []
     for row in found:
         if row.technique is not None and not _takes(rows[-1].decision, row.part, row.technique):

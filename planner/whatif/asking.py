@@ -17,6 +17,8 @@ from planner.whatif.attribution import metric_value
 
 MOST_SECONDS = 8.0
 """Time for one question [s]."""
+GENEROUS = 2.0
+"""A question may take so many times its share of the time that is left; most take less."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,11 @@ class Solver:
     def __init__(self, problem: Problem, metric: str, settings: Settings, talk: Callable[[str], None]) -> None:
         self.problem, self.metric, self.settings, self.talk = problem, metric, settings, talk
         self.higher = metric == "interactions_per_hour"
-        self.ends_s = 0.0
+        self.ends_s, self.waiting = 0.0, 1
 
-    def until(self, ends_s: float) -> None:
-        """Answer until this moment of the monotonic clock."""
-        self.ends_s = ends_s
+    def until(self, ends_s: float, questions: int) -> None:
+        """Answer about so many questions until this moment of the monotonic clock."""
+        self.ends_s, self.waiting = ends_s, questions
 
     def ask(self, question: Question, about: str) -> Answer:
         """The best plan for a changed request or cluster."""
@@ -104,7 +106,10 @@ class Solver:
         if left <= 0:
             return UNDECIDED
         self.talk(about)
-        found = solve(problem, space, None, replace(self.settings, time_limit_s=min(left, MOST_SECONDS)))
+        share = GENEROUS * left / max(self.waiting, 1)
+        self.waiting -= 1
+        settings = replace(self.settings, time_limit_s=min(left, share, MOST_SECONDS))
+        found = solve(problem, space, None, settings)
         if found.status == "unknown":
             return UNDECIDED
         if found.status == "infeasible" or found.points is None:

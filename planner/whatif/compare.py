@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from catalog.load import Catalog, open_catalog
@@ -87,15 +88,20 @@ def compare_scenarios(
         If the base can't be understood.
     """
     first = _column(base, catalog, settings, talk)
-    if first.status == "bad input":
-        raise InputError(list(first.problems))
+    if first.shown.status == "bad input":
+        raise InputError(list(first.shown.problems))
     pricer = Pricer(catalog)
-    metric = _metric(first)
-    columns = []
-    for one in variants:
-        column = _column(one, catalog, settings, talk)
-        columns.append(_with_cause(first, column, metric, pricer))
-    return Comparison(metric=metric, base=first, variants=tuple(columns))
+    metric = _metric(first.shown)
+    columns = [_with_cause(first, _column(one, catalog, settings, talk), metric, pricer) for one in variants]
+    return Comparison(metric=metric, base=first.shown, variants=tuple(columns))
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column, and whether its plan's numbers are what the catalog gives now."""
+
+    shown: Variant
+    holds: bool = True
 
 
 def _values(base: Request | Document) -> dict[str, Any]:
@@ -104,22 +110,22 @@ def _values(base: Request | Document) -> dict[str, Any]:
     return base.model_dump(mode="json", exclude_none=True)
 
 
-def _column(one: Scenario | tuple[str, Document], catalog: Catalog, settings: Settings, talk: Talk) -> Variant:
+def _column(one: Scenario | tuple[str, Document], catalog: Catalog, settings: Settings, talk: Talk) -> _Column:
     if not isinstance(one, Scenario):
         name, document = one
-        return Variant(
-            name=name, changes={}, status=document.status, notes=freshness(document, catalog).notes, plan=document
-        )
+        fresh = freshness(document, catalog)
+        shown = Variant(name=name, changes={}, status=document.status, notes=fresh.notes, plan=document)
+        return _Column(shown, fresh.holds)
     if one.request is None:
-        return Variant(name=one.name, changes=one.changes, status="bad input", problems=one.problems)
+        return _Column(Variant(name=one.name, changes=one.changes, status="bad input", problems=one.problems))
     talk(f"planning {one.name}")
     try:
         document = make_plan(one.request, catalog, settings=settings)
     except OutOfTimeError as error:
-        return Variant(name=one.name, changes=one.changes, status="out of time", problems=(str(error),))
+        return _Column(Variant(name=one.name, changes=one.changes, status="out of time", problems=(str(error),)))
     except InputError as error:
-        return Variant(name=one.name, changes=one.changes, status="bad input", problems=tuple(error.problems))
-    return Variant(name=one.name, changes=one.changes, status=document.status, plan=document)
+        return _Column(Variant(name=one.name, changes=one.changes, status="bad input", problems=tuple(error.problems)))
+    return _Column(Variant(name=one.name, changes=one.changes, status=document.status, plan=document))
 
 
 def _metric(base: Variant) -> str | None:
@@ -128,15 +134,16 @@ def _metric(base: Variant) -> str | None:
     return metric_of(read_request(base.plan.request), base.plan.metrics)
 
 
-def _with_cause(base: Variant, variant: Variant, metric: str | None, pricer: Pricer) -> Variant:
-    if variant.plan is None or variant.plan.decision is None:
-        return variant
-    if metric is None or base.plan is None or base.plan.decision is None:
-        return variant.model_copy(update={"no_cause": f"{base.name} has no plan to compare with"})
-    for column in (base, variant):
-        if column.plan is not None and not freshness(column.plan, pricer.catalog).holds:
-            return variant.model_copy(update={"no_cause": f"{column.name}: {column.notes[-1]}"})
-    return variant.model_copy(update={"cause": _cause(base.plan, variant.plan, metric, pricer)})
+def _with_cause(base: _Column, column: _Column, metric: str | None, pricer: Pricer) -> Variant:
+    first, shown = base.shown, column.shown
+    if shown.plan is None or shown.plan.decision is None:
+        return shown
+    if metric is None or first.plan is None or first.plan.decision is None:
+        return shown.model_copy(update={"no_cause": f"{first.name} has no plan to compare with"})
+    for each in (base, column):
+        if not each.holds:
+            return shown.model_copy(update={"no_cause": f"{each.shown.name}: {each.shown.notes[-1]}"})
+    return shown.model_copy(update={"cause": _cause(first.plan, shown.plan, metric, pricer)})
 
 
 def _cause(base: Document, other: Document, metric: str, pricer: Pricer) -> Cause:

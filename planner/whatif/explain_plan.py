@@ -20,7 +20,7 @@ from planner.whatif.budget import budget_of
 from planner.whatif.dimensions import dimension_rows
 from planner.whatif.explained import Alternative, Explanation, LimitPrice
 from planner.whatif.levers import levers
-from planner.whatif.prices import lifted, price_of
+from planner.whatif.prices import MOST_POINTS, lifted, price_of
 from planner.whatif.roofline import roofline
 from planner.whatif.stale import freshness
 
@@ -76,8 +76,8 @@ def explain_plan(
     fresh = freshness(document, catalog)
     solver = Solver(problem, metric, settings or Settings(), talk)
     begun = time.monotonic()
-    solver.until(begun + seconds * SHARE_OF_CHOICES)
-    choices = alternatives(solver, decision, now)
+    choices = alternatives(solver, decision, now, begun + seconds * SHARE_OF_CHOICES)
+    solver.until(begun + seconds * SHARE_OF_LIMITS, 1)
     best = _best(solver, document, evaluation, now, fresh.holds)
     limits = _limits(solver, document, best, begun, seconds)
     better = solver.gain(now, best.value)
@@ -110,13 +110,14 @@ def _best(solver: Solver, document: Document, evaluation: Evaluation, now: float
 
 
 def _limits(solver: Solver, document: Document, best: Answer, begun: float, seconds: float) -> list[LimitPrice]:
-    solver.until(begun + seconds * SHARE_OF_LIMITS)
-    found = lifted(solver, levers(solver.problem, document))
+    asked = levers(solver.problem, document)
+    solver.until(begun + seconds * SHARE_OF_LIMITS, len(asked))
+    found = lifted(solver, asked)
     rows = []
     for index, one in enumerate(found):
         # What one limit leaves of its share is for the later ones.
         left = max(begun + seconds - time.monotonic(), 0.0)
-        solver.until(time.monotonic() + left / (len(found) - index))
+        solver.until(time.monotonic() + left / (len(found) - index), MOST_POINTS)
         rows.append(price_of(solver, one, found, best))
     return rows
 

@@ -18,6 +18,8 @@ MEMORY_STEPS = (1.1, 2.0, 4.0)
 MORE_GPUS = 2
 """GPUs are asked one more, and so many times as many."""
 UNLIMITED_USERS = 1
+MOST_LOSS = 0.25
+"""Nobody accepts more: the quality budget counts as lifted [fraction]."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,13 @@ def _times(request: Request) -> list[Lever]:
 
 def _quality(request: Request) -> Lever:
     budget = request.max_quality_loss
+    most = max(MOST_LOSS, min(2.0 * budget, UNLIMITED_LOSS))
     return Lever(
         name="quality_loss_at_confidence",
         now=f"--max-quality-loss {budget * 100:g}%",
         amount=budget,
-        lifted=Question({"max_quality_loss": UNLIMITED_LOSS}),
-        lifted_text="any quality loss",
+        lifted=Question({"max_quality_loss": most}),
+        lifted_text=f"--max-quality-loss {most * 100:g}%",
         at=lambda amount: Question({"max_quality_loss": amount}),
         text=lambda amount: f"{amount * 100:.4g}%",
         taken=lambda metrics: max(metrics.quality_loss_at_confidence, metrics.quality_loss_mean),
@@ -122,12 +125,12 @@ def _hardware(problem: Problem, document: Document) -> list[Lever]:
     cluster = problem.cluster
     sizes = sizes_of(problem)
     found = [] if sizes is None else [_gpus(sizes)]
-    found.append(_memory("hbm_bytes_per_gpu", "hbm", float(cluster.hardware.hbm), "HBM per GPU"))
+    found.append(_memory("hbm_bytes_per_gpu", "hbm", float(cluster.hardware.hbm), "HBM"))
     rows = {row.name for row in document.constraints}
     if "ddr_bytes" in rows:
-        found.append(_memory("ddr_bytes", "ddr", float(cluster.node.host_memory), "host memory per server"))
+        found.append(_memory("ddr_bytes", "ddr", float(cluster.node.host_memory), "host memory"))
     if "nvme_bytes" in rows and cluster.node.nvme is not None:
-        found.append(_memory("nvme_bytes", "nvme", float(cluster.node.nvme.capacity), "NVMe per server"))
+        found.append(_memory("nvme_bytes", "nvme", float(cluster.node.nvme.capacity), "NVMe"))
     return found
 
 
@@ -154,7 +157,7 @@ def _memory(name: str, kind: str, size: float, words: str) -> Lever:
         now=f"{format_bytes(size)} {words}",
         amount=size,
         lifted=Question(memory={kind: MEMORY_STEPS[-1]}),
-        lifted_text=f"{MEMORY_STEPS[-1]:g} times the {words}",
+        lifted_text=f"{MEMORY_STEPS[-1]:g} times the {words.partition(' per')[0]}",
         at=lambda amount: Question(memory={kind: amount / size}),
         text=lambda amount: f"{format_bytes(amount)} {words}",
         steps=tuple(size * factor for factor in MEMORY_STEPS),

@@ -104,7 +104,16 @@ class _Curve:
         amount = self.lever.amount or 0.0
         rows = [self._point(amount, self.now)]
         rows += [self._point(a, answer) for a, answer in self.answers.items() if answer.value is not None]
-        return tuple(sorted(rows, key=lambda row: row.limit, reverse=self.lever.less))
+        rows.sort(key=lambda row: row.limit, reverse=self.lever.less)
+        # A plan that isn't proved and is worse than one at a tighter value tells nothing.
+        kept: list[CurvePoint] = []
+        for row in rows:
+            if row.proved or not kept or not self._worse(row.value, kept[-1].value):
+                kept.append(row)
+        return tuple(kept)
+
+    def _worse(self, value: float, than: float) -> bool:
+        return value < than if self.solver.higher else value > than
 
     def _point(self, amount: float, answer: Answer) -> CurvePoint:
         taken = self.lever.taken

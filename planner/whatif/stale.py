@@ -31,12 +31,16 @@ def freshness(document: Document, catalog: Catalog) -> Freshness:
     try:
         verify_document(document, catalog)
     except VerificationError as error:
-        shown = error.problems[:3] + ([f"and {len(error.problems) - 3} more"] if len(error.problems) > 3 else [])
+        # A decision of one's own may break a limit; a plan may not.
+        problems = [text for text in error.problems if document.status != "evaluated" or text.startswith("metrics.")]
+        if not problems:
+            return Freshness(tuple(notes), holds=True)
+        shown = problems[:3] + ([f"and {len(problems) - 3} more"] if len(problems) > 3 else [])
         notes.append(f"its numbers don't hold any more ({'; '.join(shown)}); plan again")
         return Freshness(tuple(notes), holds=False)
     except (InputError, LookupError) as error:
         notes.append(f"its decision can't be priced any more ({error}); plan again")
         return Freshness(tuple(notes), holds=False)
     if notes:
-        notes.append("every number still holds")
+        notes[0] += ", by which every number still holds"
     return Freshness(tuple(notes), holds=True)
