@@ -19,6 +19,8 @@ SCHEMES = {
     "w_int8_w8a8": ("GPTQModifier", "llmcompressor.modifiers.quantization", "W8A8"),
 }
 """Catalog point -> llm-compressor's modifier, its module and its preset scheme."""
+MODELOPT = {"w_fp8": "FP8_DEFAULT_CFG", "w_awq4": "INT4_AWQ_CFG"}
+"""Catalog point -> ModelOpt's preset."""
 SCRIPT = "make_checkpoint.py"
 COMPRESSOR = "llmcompressor==0.14.0.1"
 
@@ -68,5 +70,37 @@ oneshot(
     num_calibration_samples=512,
 )
 model.save_pretrained(sys.argv[1], save_compressed=True)
+tokenizer.save_pretrained(sys.argv[1])
+'''
+
+
+def modelopt_script(deployment: Deployment) -> str:
+    """Return a Python program that quantises the model with ModelOpt, which TensorRT-LLM brings along."""
+    if deployment.weights is None:
+        raise ValueError("bf16 weights need no checkpoint of their own")
+    config = MODELOPT[deployment.weights.point.id]
+    return f'''"""Make the quantised checkpoint of the plan with ModelOpt, which TensorRT-LLM's image has. Needs a GPU.
+
+    python {SCRIPT} DIRECTORY
+"""
+
+import sys
+
+import modelopt.torch.quantization as mtq
+from modelopt.torch.export import export_hf_checkpoint
+from modelopt.torch.utils.dataset_utils import create_forward_loop
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+MODEL = {deployment.model_source!a}
+
+model = AutoModelForCausalLM.from_pretrained(MODEL, torch_dtype="auto", device_map="auto")
+tokenizer = AutoTokenizer.from_pretrained(MODEL)
+if tokenizer.pad_token is None:
+    tokenizer.pad_token = tokenizer.eos_token
+calibrate = create_forward_loop(
+    dataset_name="cnn_dailymail", tokenizer=tokenizer, num_samples=512, max_sample_length=2048, device=model.device
+)
+mtq.quantize(model, mtq.{config}, calibrate)
+export_hf_checkpoint(model, export_dir=sys.argv[1])
 tokenizer.save_pretrained(sys.argv[1])
 '''

@@ -84,9 +84,13 @@ class Launch:
         return self.checkpoint_script is not None
 
     def make_command(self, script: str) -> str:
-        """Return the shell command that makes the model at ``$0`` unless it is there."""
+        """Return the shell command that makes the model at ``$0`` unless it is there.
+
+        One of several that start together makes it; half of a model is never taken for one.
+        """
         install = f"pip install --no-cache-dir {self.checkpoint_packages} && " if self.checkpoint_packages else ""
-        return f'[ -e "$0" ] || {{ {install}python3 {script} "$0"; }}'
+        make = f'{install}python3 {script} "$0.part" && mv "$0.part" "$0"'
+        return f'mkdir -p "${{0%/*}}" && ( flock 9 && {{ [ -e "$0" ] || {{ {make}; }}; }} ) 9>"$0.lock"'
 
     def arguments(self, directory: str) -> list[str]:
         """Return the whole command line with the launch's files below a directory."""

@@ -44,6 +44,8 @@ def engine_config(asked):
 def build(config):
     """Build every pipeline stage's model without memory; return KV specs, backends and weight bytes by stage."""
     sizes = config.parallel_config
+    # Data-parallel ranks are alike and plan their caches each for itself; other servers aren't there to be asked.
+    sizes.data_parallel_size = sizes.nnodes = 1
     names = ("tensor_parallel_size", "pipeline_parallel_size", "world_size", "decode_context_parallel_size")
     planned = {name: getattr(sizes, name) for name in names}
     for name in names:

@@ -124,3 +124,18 @@ def test_formats_that_heads_or_sinks_do_not_take_are_refused() -> None:
     assert "fp8_e4m3 KV on NVIDIA A100 SXM 80 GB isn't for attention sinks" in text
     wide = {"model": "phi-3-mini-128k", "gpus": "8xA100"}
     assert "is for heads of 64, 128, 256, 512, not of 96" in problems("llama70b-fp8", request=wide)
+
+
+def test_tensorrt_llm_makes_its_quantised_checkpoint_with_modelopt() -> None:
+    content = json.loads((PLANS / "trtllm-host-cache.json").read_text())
+    content["request"]["gpus"] = "8xH100"
+    content["decision"]["weights"] = "fp8"
+    files = emit(Document.model_validate(content), "tensorrt-llm,kubernetes", open_catalog())
+    program = files["tensorrt-llm/make_checkpoint.py"]
+    compile(program, "make_checkpoint.py", "exec")
+    assert "mtq.FP8_DEFAULT_CFG" in program
+    pod = next(iter(yaml.safe_load_all(files["kubernetes/kubernetes.yaml"])))
+    assert "make_checkpoint.py" in str(pod)
+    named = emit(Document.model_validate(content), "tensorrt-llm", open_catalog(), checkpoint="nvidia/Llama-FP8")
+    assert "nvidia/Llama-FP8" in named["tensorrt-llm/serve.sh"]
+    assert "tensorrt-llm/make_checkpoint.py" not in named

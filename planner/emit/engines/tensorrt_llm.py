@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from planner.emit.checkpoint import served_checkpoint
+from planner.emit.checkpoint import makes_checkpoint, modelopt_script, served_checkpoint
 from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.engines.refusals import refuse_unshipped
 from planner.emit.flags import problems_of_keys
@@ -40,11 +40,6 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
         problems.append(
             "parallel: tensorrt-llm spans servers through MPI, which isn't written here; use vllm or sglang"
         )
-    if deployment.weights is not None and deployment.checkpoint is None:
-        problems.append(
-            f"weights: tensorrt-llm reads {deployment.decision.weights} from a ModelOpt checkpoint; "
-            "name one with --checkpoint"
-        )
     settings = _settings(deployment, pool)
     problems += problems_of_keys(settings, "LlmArgs", "tensorrt-llm", version)
     if problems:
@@ -72,6 +67,7 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
             gpus_per_node=each,
             api_name=model,
             packages=("tensorrt_llm",),
+            checkpoint_script=modelopt_script(deployment) if makes_checkpoint(deployment, _NONE) else None,
             host_memory_bytes=0 if on_disk else tier_bytes,
             disk_bytes=tier_bytes if on_disk else 0,
         )

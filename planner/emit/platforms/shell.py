@@ -43,8 +43,17 @@ def serve_script(deployment: Deployment, launch: Launch, place: Place) -> str:
     for name in launch.port_variables:
         lines.append(f"export {name}=$(( {launch.environment[name]} + 100 * (port - {launch.port}) ))")
     if launch.makes_checkpoint:
-        target = _local(launch.model)
-        lines.append(f'[ -e {target} ] || python3 "$here/{SCRIPT}" {target}')
+        lines += [
+            f"checkpoint={_local(launch.model)}",
+            'mkdir -p "$here/models"',
+            "(",
+            "  flock 9  # one of several instances makes it",
+            '  if [ ! -e "$checkpoint" ]; then',
+            f'    python3 "$here/{SCRIPT}" "$checkpoint.part"',
+            '    mv "$checkpoint.part" "$checkpoint"',
+            "  fi",
+            ') 9>"$checkpoint.lock"',
+        ]
     lines += ["", _command(launch), ""]
     here = [_HERE] if any("$here" in line for line in lines) else []
     return "\n".join(["#!/usr/bin/env bash", header(deployment, launch).rstrip(), _START, *here, *lines])
