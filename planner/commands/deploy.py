@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,6 +78,7 @@ def emit_plan(
     write({**files, "plan.json": text}, directory, force)
     for name in sorted(files):
         typer.echo(directory / name)
+    _tell_notes(files)
 
 
 def check_emission(
@@ -120,6 +123,12 @@ def emit_document(
     write(files, directory, force, "--emit")
     for name in sorted(files):
         typer.echo(f"emitted: {directory / name}", err=True)
+    _tell_notes(files)
+
+
+def _tell_notes(files: Mapping[str, str]) -> None:
+    for note in json.loads(files["provenance.json"])["notes"]:
+        typer.echo(f"note: {note}", err=True)
 
 
 @takes_request

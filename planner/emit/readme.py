@@ -50,11 +50,12 @@ def _what_runs(deployment: Deployment, launches: list[Launch]) -> str:
     offload = deployment.decision.offload
     where = f" to {offload.tier} through {deployment.offload_backend}" if offload.policy == "swap" else ""
     lines.append(f"- between rounds: {offload.policy}{where}")
-    lines += [f"- note: {note}" for note in _notes(deployment, launches)]
+    lines += [f"- note: {note}" for note in notes_of(deployment, launches)]
     return "\n".join(lines)
 
 
-def _notes(deployment: Deployment, launches: list[Launch]) -> list[str]:
+def notes_of(deployment: Deployment, launches: list[Launch]) -> list[str]:
+    """What an operator should know beside the table: where the engine does something else than the plan counts on."""
     notes = list(deployment.notes)
     for launch in launches:
         notes += [note for note in launch.notes if note not in notes]
@@ -229,5 +230,6 @@ def provenance_file(deployment: Deployment, launches: list[Launch], snapshots: M
         "engine": {"name": launches[0].engine, "version": launches[0].version, "image": launches[0].image},
         "flags_checked_against": dict(snapshots),
         "model": deployment.model_source,
+        "notes": notes_of(deployment, launches),
     }
     return json.dumps(content, indent=2, ensure_ascii=True) + "\n"

@@ -161,7 +161,8 @@ def _throttle(deployment: Deployment, pool: PoolPlan) -> int:
             "the plan: prefill_throttled without prefill_chunk_tokens: a prompt in one piece can't yield; give a chunk"
         )
     room = deployment.request.question_tokens
-    return pool.chunk_tokens - room if room < pool.chunk_tokens else max(1, pool.chunk_tokens // 2)
+    left = pool.chunk_tokens - room if room < pool.chunk_tokens else max(1, pool.chunk_tokens // 2)
+    return min(left, deployment.max_model_len)  # vLLM refuses more
 
 
 def _throttle_note(deployment: Deployment, pool: PoolPlan) -> str:

@@ -64,7 +64,7 @@ def _config(deployment: Deployment, launch: Launch) -> dict[str, Any]:
     cap = admission_cap(deployment)
     if cap is not None:
         config["deployment_config"]["max_ongoing_requests"] = cap // launch.pool.instances
-        config["deployment_config"]["max_queued_requests"] = 0
+        config["deployment_config"]["max_queued_requests"] = 1  # Ray takes no 0
     if launch.pool.instances > 1:
         config["deployment_config"]["request_router_config"] = {"request_router_class": AFFINITY}
     accelerator = deployment.hardware.id.partition("-")[0].upper()

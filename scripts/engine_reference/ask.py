@@ -1,4 +1,4 @@
-"""Ask vLLM's environment; used by ``python -m scripts.vllm_reference`` and by the slow tests."""
+"""Ask vLLM's environment; used by ``python -m scripts.engine_reference`` and by the slow tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.vllm_reference.stub import driver_stub
+from scripts.engine_reference.stub import driver_stub
 
 _ANSWER = "ANSWER "
 

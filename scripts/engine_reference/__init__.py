@@ -2,7 +2,7 @@
 
     uv venv -p 3.11 env && pip download --no-deps vllm==0.33.0
     (install the wheel's requirements and the wheel into env: docs/deploy.md)
-    python -m scripts.vllm_reference ENV < questions.jsonl > answers.jsonl
+    python -m scripts.engine_reference ENV < questions.jsonl > answers.jsonl
 
 It runs `answer.py` with the environment's Python, which has vLLM and none of this project. A
 question is one line of JSON: the GPU, the model's ``config.json``, the words of the command line and
