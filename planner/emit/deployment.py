@@ -25,6 +25,8 @@ from planner.problem import Problem, resolve
 from planner.request import Cluster, Request
 
 Role = Literal["serve", "prefill", "decode"]
+PLACES = ("{models}", "{directory}", "{rank}", "{head}", "{file}")
+"""What launches leave for platforms to fill in; no user's text may contain it."""
 NATIVE = "native"
 """Weights of a plan that are as the checkpoint's makers quantised them."""
 
@@ -253,7 +255,7 @@ def read_deployment(
         pools=_pools(decision, metrics.concurrency, problem.cluster),
         model_source=_model_source(problem),
         config=_config(problem),
-        checkpoint=checkpoint,
+        checkpoint=None if checkpoint is None else _plain(checkpoint, "--checkpoint"),
         offload_backend=offload_backend,
     )
 
@@ -354,9 +356,23 @@ def _model_source(problem: Problem) -> str:
     else:
         path = Path(problem.model_id)
         source = str((path.parent if path.is_file() else path).absolute())
-    if source.startswith("-") or any(not character.isprintable() for character in source):
-        raise InputError(f"the plan: model {source!r}: begins with a dash or has control characters; rename it")
-    return source
+    return _plain(source, "the plan: model")
+
+
+def _plain(name: str, where: str) -> str:
+    """Return a name that can be one word of a command line.
+
+    Raises
+    ------
+    InputError
+        If a program would take it for a flag, a terminal for a command, or this program for a place to fill in.
+    """
+    if not name or name.startswith("-") or any(not character.isprintable() for character in name):
+        raise InputError(f"{where} {name!r}: is empty, begins with a dash or has control characters; rename it")
+    filled = [place for place in PLACES if place in name]
+    if filled:
+        raise InputError(f"{where} {name!r}: contains {filled[0]}, which stands for something here; rename it")
+    return name
 
 
 def _config(problem: Problem) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from catalog.load import open_catalog
-from catalog.schema import Model
+from catalog.schema import Engine, Model
 from planner.emit import emit, write
+from planner.errors import InputError
 from planner.plan import Document
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "emit"
@@ -183,8 +184,8 @@ import json, os, sys
 with open({out!r}, "a") as f:
     f.write(json.dumps({{"argv": sys.argv, "env": dict(os.environ)}}) + "\\n")
 """
-VERSION = """#!/bin/sh
-echo 0.33.0
+PYTHON = """#!/bin/sh
+if [ "$1" = -c ]; then echo {version}; else exec {program} "$@"; fi
 """
 
 
@@ -197,7 +198,8 @@ def run_script(files: dict[str, str], script: str, place: Path, **environment: s
     for name in ("vllm", "vllm-router", "sglang", "lmdeploy", "llama-server", "trtllm-serve"):
         (programs / name).write_text(RECORD.format(python=sys.executable, out=str(record)))
         (programs / name).chmod(0o755)
-    (programs / "python3").write_text(VERSION)
+    version = environment.pop("VERSION", "0.33.0")
+    (programs / "python3").write_text(PYTHON.format(version=version, program=programs / "vllm"))
     (programs / "python3").chmod(0o755)
     write(files, place / "out")
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"
@@ -315,3 +317,47 @@ def test_a_hostile_path_stays_one_argument(name: str, tmp_path: Path) -> None:
     heading = files["README.md"].splitlines()[0]
     assert heading.startswith("# `")
     assert "<b>" not in heading.split("`")[-1]
+
+
+STARTS = {
+    "sglang-fp8-hicache": ("sglang/serve.sh", "--model-path"),
+    "lmdeploy-int4-awq": ("lmdeploy/serve.sh", None),
+    "llamacpp-q8": ("llama.cpp/serve.sh", "--model"),
+    "qwen32b-awq-yarn": ("vllm/serve.sh", None),
+    "trtllm-host-cache": ("tensorrt-llm/serve.sh", None),
+}
+"""Plans of every engine that serves; the script that starts it, and the flag before the checkpoint."""
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    plan=st.sampled_from(sorted(STARTS)), name=HOSTILE | st.sampled_from(["$(touch pwned)", "'; touch pwned; '", "`x`"])
+)
+def test_a_hostile_checkpoint_stays_one_argument_of_every_engine(plan: str, name: str, tmp_path: Path) -> None:
+    content = json.loads((GOLDEN / "plans" / f"{plan}.json").read_text())
+    if content["decision"]["weights"] == "bf16" and plan != "llamacpp-q8":
+        content["decision"]["weights"] = {"sglang-fp8-hicache": "awq4"}.get(plan, "fp8")
+        content["request"]["gpus"] = "8xH100"
+        content["decision"]["compression"] = {}
+    checkpoint = f"/srv/{name}"
+    engine = content["decision"]["engine"]
+    script, flag = STARTS[plan]
+    files = emit(Document.model_validate(content), [engine, "kubernetes"], open_catalog(), checkpoint=checkpoint)
+    version = open_catalog().get(Engine, engine).version
+    (call,) = run_script(files, script, tmp_path / "run", VERSION=version)
+    words = call["argv"]
+    assert checkpoint in words
+    assert flag is None or words[words.index(flag) + 1] == checkpoint
+    assert not list((tmp_path / "run").rglob("pwned"))
+    for manifest in yaml.safe_load_all(files["kubernetes/kubernetes.yaml"]):
+        check_manifest(manifest)
+        if manifest["kind"] == "Deployment" and "router" not in manifest["metadata"]["name"]:
+            (container,) = manifest["spec"]["template"]["spec"]["containers"]
+            assert checkpoint in [word.replace("$$(", "$(") for word in [*container["command"], *container["args"]]]
+
+
+@pytest.mark.parametrize("name", ["-x", "a\nb", "", "a{models}b", "{directory}", "\u202ename"])
+def test_a_checkpoint_that_is_no_word_is_refused(name: str) -> None:
+    document = Document.model_validate_json((GOLDEN / "plans" / "qwen32b-awq-yarn.json").read_text())
+    with pytest.raises(InputError, match="--checkpoint"):
+        emit(document, "vllm", open_catalog(), checkpoint=name)

@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from catalog.load import open_catalog
+from planner.emit.deployment import read_deployment
+from planner.emit.emit import ENGINES
 from planner.emit.flags import problems_of_environment, problems_of_flags, problems_of_keys, snapshot, versions
+from planner.emit.launch import Launch
 from planner.errors import InputError
+from planner.plan import Document
 
 FOLDER = Path(__file__).parents[2] / "catalog" / "engine_flags"
 SNAPSHOTS = sorted(FOLDER.glob("*.json"))
@@ -102,3 +108,46 @@ def test_an_unknown_version_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"vllm 9\.9.*0\.32\.0, 0\.33\.0"):
         snapshot("vllm", "9.9")
     assert versions("vllm") == ["0.32.0", "0.33.0"]
+
+
+# --------------------------------------------------------------------------- the same check, for every engine
+
+PLANS = sorted((FOLDER.parents[1] / "tests" / "golden" / "emit" / "plans").glob("*.json"))
+SERVED = [path.stem for path in PLANS if path.stem != "kvpress-snapkv"]
+
+
+def emitted_launches(name: str) -> list[Launch]:
+    path = next(p for p in PLANS if p.stem == name)
+    deployment = read_deployment(Document.model_validate_json(path.read_text()), open_catalog())
+    return ENGINES[deployment.engine.id](deployment, deployment.engine.version)
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_every_mutated_flag_of_every_engine_is_refused(name: str) -> None:
+    for launch in emitted_launches(name):
+        who = (launch.engine, launch.version)
+        assert problems_of_flags(launch.flags, *who) == []
+        known = {n: record for record in snapshot(*who)["flags"].values() for n in record["names"]}
+        for flag, value in launch.flags:
+            assert problems_of_flags(((f"{flag}x", value),), *who), flag
+            kind, choices = known[flag]["type"], known[flag].get("choices")
+            wrong = {"bool": "yes", "int": "many", "float": "many", "json": "{"}.get(kind, "bogus" if choices else True)
+            assert problems_of_flags(((flag, wrong),), *who), (flag, wrong)
+
+
+def test_every_mutated_key_of_a_config_file_is_refused() -> None:
+    (launch,) = emitted_launches("trtllm-host-cache")
+    settings = yaml.safe_load(launch.files["trtllm.yaml"])
+    checked = ("LlmArgs", "tensorrt-llm", launch.version)
+    assert problems_of_keys(settings, *checked) == []
+    for key, value in settings.items():
+        others = {name: other for name, other in settings.items() if name != key}
+        assert problems_of_keys({**others, f"{key}x": value}, *checked), key
+        assert problems_of_keys({**others, key: "bogus" if not isinstance(value, dict) else {"bogus": 1}}, *checked), (
+            key
+        )
+    (press,) = emitted_launches("kvpress-snapkv")
+    settings = yaml.safe_load(press.files["press.yaml"])["press"]
+    own = {key: value for key, value in settings.items() if key not in ("class", "press")}
+    assert problems_of_keys(own, settings["class"], "kvpress", press.version) == []
+    assert problems_of_keys({"compression_rate": 0.5}, settings["class"], "kvpress", press.version)
