@@ -111,6 +111,8 @@ class Narrowing:
         self.points = Points.none()
         self.gpus = np.zeros(0, dtype=np.int64)
         self.pairs = Pairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))
+        self.open_value = np.inf
+        """No plan that was too much to look at has a lower value."""
         self.priced = 0
 
     # ------------------------------------------------------------- what is left
@@ -120,12 +122,16 @@ class Narrowing:
         owner = self.search.weights_of(points)
         roots = np.array([-1 if root is None else root for root in self.cells.roots], dtype=np.int64)[owner]
         points, roots = points.take(roots >= 0), roots[roots >= 0]
+        self.add_pairs(points, np.arange(len(points)), roots)
+
+    def add_pairs(self, points: Points, row: Ints, cell: Ints) -> None:
+        """Add points, and pairs of a row of them with a cell."""
         if not len(points):
             return
         base = len(self.points)
         self.points = Points.joined([self.points, points]) if base else points
         self.gpus = self.search.gpus_of(self.points)
-        fresh = self._bounded(Pairs(base + np.arange(len(points)), roots, np.zeros(len(points))))
+        fresh = self._bounded(Pairs(base + row, cell, np.zeros(len(row))))
         self.pairs = Pairs.joined([self.pairs, fresh])
         self.drop()
 
@@ -145,7 +151,7 @@ class Narrowing:
     def bound(self) -> float:
         """No plan has a lower value."""
         known = np.inf if self.incumbent is None else self.incumbent.value
-        return float(min(known, self.pairs.value.min(initial=np.inf)))
+        return float(min(known, self.open_value, self.pairs.value.min(initial=np.inf)))
 
     # ------------------------------------------------------------- narrowing
 

@@ -129,7 +129,7 @@ def _pairs(search: Search, halves: _Halves) -> Iterator[tuple[int, int]]:
                 yield decode, pool
 
 
-def _units(search: Search) -> tuple[list[int], list[int]]:
+def pool_units(search: Search) -> tuple[list[int], list[int]]:
     """Units for decode pools, and for prefill pools: each with the parallelism that its phase is for."""
     decode, prefill = [], []
     for index, unit in enumerate(search.units):
@@ -145,7 +145,8 @@ def _units(search: Search) -> tuple[list[int], list[int]]:
     return decode, prefill
 
 
-def _grid(search: Search, units: list[int]) -> Points:
+def decode_ways(search: Search, units: list[int]) -> Points:
+    """Caps, policies and services of decode pools whose first prompts come prefilled for nothing."""
     space = search.space
     allowed = [(u, p) for u in units for p in range(len(space.policies)) if search.engines(u, p, (), pools=True)]
     rows = [(u, m, p, False) for u, p in allowed for m in space.sequences] + [(u, 1, p, True) for u, p in allowed]
@@ -164,10 +165,10 @@ def _grid(search: Search, units: list[int]) -> Points:
 
 
 def _everything(search: Search) -> _Halves:
-    decode, prefill = _units(search)
+    decode, prefill = pool_units(search)
     if not decode:
         return _Halves({}, {}, {}, {})
-    grid = _grid(search, decode)
+    grid = decode_ways(search, decode)
     ways = {u: grid.take(grid.unit == u) for u in decode}
     rates = {u: np.full(len(w), np.inf) for u, w in ways.items()}
     return _Halves(ways, rates, {u: np.zeros(len(w)) for u, w in ways.items()}, dict.fromkeys(prefill, np.inf))
@@ -175,14 +176,14 @@ def _everything(search: Search) -> _Halves:
 
 def _halves(search: Search, table: CompressionTable, goal: Goal, limits: Limits, known: Incumbent | None) -> _Halves:
     nothing = _Halves({}, {}, {}, {})
-    decode, prefill = ([u for u in units if _has_room(search, table, u)] for units in _units(search))
+    decode, prefill = ([u for u in units if _has_room(search, table, u)] for units in pool_units(search))
     if not decode or not prefill:
         return nothing
     rates = _prefill_rates(search, prefill, table)
     decode = [u for u in decode if _is_fed(search, goal, u, rates, known)]
     if not decode:
         return nothing
-    grid = _grid(search, decode)
+    grid = decode_ways(search, decode)
     weights = search.weights_of(grid)
     priced = search.price(grid, table, weights, np.ones(len(grid), dtype=np.bool_))
     confidence = search.problem.request.confidence

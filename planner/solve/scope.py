@@ -21,9 +21,9 @@ from planner.solve.cells import MOST_LISTED, Cells
 from planner.solve.classes import Classes, classes_of
 from planner.solve.combinations import all_combinations, count_combinations, within_budget
 from planner.solve.goal import Goal, Limits
-from planner.solve.narrowing import Incumbent, Narrowing
+from planner.solve.halves import Halves
+from planner.solve.narrowing import TIE, Incumbent, Narrowing
 from planner.solve.points import Points, Search
-from planner.solve.pools import pool_points
 from planner.solve.trying import try_plans
 from planner.space import Option, Space
 
@@ -48,6 +48,8 @@ class Scope:
     incumbent: Incumbent | None
     bound: float
     """No plan of the whole space has a lower value of the goal."""
+    complete: bool
+    """Nothing was left out that could be better than the plan that is known."""
     considered: int
     """Operating points before any was dropped."""
 
@@ -90,14 +92,24 @@ def scope_of(
     narrowing.add(points.take(roomy(search, points, table)))
     try_plans(narrowing)
     if not (first and narrowing.incumbent):
-        split = pool_points(search, table, goal, limits, narrowing.incumbent)
-        if split is not None:
-            considered += len(split)
-            narrowing.add(split.take(roomy(search, split, table)))
-            try_plans(narrowing)
-    if not (first and narrowing.incumbent):
         narrowing.narrow()
+    if space.disaggregated and not (first and narrowing.incumbent):
+        considered += _add_pools(narrowing)
     return _scope(narrowing, considered)
+
+
+def _add_pools(narrowing: Narrowing) -> int:
+    """Add what can be better of points with two pools, and narrow again; returns how many there are."""
+    n = narrowing
+    halves = Halves(n.search, n.cells, n.goal, n.limits, n.incumbent, n.ends_s, first=n.first)
+    count = halves.begin()
+    if count:
+        halves.narrow()
+        n.incumbent = halves.incumbent
+        n.drop()
+        halves.expand(n)
+        n.narrow()
+    return count
 
 
 def _scope(narrowing: Narrowing, considered: int) -> Scope:
@@ -128,8 +140,10 @@ def _scope(narrowing: Narrowing, considered: int) -> Scope:
         np.logical_or.at(possible, row, of_cell[cell])
     if known is not None:
         points, possible = _with_known(points, possible, known, classes, options)
+    complete = narrowing.open_value >= (np.inf if known is None else known.value * (1.0 - TIE))
     return Scope(
-        narrowed, narrowing.goal, narrowing.limits, points, classes, possible, known, narrowing.bound, considered
+        *(narrowed, narrowing.goal, narrowing.limits, points, classes, possible, known),
+        *(narrowing.bound, complete, considered),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from zlib import crc32
 
@@ -32,7 +32,7 @@ WORKERS = 2
 SEED = 0
 NARROWING_SHARE = 0.7
 """Of the time limit, for bounds."""
-MOST_MODELLED = 20_000
+MOST_MODELLED = 5_000
 """Points that CP-SAT is given; where bounds leave more in the time, the best known plan stays unproved."""
 LEAST_SECONDS = 0.05
 """For a run of CP-SAT, whatever is left of the time."""
@@ -102,17 +102,22 @@ def solve(problem: Problem, space: Space, goal: Goal | None = None, settings: Se
     scope = scope_of(search, points, goal, Limits.of(problem.request), first=settings.first, ends_s=narrowed_s)
     left = len(scope.points)
     known = scope.incumbent
-    if not left:
+    if not left and scope.complete:
         return Solution("infeasible", search, None, (), None, None, None, scope.considered, 0)
     if settings.first and known is not None:
         return Solution("feasible", search, known.row, known.options, None, known.value, None, scope.considered, left)
-    if left > MOST_MODELLED:
+    if left > MOST_MODELLED or not left:
         if known is None:
             return Solution("unknown", search, None, (), None, None, None, scope.considered, left)
         engine = engines_of(search, known.row, 0, known.options)[0].id
         values = (known.value, min(scope.bound, known.value))
         return Solution("feasible", search, known.row, known.options, engine, *values, scope.considered, left)
-    return _Run(scope, settings, starts_s + settings.time_limit_s).solution()
+    found = _Run(scope, settings, starts_s + settings.time_limit_s).solution()
+    if scope.complete or found.status in ("feasible", "unknown"):
+        return found
+    # Of what was left out only a bound is known.
+    bound = None if found.value is None else min(scope.bound, found.value)
+    return replace(found, status="unknown" if found.value is None else "feasible", bound=bound)
 
 
 class _Run:

@@ -1,0 +1,267 @@
+"""Two pools, bounded by halves: a decode pool with the best prefill pools that the other GPUs could be.
+
+Pairs of pools, each in any number of replicas, are too many to list. A pool's rate doesn't depend on its
+partner, so that a decode pool with a cell of combinations is bounded with whatever prefill pools of the
+same cell fit beside it. Only what is left of that becomes points.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.cost.links import between_pools_bytes_per_s
+from planner.cost.phases import prefills_of
+from planner.solve.narrowing import FEW_COMBINATIONS, MARGIN, TIE, Narrowing, Pairs, reached_otherwise
+from planner.solve.points import Points
+from planner.solve.pools import decode_ways, pool_units
+from planner.space import Split
+from planner.space.space import POOL_CHUNK
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+FEW_WAYS = 60
+"""Ways of decode pools that are given prefill pools without narrowing them further."""
+MOST_LEARNT = 4
+"""Lone pairs of a wave that are given prefill pools to find a better plan."""
+MOST_EXPANDED = 400_000
+"""Points with two pools that are listed at most."""
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """Prefill pools of one cell, for one view and weights."""
+
+    units: Ints
+    gpus: Ints
+    replicas: Ints
+    rates: Floats
+    """Sessions per second of one replica, ``(unit,)``; 0 where no session fits."""
+    latencies: Floats
+    """The first prompt on an idle replica, at worst, ``(unit,)`` [s]."""
+
+    def most(self, total: int) -> Floats:
+        """Sessions per second that so many GPUs prefill at most, for every number up to the total."""
+        spare = np.arange(total + 1)[None, :]
+        counts = np.minimum(self.replicas[:, None], spare // self.gpus[:, None])
+        return np.asarray((self.rates[:, None] * counts).max(axis=0))
+
+
+class Halves(Narrowing):
+    """Ways of decode pools with cells; their value assumes the best prefill pools beside them."""
+
+    def begin(self) -> int:
+        """Add every way of every decode pool; returns how many points with two pools there are."""
+        decode, prefill = pool_units(self.search)
+        units = self.search.units
+        self.feeders: dict[tuple[int, int], list[int]] = {}
+        for u in prefill:
+            self.feeders.setdefault((units[u].view, units[u].weights), []).append(u)
+        decode = [u for u in decode if (units[u].view, units[u].weights) in self.feeders]
+        if not decode:
+            return 0
+        self.total = self.search.problem.cluster.gpus
+        self._feeding: dict[tuple[int, int, int], Feeding] = {}
+        ways = decode_ways(self.search, decode)
+        self.add(ways)
+        counts = np.bincount(ways.unit, minlength=len(units))
+        return sum(int(counts[u]) * self._count(u) for u in decode)
+
+    def _count(self, decode: int) -> int:
+        """Prefill pools and numbers of replicas that go with a decode pool."""
+        unit = self.search.units[decode]
+        others = [self.search.units[u].split for u in self.feeders[unit.view, unit.weights]]
+        return sum(int(_fits(unit.split, other, self.total).sum()) for other in others)
+
+    # ------------------------------------------------------------- bounds
+
+    def _few(self) -> bool:
+        if len(np.unique(self.pairs.point)) > FEW_WAYS:
+            return False
+        return sum(len(self.cells.cells[i].members) for i in np.unique(self.pairs.cell)) <= FEW_COMBINATIONS
+
+    def _bounded(self, pairs: Pairs) -> Pairs:
+        self.priced += len(pairs)
+        points = self.points.take(pairs.point)
+        indices, row = np.unique(pairs.cell, return_inverse=True)
+        table, slowest = self._table(indices.tolist())
+        self._feed(points, indices, row, table, slowest)
+        throttled = np.ones(len(pairs), dtype=np.bool_)
+        longest = None if slowest is None else row + slowest
+        priced = self.search.price(points, table, row, throttled, longest)
+        keep = self.limits.hold(priced, users=False) & reached_otherwise(priced, points)
+        sessions, per_gpu_s, wait_s = self._fed(points, pairs.cell, priced.sessions_per_s)
+        keep &= sessions > 0
+        if self.limits.users is not None:
+            session_s = priced.users / np.maximum(priced.sessions_per_s, 1e-300)
+            keep &= sessions * (session_s + wait_s) >= self.limits.users * (1.0 - TIE)
+        per_hour = 3600.0 * self.search.problem.request.rounds
+        with np.errstate(divide="ignore"):
+            if self.goal.name == "throughput":
+                value = 1.0 / (per_hour * sessions)
+            elif self.goal.name == "cost":
+                value = per_gpu_s / per_hour
+            else:
+                losses = np.array([self.cells.cells[i].loss for i in indices])
+                value = self.goal.value(priced, losses[row])
+        pairs = replace(pairs, value=value).take(keep)
+        pairs = pairs.take(self._promising(pairs))
+        self._learn_fed(pairs)
+        return pairs.take(self._promising(pairs))
+
+    def _feed(self, points: Points, indices: Ints, row: Ints, table: object, slowest: int | None) -> None:
+        """Price the prefill pools of every cell, once."""
+        units, work = self.search.units, self.search.problem.workload
+        groups = sorted({(units[int(u)].view, units[int(u)].weights) for u in np.unique(points.unit)})
+        for view, w in groups:
+            rows = [r for r, i in enumerate(indices.tolist()) if self.cells.cells[i].weights == w]
+            rows = [r for r in rows if (view, w, int(indices[r])) not in self._feeding]
+            if not rows:
+                continue
+            mine = self.feeders[view, w]
+            pools = self.search.pools(view, table)  # type: ignore[arg-type]
+            rho = pools.setting.efficiency.gpu_utilisation
+            rates, latencies = np.zeros((len(mine), len(rows))), np.zeros((len(mine), len(rows)))
+            chunk = np.full(len(rows), POOL_CHUNK, dtype=np.int64)
+            for at, u in enumerate(mine):
+                pool = pools[u]
+                if not (pool.fit[rows] >= 1).any():
+                    continue
+                best = prefills_of(work, pool.take(np.array(rows)), chunk).prompt
+                rates[at] = np.where(pool.fit[rows] >= 1, rho / best.busy_s, 0.0)
+                if slowest is not None:
+                    worst = pool.take(np.array(rows) + slowest)
+                    link = float(between_pools_bytes_per_s(pools.setting, np.array([self.total]))[0])
+                    moved = worst.prompt_bytes * self.search.problem.cluster.gpus / link
+                    latencies[at] = prefills_of(work, worst, chunk).prompt.latency_s + moved
+            splits = [units[u].split for u in mine]
+            for column, r in enumerate(rows):
+                self._feeding[view, w, int(indices[r])] = Feeding(
+                    np.array(mine),
+                    np.array([s.gpus for s in splits]),
+                    np.array([s.replicas for s in splits]),
+                    rates[:, column],
+                    latencies[:, column],
+                )
+
+    def _fed(self, points: Points, cell: Ints, rate: Floats) -> tuple[Floats, Floats, Floats]:
+        """Sessions per second at most, GPU-seconds per session at least, and the first prompt's time at most."""
+        sessions, gpu_s, wait_s = np.zeros(len(points)), np.full(len(points), np.inf), np.zeros(len(points))
+        key = points.unit * (len(self.cells.cells) + 1) + cell
+        for value in np.unique(key):
+            rows = np.flatnonzero(key == value)
+            feeding = self._fed_by(int(points.unit[rows[0]]), int(cell[rows[0]]))
+            if not (feeding.rates > 0).any():
+                continue
+            split = self.search.units[int(points.unit[rows[0]])].split
+            replicas = np.arange(1, min(split.replicas, (self.total - 1) // split.gpus) + 1)
+            if not len(replicas):
+                continue
+            most = feeding.most(self.total)[self.total - replicas * split.gpus]
+            sessions[rows] = np.minimum(rate[rows, None] * replicas, most).max(axis=1)
+            with np.errstate(divide="ignore"):
+                gpu_s[rows] = split.gpus / rate[rows] + (feeding.gpus / feeding.rates).min()
+            wait_s[rows] = feeding.latencies.max()
+        return sessions, gpu_s, wait_s
+
+    def _fed_by(self, unit: int, cell: int) -> Feeding:
+        known = self.search.units[unit]
+        return self._feeding[known.view, known.weights, cell]
+
+    # ------------------------------------------------------------- plans that are possible, and points
+
+    def _learn_fed(self, pairs: Pairs) -> None:
+        """Give the best lone pairs prefill pools, and price what comes of it."""
+        lone = np.flatnonzero(np.array([cell.lone for cell in self.cells.cells])[pairs.cell])
+        best = pairs.take(lone[np.argsort(pairs.value[lone], kind="stable")][:MOST_LEARNT])
+        rates = self._rates(best)
+        for at in range(len(best)):
+            for points, cell in self._pointed(best.take(np.array([at])), float(rates[at])):
+                trial = Narrowing(self.search, self.cells, self.goal, self.limits, self.incumbent, self.ends_s)
+                trial.add_pairs(points, np.arange(len(points)), cell)
+                self.incumbent = trial.incumbent
+
+    def expand(self, into: Narrowing) -> None:
+        """Add points with two pools that are left, each with the cells that are left of it."""
+        parts, count = [], 0
+        rates = self._rates(self.pairs)
+        for at in np.argsort(self.pairs.value, kind="stable").tolist():
+            if count > MOST_EXPANDED or time.monotonic() > self.ends_s:
+                into.open_value = float(self.pairs.value[at])
+                break
+            for points, cell in self._pointed(self.pairs.take(np.array([at])), float(rates[at])):
+                parts.append((points, cell))
+                count += len(points)
+        if not parts:
+            return
+        points, cell = Points.joined([p for p, _ in parts]), np.concatenate([c for _, c in parts])
+        columns = np.stack([getattr(points, f.name) for f in fields(Points)], axis=1)
+        _, first, row = np.unique(columns, axis=0, return_index=True, return_inverse=True)
+        into.add_pairs(points.take(first), row.reshape(-1), cell)
+
+    def _pointed(self, pair: Pairs, rate: float) -> Iterator[tuple[Points, Ints]]:
+        """Every prefill pool and number of replicas with which one pair could be part of a better plan."""
+        way = self.points.take(pair.point)
+        unit, cell = int(way.unit[0]), int(pair.cell[0])
+        feeding, split = self._fed_by(unit, cell), self.search.units[unit].split
+        for at in np.flatnonzero(feeding.rates > 0).tolist():
+            other = self.search.units[int(feeding.units[at])].split
+            fits = _fits(split, other, self.total)
+            r, q = (axis + 1 for axis in np.nonzero(fits))
+            gpus = r * split.gpus + q * other.gpus
+            sessions = np.minimum(rate * r, feeding.rates[at] * q)
+            keep = self._could(sessions, gpus, float(pair.value[0]))
+            r, q = r[keep], q[keep]
+            if self.incumbent is None and self.goal.name != "cost":
+                r, q = self._most_fed(r, q, gpus[keep])
+            if len(r):
+                points = way.take(np.zeros(len(r), dtype=np.int64))
+                pool = np.full(len(r), feeding.units[at], dtype=np.int64)
+                points = replace(points, replicas=r, pool_unit=pool, pool_replicas=q)
+                yield points, np.full(len(r), cell, dtype=np.int64)
+
+    def _rates(self, pairs: Pairs) -> Floats:
+        """Sessions per second of one decode replica of each pair, at best."""
+        if not len(pairs):
+            return np.zeros(0)
+        indices, row = np.unique(pairs.cell, return_inverse=True)
+        table = self.cells.rows(indices.tolist(), worst=False)
+        throttled = np.ones(len(pairs), dtype=np.bool_)
+        return self.search.price(self.points.take(pairs.point), table, row, throttled).sessions_per_s
+
+    def _could(self, sessions: Floats, gpus: Ints, value: float) -> Bools:
+        """Whether so many sessions on so many GPUs could be part of a better plan."""
+        known = self.incumbent
+        if known is None:
+            return np.ones(len(sessions), dtype=np.bool_)
+        values: Floats = np.full(len(sessions), value)
+        if self.goal.name in ("throughput", "cost"):
+            weight = gpus if self.goal.name == "cost" else 1.0
+            values = weight / (3600.0 * self.search.problem.request.rounds * sessions)
+        better = values < known.value * (1.0 - TIE) - 1e-15
+        return np.asarray(better | ((values <= known.value * (1.0 + MARGIN) + 1e-15) & (gpus <= known.gpus)))
+
+    def _most_fed(self, r: Ints, q: Ints, gpus: Ints) -> tuple[Ints, Ints]:
+        """For each number of decode replicas the most prefill replicas, inside a server and beyond.
+
+        More prefill replicas never hurt on the same side of that border.
+        """
+        inside = gpus <= self.search.problem.cluster.gpus_per_node
+        last = {(int(i), bool(side)): int(j) for i, j, side in zip(r, q, inside, strict=True)}
+        if not last:
+            return r[:0], q[:0]
+        rows = np.array([[i, j] for (i, _), j in last.items()])
+        return rows[:, 0], rows[:, 1]
+
+
+def _fits(split: Split, other: Split, total: int) -> Bools:
+    """Which numbers of replicas of two splits fit on so many GPUs together ``(replicas - 1, replicas - 1)``."""
+    r = np.arange(1, min(split.replicas, (total - other.gpus) // split.gpus) + 1)[:, None]
+    q = np.arange(1, min(other.replicas, (total - split.gpus) // other.gpus) + 1)[None, :]
+    return np.asarray(r * split.gpus + q * other.gpus <= total)
