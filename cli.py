@@ -23,6 +23,7 @@ from planner.commands.deploy import emit_plan, import_file
 from planner.commands.explain import explain
 from planner.commands.paper import paper
 from planner.commands.pareto import show_frontier
+from planner.commands.parity import show_parity
 from planner.commands.plan import evaluate_decision, make, verify_plan
 from planner.commands.sweep import sweep_grid
 
@@ -46,6 +47,7 @@ verbs: dict[str, Callable[..., None]] = {
     "verify": verify_plan,
     "compare": compare_scenarios,
     "pareto": show_frontier,
+    "parity": show_parity,
     "explain": explain,
     "emit": emit_plan,
     "import": import_file,

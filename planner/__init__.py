@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from planner.whatif.compare import compare
     from planner.whatif.explain_plan import explain_plan
     from planner.whatif.pareto import pareto
+    from planner.whatif.parity import parity
     from planner.whatif.sweep import sweep
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ _HOME = {
     "explain_plan": "planner.whatif.explain_plan",
     "make_plan": "planner.pipeline",
     "pareto": "planner.whatif.pareto",
+    "parity": "planner.whatif.parity",
     "sweep": "planner.whatif.sweep",
 }
 
@@ -50,6 +52,7 @@ __all__ = [
     "explain_plan",
     "make_plan",
     "pareto",
+    "parity",
     "sweep",
 ]
 

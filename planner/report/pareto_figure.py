@@ -47,6 +47,7 @@ def draw_frontier(document: FrontierDocument, path: Path) -> None:
             setter(f"{TITLES[name]} ({better})")
         _scales(axes, columns[across], columns[up])
         _formats(axes, across, up)
+        axes.set_axisbelow(True)
         axes.grid(visible=True, color="#dddddd", linewidth=0.6)
         whole = "" if document.coverage.complete else " (not complete)"
         axes.set_title(
