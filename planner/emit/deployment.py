@@ -6,6 +6,7 @@ from it (the longest session, batched tokens = chunk + decodes), or a fact of th
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,8 +76,8 @@ class PoolPlan:
 
     @property
     def sequences(self) -> int:
-        """Sequences that an engine works on at a time: those that decode, and one in prefill."""
-        return self.decode_sequences + 1
+        """Sequences that an engine works on at a time: those that decode, and one in prefill; or one session alone."""
+        return 1 if self.resident_sessions == 1 else self.decode_sequences + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,17 @@ class Deployment:
         if pool.role == "decode" and pool.chunk_tokens is None:
             whole = max(self.request.question_tokens, 1)  # the document is prefilled elsewhere
         return max((pool.chunk_tokens or whole) + pool.decode_sequences, pool.sequences)
+
+    def requests_at_most(self, pool: PoolPlan) -> int | None:
+        """Requests that one replica may have in the system at a time; None where the plan counts no sessions.
+
+        One per session that HBM holds; where sessions wait below HBM or nowhere, also one per planned user.
+        """
+        if pool.resident_sessions is None:
+            return None
+        waits_in_hbm = self.decision.offload.policy == "none"
+        users = 0 if waits_in_hbm else math.ceil(self.metrics.users / pool.replicas)
+        return max(pool.resident_sessions, pool.sequences, users)
 
     def technology(self, dimension: str) -> Technology | None:
         """Return the technique of a dimension, if any."""

@@ -37,6 +37,14 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    """Several lines as a block, where YAML can keep them so."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
 def yaml_text(*documents: Any) -> str:
     """Return YAML of one or more documents, ASCII only, keys in the order given."""
     dumped = yaml.dump_all(

@@ -68,11 +68,10 @@ def is_routed(deployment: Deployment) -> bool:
 
 
 def admission_cap(deployment: Deployment) -> int | None:
-    """Requests that may be in the system at a time: one per session that HBM holds; None if the plan counts none."""
+    """Requests that may be in the system at a time, over all replicas; None if the plan counts no sessions."""
     pool = deployment.pools[-1]
-    if pool.resident_sessions is None:
-        return None
-    return max(pool.resident_sessions, pool.sequences) * pool.replicas
+    most = deployment.requests_at_most(pool)
+    return None if most is None else most * pool.replicas
 
 
 def router_flags(deployment: Deployment) -> Flags:

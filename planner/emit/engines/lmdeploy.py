@@ -74,8 +74,9 @@ def _flags(deployment: Deployment, pool: PoolPlan, making: bool) -> Flags:
     window = longer_window(deployment)
     if window is not None:
         flags += (("--hf-overrides", json.dumps(window.overrides)),)
-    if pool.resident_sessions is not None:
-        flags += (("--max-concurrent-requests", max(pool.resident_sessions, pool.sequences)),)
+    most = deployment.requests_at_most(pool)
+    if most is not None:
+        flags += (("--max-concurrent-requests", most),)
     return flags
 
 

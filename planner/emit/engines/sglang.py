@@ -115,8 +115,9 @@ def _batch_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
         ("--max-running-requests", pool.sequences * pool.data_parallel),
         ("--chunked-prefill-size", -1 if unchunked else chunk),
     )
-    if pool.resident_sessions is not None and pool.role == "serve":
-        waiting = max(pool.resident_sessions - pool.sequences, 0)
+    most = deployment.requests_at_most(pool)
+    if most is not None and pool.role == "serve":
+        waiting = most - pool.sequences
         flags += (("--max-queued-requests", waiting * pool.data_parallel),)
     return flags
 

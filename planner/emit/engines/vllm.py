@@ -70,7 +70,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         *_memory_flags(deployment, reservation),
         *_cache_flags(deployment),
         *_connector_flags(deployment, pool),
-        *_admission_flags(pool),
+        *_admission_flags(deployment, pool),
     )
     model = served_checkpoint(deployment, MADE_AT_LOAD)
     throttle = _throttle_note(deployment, pool) if pool.throttled else None
@@ -228,11 +228,10 @@ def _connector_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
     return (("--kv-transfer-config", json.dumps({**both, "kv_connector_extra_config": {"connectors": connectors}})),)
 
 
-def _admission_flags(pool: PoolPlan) -> Flags:
-    """Refuse (503) what would push idle sessions out of the cache: at most one request per resident session."""
-    if pool.resident_sessions is None:
-        return ()
-    return (("--max-num-queued-reqs", max(pool.resident_sessions, pool.sequences) * pool.data_parallel),)
+def _admission_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
+    """Refuse (503) what would push idle sessions out of the cache; vLLM counts over its data-parallel ranks."""
+    most = deployment.requests_at_most(pool)
+    return () if most is None else (("--max-num-queued-reqs", most * pool.data_parallel),)
 
 
 def _node_flags(nodes: int) -> Flags:
