@@ -58,7 +58,9 @@ def test_a_command_line_is_priced_and_improved(plan: Plan, command: Path, tmp_pa
     assert changed["compression.hidden"]["alone"]["quality_loss_mean"] > 0
     flags = {row["flag"]: row for row in advice["flags"]}
     assert flags["--max-num-seqs"]["now"] == 64
-    assert flags["--max-num-seqs"]["planned"] == best["decision"]["batch"]["decode_sequences"] + 1
+    batch = best["decision"]["batch"]
+    beside_prefill = batch["decode_sequences"] + 1
+    assert flags["--max-num-seqs"]["planned"] == (1 if batch["resident_sessions"] == 1 else beside_prefill)
     script = (tmp_path / "better" / "shell" / "serve.sh").read_text()
     assert f"--max-num-seqs {flags['--max-num-seqs']['planned']}" in script
 
