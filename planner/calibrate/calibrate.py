@@ -10,7 +10,7 @@ from catalog.load import Catalog
 from catalog.schema import Engine, Hardware
 from planner.calibrate import overlay
 from planner.calibrate.device import Backend, target_of
-from planner.calibrate.fits import Fitted, best_rates, fit_all
+from planner.calibrate.fits import NO_PEAKS, PEAK_OPERATIONS, Fitted, best_rates, fit_all
 from planner.calibrate.run import Options, Watch, measure, points_of, refuse_unhealthy
 from planner.calibrate.state import NAME, State, open_state
 from planner.calibrate.sweeps import OPERATIONS
@@ -75,7 +75,7 @@ def calibrate(
     target, base = target_of(backend.device, catalog, gpu, new)
     # An entry that an earlier run wrote from nothing but measurements is written anew with its peaks.
     own = base is not None and all(source.provenance == "measured" for source in base.sources)
-    writes_hardware = base is None or (own and {"gemm", "memory"} <= set(options.operations))
+    writes_hardware = base is None or (own and set(PEAK_OPERATIONS) <= set(options.operations))
     unknown = [engine for engine in engines or () if not catalog.has(Engine, engine)]
     if unknown:
         raise InputError(f"--engine {', '.join(unknown)}: unknown; plan catalog list engines shows all")
@@ -83,6 +83,8 @@ def calibrate(
     names = overlay.names_of(target, writes_hardware, standing, options.operations)
     with _state(backend, directory, target, names, options, resume) as state:
         peak = None if base is None or writes_hardware else _peak(base, state)
+        if peak is None and any(not state.of(name) and name not in options.operations for name in PEAK_OPERATIONS):
+            raise InputError(NO_PEAKS)
         before = len(state.done)
         measure(backend, state, options, peak, watch or Watch())
         measured_now = len(state.done) - before
@@ -91,9 +93,7 @@ def calibrate(
         # Everything measured so far: new peaks change all shares, and the links of one entry come from two operations.
         fitted, all_problems = fit_all(state, OPERATIONS, peak, force=options.force)
         problems = [text for text in all_problems if text.partition(":")[0] in options.operations]
-        for operation in options.operations:
-            if not points_of(operation, state, quick=options.quick) and operation != "all_reduce":
-                problems.append(f"{operation}: no point fits this device; measure without --quick")
+        problems += _without_points(state, options)
         day = state.day
         entries = overlay.measurements(catalog, fitted, state.device, target, standing, day)
         if writes_hardware:
@@ -110,6 +110,19 @@ def calibrate(
         directory, target, device.name, device.software, day.isoformat(), tuple(fitted), files, tuple(problems),
         measured_now,
     )  # fmt: skip
+
+
+def _without_points(state: State, options: Options) -> list[str]:
+    """Operations that were asked for and of which this device can run no point."""
+    found = []
+    for operation in options.operations:
+        if points_of(operation, state, quick=options.quick):
+            continue
+        if operation != "all_reduce":
+            found.append(f"{operation}: every point is too large or too slow here; measure without --quick")
+        elif options.operations != OPERATIONS:
+            found.append("all_reduce: needs several devices of one name, and there is one; leave it out of --only")
+    return found
 
 
 def _peak(base: Hardware, state: State) -> Peak:

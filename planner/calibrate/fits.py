@@ -32,6 +32,11 @@ PRIOR = 1.5
 open."""
 CHAIN = 1e-3
 """Least share of the longest attention tile; short chunks over long prefixes show it, so that it needn't be assumed."""
+PEAK_OPERATIONS = ("gemm", "memory")
+NO_PEAKS = (
+    "a device that the catalog doesn't have needs products and streams, which stand for its peaks; "
+    "leave --only out, or name gemm and memory as well"
+)
 CACHED = 1.5
 """Streams below as many last-level caches say nothing of memory."""
 
@@ -106,10 +111,7 @@ def best_rates(state: State) -> tuple[float, float]:
     )[-1:]
     moved = [d.point["bytes"] / d.time_s for d in far]
     if not products or not moved:
-        raise InputError(
-            "a device that the catalog doesn't have needs products and streams, which stand for its peaks; "
-            "leave --only out, or name gemm and memory as well"
-        )
+        raise InputError(NO_PEAKS)
     return max(products), max(moved)
 
 

@@ -245,3 +245,11 @@ def test_a_missing_pytorch_is_told(plan: Plan, tmp_path: Path, monkeypatch: pyte
     assert told.code == 2
     assert "pip install 'plan-llm[calibrate]'" in told.stderr
     assert "unknown; choose from" in plan("calibrate", "--only", "flops").stderr
+
+
+def test_what_a_machine_has_none_of(plan: Plan, use: Use, tmp_path: Path) -> None:
+    use(FakeBackend(replace(A100, count=1)))
+    told = plan("calibrate", "-o", tmp_path / "o", "--quick", "--only", "copies,all-reduce")
+    assert told.code == 2
+    assert "needs several devices" in told.stderr
+    assert (tmp_path / "o" / "hardware" / "a100-sxm-80gb.yaml").is_file(), "the rest is written"
