@@ -84,14 +84,17 @@ def print_document(document: Document, form: PlanFormat) -> None:
 
 
 @contextmanager
-def progress(about: str) -> Iterator[Callable[[str], None]]:
-    """Show on stderr what is being done: the latest line where somebody looks, else once what it is about."""
+def progress(about: str, *, lines: bool = False) -> Iterator[Callable[[str], None]]:
+    """Show on stderr what is being done: the latest line where somebody looks.
+
+    Elsewhere once what it is about; ``lines``: also each line.
+    """
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         typer.echo(about, err=True)
-        yield lambda text: None
+        yield lambda text: typer.echo(text, err=True) if lines else None
         return
     with console.status(about) as status:
         yield lambda text: status.update(text)

@@ -15,6 +15,7 @@ from planner.commands.common import (
     TableFormat,
     open_overlays,
     print_json,
+    progress,
     read_input,
 )
 from planner.commands.options import takes_request
@@ -48,6 +49,9 @@ def compare_scenarios(
     time_limit: Annotated[str, typer.Option(metavar="T", help="For each proof.")] = "60s",
     workers: Annotated[int, typer.Option(min=1, max=64)] = 2,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    gains: Annotated[
+        bool, typer.Option("--gains/--no-gains", help="Solve again with a unit more of each limit that binds.")
+    ] = True,
     catalog: CatalogDirs = None,
 ) -> None:
     """Compare scenarios side by side, and tell each difference by its causes.
@@ -57,13 +61,16 @@ def compare_scenarios(
     understood is shown with its explanation. Exit 2 where one can't be understood, 3 where nothing
     has a plan, 4 where that may be a matter of time.
     """
+    from planner.explain.gains import GAIN_SECONDS
     from planner.solve.solver import read_settings
     from planner.whatif.compare import compare_scenarios as compare
 
     given = {name: value for name, value in asked.items() if value is not None}
     base, variants = _columns(given, plans or [], sets or [], scenarios)
     settings = read_settings(time_limit, workers, seed)
-    found = compare(base, variants, open_overlays(context, catalog), settings, lambda t: typer.echo(t, err=True))
+    with progress("comparing", lines=True) as talk:
+        seconds = GAIN_SECONDS if gains else 0.0
+        found = compare(base, variants, open_overlays(context, catalog), settings, talk, gain_seconds=seconds)
     if form is TableFormat.json:
         print_json(found.model_dump(mode="json", by_alias=True))
     else:

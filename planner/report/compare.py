@@ -22,6 +22,8 @@ LABEL, COLUMN = 14, 22
 """Widths of the first column and the least of a scenario's [characters]."""
 SAME = 5e-5
 """Relative: values closer than this are told as equal."""
+SMALL = 0.005
+"""Relative: smaller gains are told as none."""
 ROUNDING = 1e-9
 """Relative: differences below this are floats' rounding."""
 WORDS = {
@@ -56,6 +58,9 @@ def _parts(comparison: Comparison, width: int) -> Iterable[RenderableType]:
         if not _has_plan(variant) or variant.notes:
             yield Text("")
             yield from _without(variant)
+    if base.gains:
+        yield Text("")
+        yield Text(f"{base.name}: {_gains(base)}")
     for variant in variants:
         if variant.cause is not None:
             yield Text("")
@@ -190,8 +195,17 @@ def _gives(columns: Sequence[Variant]) -> Iterable[tuple[str, Cells]]:
         if any(value is not None for value in values):
             first = values[0]
             yield name, [(_with_ratio(value, None if i == 0 else first, text), False) for i, value in enumerate(values)]
+        if name == "interactions/h":
+            yield from _interval(columns)
     yield "limited by", _marked([_limited(column.plan) for column in columns], metrics[0] is not None)
     yield "binding", _marked([_binding(column.plan) for column in columns], metrics[0] is not None)
+
+
+def _interval(columns: Sequence[Variant]) -> Iterable[tuple[str, Cells]]:
+    """Within which errors on other measurements would put the throughput, 8 times in 10."""
+    ends = [(column.plan.intervals or {}).get("interactions_per_hour") if column.plan else None for column in columns]
+    if any(end is not None for end in ends):
+        yield "80% interval", [(f"{number(end[0])} to {number(end[1])}" if end else "-", False) for end in ends]
 
 
 def _with_ratio(value: float | None, first: float | None, text: Callable[[float], str]) -> str:
@@ -241,6 +255,8 @@ def _cause(base: Variant, variant: Variant, cause: Cause) -> Iterable[Renderable
         yield _inside(f"As {base.name}, {_bounds('', cause.bounds_after)}")
     else:
         yield _inside(f"{_bounds(base.name, cause.bounds_before)}; {_bounds('here', cause.bounds_after)}")
+    if variant.gains:
+        yield _inside(_gains(variant))
     yield _inside(_unchanged(base, cause))
     if cause.steps:
         yield _steps(cause)
@@ -271,6 +287,15 @@ def _bounds(where: str, bounds: Bounds) -> str:
     bound = BOUNDS.get(bounds.bounded_by or "", bounds.bounded_by or "nothing")
     binding = f", binding: {', '.join(bounds.binding)}" if bounds.binding else ""
     return f"{where} limited by {bound}{binding}".strip()
+
+
+def _gains(variant: Variant) -> str:
+    """What a unit more of what binds would buy there."""
+    told = []
+    for row in variant.gains:
+        least = "" if row.proved else "at least "
+        told.append(f"{row.change} {'no better' if row.gain < SMALL else f'{least}{row.gain:.1%} better'}")
+    return f"solved again with {', '.join(told)}"
 
 
 def _unchanged(base: Variant, cause: Cause) -> str:

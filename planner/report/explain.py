@@ -128,7 +128,7 @@ def _price(row: LimitPrice) -> tuple[str, str, str]:
     if row.amount is None:
         return gain, "", ""
     if row.until_text is None:
-        return gain, "" if len(row.curve) < 2 else "not up to there", ""
+        return gain, "not up to there" if row.followed else "not decided", ""
     after = "nothing else" if row.next_decided else "not decided"
     if row.next is not None:
         after = f"{row.next.change}: {row.next.gain:+.1%}"

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from catalog.load import Catalog, open_catalog
 from planner.errors import InputError
+from planner.explain.gains import GAIN_SECONDS, binding_gains
 from planner.pipeline import OutOfTimeError, make_plan
 from planner.plan import Document
+from planner.problem import resolve
 from planner.request import Request, read_request
 from planner.solve.solver import Settings
 from planner.whatif.attribution import Pricer, State, attribute, broken, metric_of, metric_value, part_change
-from planner.whatif.compared import Bounds, Cause, Comparison, Kept, Unchanged, Variant
+from planner.whatif.compared import Bounds, Cause, Comparison, Kept, Relaxed, Unchanged, Variant
 from planner.whatif.parts import differing, with_part
 from planner.whatif.scenario import Scenario, scenario
 from planner.whatif.stale import freshness
@@ -26,6 +28,8 @@ def compare(
     variants: Mapping[str, Mapping[str, Any] | Request | Document],
     catalog: Catalog | None = None,
     settings: Settings | None = None,
+    *,
+    gain_seconds: float = GAIN_SECONDS,
 ) -> Comparison:
     """Plan a base and its variants, and tell each difference by its causes.
 
@@ -40,6 +44,8 @@ def compare(
         Facts; None: the built-in ones under the user's overlay.
     settings
         How the solver runs, for each plan.
+    gain_seconds
+        Time for asking what a unit more of each binding limit would buy, for each plan; 0 asks nothing [s].
 
     Returns
     -------
@@ -70,7 +76,8 @@ def compare(
             columns.append(scenario(name, values, given))
     first: Scenario | tuple[str, Document]
     first = ("base", base) if isinstance(base, Document) else Scenario("base", {}, base)
-    return compare_scenarios(first, columns, catalog or open_catalog(), settings or Settings())
+    catalog, settings = catalog or open_catalog(), settings or Settings()
+    return compare_scenarios(first, columns, catalog, settings, gain_seconds=gain_seconds)
 
 
 def compare_scenarios(
@@ -79,6 +86,8 @@ def compare_scenarios(
     catalog: Catalog,
     settings: Settings,
     talk: Talk = lambda text: None,
+    *,
+    gain_seconds: float = GAIN_SECONDS,
 ) -> Comparison:
     """As `compare`, of scenarios as they were read and of plan files with their names.
 
@@ -87,12 +96,17 @@ def compare_scenarios(
     InputError
         If the base can't be understood.
     """
-    first = _column(base, catalog, settings, talk)
+
+    def column(one: Scenario | tuple[str, Document]) -> _Column:
+        found = _column(one, catalog, settings, talk)
+        return replace(found, shown=_with_gains(found, catalog, settings, gain_seconds))
+
+    first = column(base)
     if first.shown.status == "bad input":
         raise InputError(list(first.shown.problems))
     pricer = Pricer(catalog)
     metric = _metric(first.shown)
-    columns = [_with_cause(first, _column(one, catalog, settings, talk), metric, pricer) for one in variants]
+    columns = [_with_cause(first, column(one), metric, pricer) for one in variants]
     return Comparison(metric=metric, base=first.shown, variants=tuple(columns))
 
 
@@ -126,6 +140,16 @@ def _column(one: Scenario | tuple[str, Document], catalog: Catalog, settings: Se
     except InputError as error:
         return _Column(Variant(name=one.name, changes=one.changes, status="bad input", problems=tuple(error.problems)))
     return _Column(Variant(name=one.name, changes=one.changes, status=document.status, plan=document))
+
+
+def _with_gains(column: _Column, catalog: Catalog, settings: Settings, seconds: float) -> Variant:
+    plan = column.shown.plan
+    if plan is None or plan.decision is None or plan.objective is None or not column.holds or seconds <= 0:
+        return column.shown
+    problem = resolve(read_request(plan.request), catalog)
+    found = binding_gains(problem, plan, settings, seconds)
+    rows = [Relaxed(name=row.constraint, change=row.change, gain=row.share, proved=row.proved) for row in found]
+    return column.shown.model_copy(update={"gains": tuple(rows)})
 
 
 def _metric(base: Variant) -> str | None:

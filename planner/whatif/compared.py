@@ -95,6 +95,18 @@ class Cause(Part):
     kept: tuple[Kept, ...]
 
 
+class Relaxed(Part):
+    """One unit more of a limit that binds, with the best plan under it."""
+
+    name: str
+    """Of the constraint; ``techniques`` for the published ones."""
+    change: str
+    gain: float
+    """Share by which the variant's own objective gets better."""
+    proved: bool
+    """False: at least so much."""
+
+
 class Variant(Part):
     """One column of a comparison."""
 
@@ -107,6 +119,8 @@ class Variant(Part):
     notes: tuple[str, ...] = ()
     """What a reader must know of a plan from a file: planned with other facts, numbers that no longer hold."""
     plan: Document | None = None
+    gains: tuple[Relaxed, ...] = ()
+    """What a unit more of each binding limit would buy; those that time allowed."""
     cause: Cause | None = None
     no_cause: str | None = None
     """Why no cause is told, where both have a plan."""

@@ -20,7 +20,7 @@ from planner.whatif.budget import budget_of
 from planner.whatif.dimensions import dimension_rows
 from planner.whatif.explained import Alternative, Explanation, LimitPrice
 from planner.whatif.levers import levers
-from planner.whatif.prices import MOST_POINTS, lifted, price_of
+from planner.whatif.prices import MOST_POINTS, lifted, needs_curve, price_of
 from planner.whatif.roofline import roofline
 from planner.whatif.stale import freshness
 
@@ -114,10 +114,12 @@ def _limits(solver: Solver, document: Document, best: Answer, begun: float, seco
     solver.until(begun + seconds * SHARE_OF_LIMITS, len(asked))
     found = lifted(solver, asked)
     rows = []
-    for index, one in enumerate(found):
+    waiting = sum(needs_curve(solver, one, best) for one in found)
+    for one in found:
         # What one limit leaves of its share is for the later ones.
         left = max(begun + seconds - time.monotonic(), 0.0)
-        solver.until(time.monotonic() + left / (len(found) - index), MOST_POINTS)
+        solver.until(time.monotonic() + left / max(waiting, 1), MOST_POINTS)
+        waiting -= needs_curve(solver, one, best)
         rows.append(price_of(solver, one, found, best))
     return rows
 
@@ -128,8 +130,8 @@ def _undecided(choices: list[Alternative], limits: list[LimitPrice]) -> list[str
         if row.status == "undecided":
             told.append(f"what lifting {row.now} gains")
         elif row.status == "helps" and row.amount is not None:
-            if row.until is None and len(row.curve) < 2:
-                told.append(f"the curve of {row.now}")
+            if not row.followed:
+                told.append(f"where {row.now} stops helping")
             if not row.next_decided:
                 told.append(f"what binds after {row.now}")
     return told

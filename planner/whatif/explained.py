@@ -78,6 +78,8 @@ class LimitPrice(Part):
     until_text: str | None
     not_yet: float | None
     """The largest value asked at which that isn't reached: ``until`` is exact up to here."""
+    followed: bool
+    """False: time ran out before it was known where it stops helping."""
     next: Next | None
     next_decided: bool
     """False: time ran out before it was known what binds next, or that nothing else does."""

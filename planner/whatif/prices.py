@@ -37,6 +37,12 @@ def lifted(solver: Solver, found: Iterable[Lever]) -> list[Lifted]:
     return [Lifted(lever, solver.ask(lever.lifted, f"the best plan with {lever.lifted_text}")) for lever in found]
 
 
+def needs_curve(solver: Solver, mine: Lifted, now: Answer) -> bool:
+    """Whether a limit helps and can be followed."""
+    gain = solver.gain(now.value or 0.0, mine.answer.value)
+    return gain is not None and gain > HELPS and mine.lever.at is not None
+
+
 def price_of(solver: Solver, mine: Lifted, everything: list[Lifted], now: Answer) -> LimitPrice:
     """The price of one limit, as far as time allows.
 
@@ -66,6 +72,7 @@ def price_of(solver: Solver, mine: Lifted, everything: list[Lifted], now: Answer
         until=None,
         until_text=None,
         not_yet=None,
+        followed=True,
         next=None,
         next_decided=True,
     )
@@ -76,7 +83,7 @@ def price_of(solver: Solver, mine: Lifted, everything: list[Lifted], now: Answer
     curve = _Curve(solver, lever, now, answer)
     curve.follow()
     until = curve.until
-    update: dict[str, object] = {"curve": curve.points(), "not_yet": curve.not_yet}
+    update: dict[str, object] = {"curve": curve.points(), "not_yet": curve.not_yet, "followed": curve.followed}
     if until is not None:
         found, decided = _next(solver, mine, everything)
         update |= {"until": until, "until_text": lever.text(until), "next": found, "next_decided": decided}
@@ -91,6 +98,7 @@ class _Curve:
         self.answers: dict[float, Answer] = {}
         self.until: float | None = None
         self.not_yet: float | None = None
+        self.followed = True
 
     def follow(self) -> None:
         """Ask at some amounts, the end of the gain last."""
@@ -159,10 +167,12 @@ class _Curve:
                 self.until = amount
             elif decided is False:
                 self.not_yet = amount
+            self.followed = self.followed and decided is not None
 
     def _search(self, taken: Callable[[Metrics], float]) -> None:
         """The smallest relaxation with the whole gain, between the limit now and what the unlimited plan takes."""
         if self.lifted.evaluation is None or self.lever.amount is None or not self.lifted.proved:
+            self.followed = False
             return
         fails, holds = float(self.lever.amount), self._typed(taken(self.lifted.evaluation.metrics))
         if (holds <= fails) != self.lever.less:
@@ -184,7 +194,8 @@ class _Curve:
             else:
                 fails = guess
             guess = None
-        if self._whole_gain(self._ask(holds)):
+        self.followed = bool(self._whole_gain(self._ask(holds)))
+        if self.followed:
             self.until, self.not_yet = holds, fails
 
     def _typed(self, amount: float) -> float:

@@ -15,7 +15,7 @@ import pytest
 
 import cli
 import planner.pipeline
-from planner import Decision, Request, compare, evaluate
+from planner import Decision, Request, compare, evaluate, make_plan
 from planner.whatif.compared import Comparison
 
 Plan = Callable[..., Any]
@@ -34,7 +34,7 @@ def test_the_published_schema_is_current() -> None:
 def compared(cache: Path) -> Any:
     """One comparison as JSON, with every kind of variant in it."""
     sets = ("gpus=2xH100", "one:gpus=1xA100,ctx=100K", "open:max_latency=none,techniques=kv_fp8,kivi", "ctx=many")
-    arguments = ["compare", *BASE, *(f"--set={text}" for text in (*sets, "nobody:max_latency=1us"))]
+    arguments = ["compare", "--no-gains", *BASE, *(f"--set={text}" for text in (*sets, "nobody:max_latency=1us"))]
     out = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
         patch.setenv("PLAN_CACHE", str(cache))
@@ -140,6 +140,26 @@ def test_what_keeping_a_choice_would_do_is_what_evaluate_says(compared: Any) -> 
     assert checked
 
 
+def test_what_a_unit_more_buys_is_what_planning_with_it_gives() -> None:
+    asked = {"ctx": 50_000, "gpus": "1xA100", "model": "llama-3.1-8b", "max_latency": 0.03, "efficiency": "peak"}
+    found = compare(Request.model_validate(asked), {"slower": {"max_latency": "35ms"}}, gain_seconds=30.0)
+    told = 0
+    for column in (found.base, found.variants[0]):
+        assert column.plan is not None
+        assert column.plan.metrics is not None
+        for row in column.gains:
+            option, _, value = row.change.partition(" ")
+            if not option.startswith("--") or not row.proved:
+                continue
+            changed = {**column.plan.request, option.removeprefix("--").replace("-", "_"): value}
+            better = make_plan(Request.model_validate(changed)).metrics
+            assert better is not None
+            gain = better.interactions_per_hour / column.plan.metrics.interactions_per_hour - 1.0
+            assert row.gain == pytest.approx(gain, abs=1e-4)
+            told += 1
+    assert told >= 2
+
+
 def test_the_table_says_the_same_within_eighty_columns(
     compared: Any, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,8 +168,8 @@ def test_the_table_says_the_same_within_eighty_columns(
     for index, column in enumerate([compared["base"], by_name(compared)["gpus=2xH100"]]):
         files.append(tmp_path / f"{index}.json")
         files[-1].write_text(json.dumps(column["plan"]), encoding="utf-8")
-    done = plan("compare", *files)
-    assert (done.code, done.stderr) == (0, "")
+    done = plan("compare", "--no-gains", *files)
+    assert (done.code, done.stderr) == (0, "comparing\n")
     assert max(map(len, done.stdout.splitlines())) <= 80
     cause = by_name(compared)["gpus=2xH100"]["cause"]
     assert f"{cause['after']:,.0f} (x{cause['ratio']:.3g})" in done.stdout
