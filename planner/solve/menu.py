@@ -23,6 +23,7 @@ from planner.space import Option, Space, WeightOption
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 PLAIN, THROTTLED = 1, 2
 """Flags of `Menu.able`: an engine runs it that doesn't throttle long prefills, or one that does."""
@@ -122,12 +123,33 @@ class Menu:
 
 
 def _kinds_of(space: Space, weights: WeightOption, every: Combinations) -> tuple[list[_Kind], Ints]:
-    kinds: dict[_Kind, int] = {}
-    belongs = np.empty(len(every), dtype=np.int64)
-    for column in range(len(every)):
-        kind = kind_of(space, weights, every.chosen(space, column))
-        belongs[column] = kinds.setdefault(kind, len(kinds))
-    return list(kinds), belongs
+    """The kinds of some combinations, and which of them each is."""
+    rules = space.compatibility
+    conditions = sorted({condition for _, condition in rules.conditions})
+    flags = []
+    for engine in space.engines:
+        runs = np.ones(len(every), dtype=np.bool_)
+        for d, name in enumerate(DIMENSIONS):
+            runs &= np.array([space.option_runs(o, engine) for o in space.options[name]])[every.options[d]]
+        for pair in sorted((pair for pair, name in rules.engine_pairs if name == engine.id), key=sorted):
+            runs &= ~np.logical_and.reduce([_has(space, weights, every, name) for name in sorted(pair)])
+        flags.append(runs)
+    for condition in conditions:
+        named = [name for name, holds in sorted(rules.conditions) if holds == condition]
+        flags.append(np.logical_or.reduce([_has(space, None, every, name) for name in named]))
+    codes = sum((flag.astype(np.int64) << bit for bit, flag in enumerate(flags)), np.zeros(len(every), np.int64))
+    first, belongs = np.unique(codes, return_index=True, return_inverse=True)[1:]
+    return [kind_of(space, weights, every.chosen(space, int(column))) for column in first], belongs
+
+
+def _has(space: Space, weights: WeightOption | None, every: Combinations, name: str) -> Bools:
+    """Which combinations, with weights, have a point of the catalog."""
+    if weights is not None and weights.point is not None and weights.point.id == name:
+        return np.ones(len(every), dtype=np.bool_)
+    found = np.zeros(len(every), dtype=np.bool_)
+    for d, dimension in enumerate(DIMENSIONS):
+        found |= np.array([option.id == name for option in space.options[dimension]])[every.options[d]]
+    return found
 
 
 def kind_of(space: Space, weights: WeightOption, options: tuple[Option, ...]) -> _Kind:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +127,20 @@ def test_bad_options_are_told(plan: Plan, arguments: tuple[str, ...], said: str)
     output = plan("pareto", *ASKED, *arguments)
     assert output.code == 2
     assert said in output.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", ["frontiers.md", "parity.md"])
+def test_the_documents_examples_run(plan: Plan, document: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / document).read_text(encoding="utf-8")
+    commands = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    assert commands
+    for command in commands:
+        assert plan(*shlex.split(command)[1:]).code == 0
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
 
 
 def test_all_axes_are_read() -> None:
