@@ -113,12 +113,13 @@ def _batch_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
     unchunked = pool.chunk_tokens is None and pool.role != "decode"
     flags: Flags = (
         ("--max-running-requests", pool.sequences * pool.data_parallel),
-        ("--chunked-prefill-size", -1 if unchunked else chunk),
+        # SGLang divides the chunk over its attention-data-parallel ranks; the queue is each rank's own.
+        ("--chunked-prefill-size", -1 if unchunked else chunk * pool.data_parallel),
     )
     most = deployment.requests_at_most(pool)
     if most is not None and pool.role == "serve":
         waiting = most - pool.sequences
-        flags += (("--max-queued-requests", waiting * pool.data_parallel),)
+        flags += (("--max-queued-requests", waiting),)
     return flags
 
 
@@ -128,7 +129,8 @@ def _memory_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
     static = (hbm.limit - hbm.workspace - hbm.overhead) / deployment.hardware.hbm
     flags: Flags = (("--mem-fraction-static", math.floor(static * 1e4) / 1e4),)
     tokens = deployment.kv_tokens(pool)
-    return flags if tokens is None else (*flags, ("--max-total-tokens", tokens))
+    # Counted in rows of a rank, over which decode context parallelism spreads the tokens.
+    return flags if tokens is None else (*flags, ("--max-total-tokens", -(-tokens // pool.dcp)))
 
 
 def _cache_flags(deployment: Deployment) -> Flags:

@@ -1,0 +1,58 @@
+"""Attention-data-parallel ranks are engines of their own: which numbers are of one, and which of all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from catalog.load import open_catalog
+from planner.emit.deployment import read_deployment
+from planner.emit.emit import ENGINES
+from planner.emit.launch import Launch
+from planner.plan import Document
+
+PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"
+SESSION = 65_750
+RESIDENT = 23
+PARALLEL = {"tp": 2, "dcp": 2, "ep": 8, "replicas": 4}
+BATCH = {"decode_sequences": 16, "resident_sessions": RESIDENT, "prefill_chunk_tokens": 4096}
+
+
+def launch(engine: str, **metrics: Any) -> Launch:
+    """DeepSeek-V3 on eight H200, experts over four replicas of two GPUs, sessions swapped to host memory."""
+    content = json.loads((PLANS / "deepseek-v3-dcp.json").read_text())
+    content["request"] |= {"ctx": 64_000, "gpus": "8xH200", "engine": engine}
+    content["decision"] |= {
+        "engine": engine,
+        "parallel": PARALLEL,
+        "batch": BATCH,
+        "offload": {"policy": "swap", "tier": "ddr"},
+    }
+    content["metrics"] |= {"ddr_bytes": 800 * 2**30, "users": 84.0, "concurrency": 4 * RESIDENT, **metrics}
+    deployment = read_deployment(Document.model_validate(content), open_catalog())
+    assert deployment.max_model_len == SESSION
+    (one,) = ENGINES[engine](deployment, deployment.engine.version)
+    return one
+
+
+def test_sglang_counts_requests_over_ranks_and_everything_else_per_rank() -> None:
+    flags = dict(launch("sglang").flags)
+    assert (flags["--tp-size"], flags["--attn-dp-size"], flags["--ep-size"], flags["--dcp-size"]) == (8, 4, 8, 2)
+    assert flags["--max-running-requests"] == 4 * (16 + 1)  # divided by the ranks (model_runner, per dp worker)
+    assert flags["--chunked-prefill-size"] == 4 * 4096  # divided by the ranks (_handle_data_parallelism)
+    assert flags["--max-queued-requests"] == RESIDENT - 17  # of each rank's own scheduler
+    assert flags["--max-total-tokens"] == RESIDENT * SESSION // 2  # rows of a rank; dcp spreads the tokens over two
+
+
+def test_vllm_gives_every_rank_its_part_of_the_tier_and_counts_requests_over_them() -> None:
+    flags = dict(launch("vllm").flags)
+    assert (flags["--data-parallel-size"], flags["--tensor-parallel-size"]) == (4, 2)
+    assert flags["--kv-offloading-size"] == 200.0
+    assert flags["--max-num-seqs"] == 17
+    assert flags["--max-num-queued-reqs"] == 4 * RESIDENT
+
+
+def test_planned_users_are_let_in_where_sessions_wait_below_hbm() -> None:
+    flags = dict(launch("vllm", users=200.0).flags)
+    assert flags["--max-num-queued-reqs"] == 200
