@@ -26,9 +26,11 @@ def test_one_command_plans_and_emits_what_the_plan_says(plan: Plan, tmp_path: Pa
     assert (out / "plan.json").read_text() == file.read_text()
     document = made.json  # stdout is the document and nothing else
     assert json.loads(file.read_text()) == document
+    batch = document["decision"]["batch"]
+    sequences = 1 if batch["resident_sessions"] == 1 else batch["decode_sequences"] + 1
     settings = yaml.safe_load((out / "vllm" / "serve.yaml").read_text())
     assert settings["max-model-len"] == 50_000 + 5 * 350
-    assert settings["max-num-seqs"] == document["decision"]["batch"]["decode_sequences"] + 1
+    assert settings["max-num-seqs"] == sequences
     assert settings["tensor-parallel-size"] == document["decision"]["parallel"]["tp"]
     told = made.stderr.splitlines()
     assert f"emitted: {out / 'vllm' / 'serve.sh'}" in told
