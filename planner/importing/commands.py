@@ -71,6 +71,8 @@ def _from_yaml(text: str) -> list[Command]:
     for document in documents:
         if isinstance(document.get("services"), dict):
             commands += _from_compose(document)
+        elif isinstance(document.get("applications"), list):
+            commands += _from_ray(document, text)
         elif "kind" in document:
             commands += _from_manifest(document, files)
     return commands
@@ -102,30 +104,75 @@ def _from_compose(document: Mapping[str, Any]) -> Iterable[Command]:
 
 def _from_manifest(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterable[Command]:
     spec = _mapping(document.get("spec"))
+    name = str(_mapping(document.get("metadata")).get("name", document.get("kind")))
+    notes = _mapping(_mapping(document.get("metadata")).get("annotations"))
+    where = f"{document.get('kind')} {name}"
+    for workload in _workloads(document, spec):
+        own = {**notes, **_mapping(workload.get("annotations"))}
+        replicas = workload.get("replicas", 1)
+        for container in workload["pod"].get("containers") or ():
+            words = [*_words(container.get("command")), *_words(container.get("args"))]
+            words = [word.replace("$$(", "$(") for word in words]
+            image = str(container.get("image", ""))
+            arguments = _serve_arguments(words, image)
+            if arguments is None:
+                continue
+            yield Command(
+                arguments=tuple(arguments),
+                where=where,
+                replicas=replicas if isinstance(replicas, int) else 1,
+                version=_image_version(image),
+                environment={str(e.get("name")): str(e.get("value", "")) for e in container.get("env") or ()},
+                role=_role(str(own.get("plan/pool", workload.get("role") or name))),
+                stamp=_stamp(str(own.get("plan/decision", ""))),
+                config_files=files,
+            )
+
+
+def _workloads(document: Mapping[str, Any], spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what starts pods, with the pod: Deployments and the like, leader-worker sets, pods, KServe's services."""
+    if document.get("kind") == "LLMInferenceService":
+        found = [{**spec, "pod": _mapping(spec.get("template")), "role": None}]
+        prefill = _mapping(spec.get("prefill"))
+        if prefill:
+            found[0]["role"] = "decode"
+            found.append({**prefill, "pod": _mapping(prefill.get("template")), "role": "prefill"})
+        return found
+    if document.get("kind") == "InferenceService":
+        predictor = _mapping(spec.get("predictor"))
+        containers = [*(predictor.get("containers") or ()), *([predictor["model"]] if "model" in predictor else [])]
+        return [{"replicas": predictor.get("minReplicas", 1), "pod": {"containers": containers}}]
     group = _mapping(spec.get("leaderWorkerTemplate"))
     template = _mapping(group.get("leaderTemplate") or group.get("workerTemplate") or spec.get("template"))
     pod = _mapping(template.get("spec")) or (spec if document.get("kind") == "Pod" else {})
-    notes = _mapping(_mapping(document.get("metadata")).get("annotations"))
-    name = str(_mapping(document.get("metadata")).get("name", document.get("kind")))
-    replicas = spec.get("replicas", 1)
-    for container in pod.get("containers") or ():
-        words = [*_words(container.get("command")), *_words(container.get("args"))]
-        words = [word.replace("$$(", "$(") for word in words]
-        image = str(container.get("image", ""))
-        arguments = _serve_arguments(words, image)
-        if arguments is None:
-            continue
-        environment = {str(e.get("name")): str(e.get("value", "")) for e in container.get("env") or ()}
-        yield Command(
-            arguments=tuple(arguments),
-            where=f"{document.get('kind')} {name}",
-            replicas=replicas if isinstance(replicas, int) else 1,
-            version=_image_version(image),
-            environment=environment,
-            role=_role(str(notes.get("plan/pool", name))),
-            stamp=_stamp(str(notes.get("plan/decision", ""))),
-            config_files=files,
-        )
+    return [{"replicas": spec.get("replicas", 1), "pod": pod}]
+
+
+def _from_ray(document: Mapping[str, Any], text: str) -> Iterable[Command]:
+    """Read Ray Serve LLM applications: vLLM's arguments in Python."""
+    version, stamp = _VERSION.search(text), _STAMP.search(text)
+    for application in document["applications"]:
+        for config in _mapping(_mapping(application).get("args")).get("llm_configs") or ():
+            given = _mapping(config)
+            loading = _mapping(given.get("model_loading_config"))
+            words = [str(loading.get("model_source") or loading.get("model_id") or "")]
+            words += ["--served-model-name", str(loading["model_id"])] if "model_id" in loading else []
+            for key, value in _mapping(given.get("engine_kwargs")).items():
+                name = f"--{str(key).replace('_', '-')}"
+                if isinstance(value, bool):
+                    words.append(name if value else f"--no-{name[2:]}")
+                else:
+                    words += [name, json.dumps(value) if isinstance(value, dict | list) else str(value)]
+            deployed = _mapping(given.get("deployment_config"))
+            scaled = _mapping(deployed.get("autoscaling_config"))
+            replicas = deployed.get("num_replicas", scaled.get("min_replicas", 1))
+            yield Command(
+                arguments=tuple(words),
+                where=f"application {_mapping(application).get('name', '')}".strip(),
+                replicas=replicas if isinstance(replicas, int) else 1,
+                version=version[1] if version else None,
+                stamp=_stamp(stamp[1]) if stamp else None,
+            )
 
 
 def _config_files(documents: Iterable[Mapping[str, Any]]) -> dict[str, str]:

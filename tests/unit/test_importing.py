@@ -73,6 +73,28 @@ def test_without_its_stamp_a_file_says_what_it_leaves_open(name: str) -> None:
         assert found.decision.batch.prefill_chunk_tokens == document.decision.batch.prefill_chunk_tokens
 
 
+@pytest.mark.parametrize("name", VLLM_PLANS)
+def test_kserve_and_ray_give_their_decision_back(name: str) -> None:
+    document, _ = planned(name)
+    for target in ("kserve", "ray"):
+        try:
+            files = emit(document, target, open_catalog())
+        except InputError:
+            continue  # this plan isn't written for this platform
+        (text,) = (text for path, text in files.items() if path.startswith(f"{target}/") and path.endswith(".yaml"))
+        found = read(text, document.request["gpus"])
+        assert alike(found.decision) == alike(document.decision), target
+        assert not found.undetermined
+        assert found.model is not None
+
+
+def test_an_inference_service_of_kserve() -> None:
+    predictor = {"minReplicas": 2, "model": {"image": "vllm/vllm-openai:v0.33.0", "args": ["--model", "m", "-tp", "4"]}}
+    text = yaml.safe_dump({"kind": "InferenceService", "metadata": {"name": "x"}, "spec": {"predictor": predictor}})
+    found = read(text)
+    assert (found.decision.parallel.tp, found.decision.parallel.replicas) == (4, 2)
+
+
 def test_a_flag_wins_over_the_stamp_and_is_told() -> None:
     _, files = planned("llama8b-int8")
     text = files["vllm/serve.sh"].replace("--max-num-seqs 5", "--max-num-seqs 9")
