@@ -33,15 +33,18 @@ class Comparison:
     solved: Solution
     expected: Solution
     seconds: float
+    """On the clock; other programs count."""
+    processor_s: float
+    """Of the processor, on all cores."""
     problems: tuple[str, ...]
     excused: bool = False
 
 
 def compare(problem: Problem, space: Space, settings: Settings | None = None) -> Comparison:
     """Solve a space in both ways, and verify what the solver says."""
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     solved = solve(problem, space, settings=settings)
-    seconds = time.perf_counter() - start
+    seconds, processor_s = time.perf_counter() - start, time.process_time() - processor
     expected = solve_exhaustively(problem, space)
     problems = [*_unverified(problem, space, solved)]
     excused = False
@@ -58,7 +61,7 @@ def compare(problem: Problem, space: Space, settings: Settings | None = None) ->
             problems.append(
                 f"objective: the solver has {solved.value}, the oracle {expected.value}, {tightened.value} tightened"
             )
-    return Comparison(solved, expected, seconds, tuple(problems), excused)
+    return Comparison(solved, expected, seconds, processor_s, tuple(problems), excused)
 
 
 def tighter(problem: Problem):
@@ -87,38 +90,51 @@ def _unverified(problem: Problem, space: Space, solved: Solution) -> list[str]:
     return []
 
 
+def shares(seconds: list[float]) -> str:
+    """Median, 95th and 99th percentile, and the longest."""
+    ordered = sorted(seconds)
+    ranks = {f"{q:.0%}": min(int(q * len(ordered)), len(ordered) - 1) for q in (0.5, 0.95, 0.99, 1.0)}
+    return ", ".join(f"{name} {ordered[rank]:.2f}s" for name, rank in ranks.items())
+
+
 def main() -> None:
     """Compare the random requests of a range of seeds, and print how long the solver took."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("first", type=int)
     parser.add_argument("last", type=int)
-    parser.add_argument("--efficiency", choices=("peak", "measured"), default="peak")
     parser.add_argument("--most", type=int, default=300_000, help="decisions")
+    parser.add_argument("--efficiency", default="peak", help="peak or measured")
     arguments = parser.parse_args()
     catalog = open_catalog()
-    seconds, feasible, excused, wrong = [], 0, 0, 0
+    said: list[Comparison] = []
+    wrong = 0
     for seed in range(arguments.first, arguments.last):
         found = opened(random_request(seed, arguments.efficiency), catalog)
         if found is None or (count := count_decisions(*found)) > arguments.most:
             continue
         try:
-            said = compare(*found)
+            one = compare(*found)
         except Exception as error:
             print(f"{seed} CRASH {type(error).__name__}: {error}", flush=True)
             wrong += 1
             continue
-        seconds.append(said.seconds)
-        feasible += said.solved.value is not None
-        excused += said.excused
-        if said.problems or said.seconds > 1.0 or said.excused:
-            wrong += bool(said.problems)
-            left = f"{said.solved.left}/{said.solved.considered} points left"
-            print(f"{seed} {count} {said.seconds:.2f}s {left} {said.excused=} {said.problems}", flush=True)
-    seconds.sort()
-    shares = ", ".join(
-        f"{q:.0%} {seconds[min(int(q * len(seconds)), len(seconds) - 1)]:.2f}s" for q in (0.5, 0.95, 0.99, 1.0)
-    )
-    print(f"{len(seconds)} requests, {feasible} feasible, {excused} excused, {wrong} wrong; solved in: {shares}")
+        said.append(one)
+        wrong += bool(one.problems)
+        if one.problems or one.processor_s > 1.0 or one.excused:
+            left = f"{one.solved.left}/{one.solved.considered} points left"
+            times = f"{one.seconds:.2f}s, processor {one.processor_s:.2f}s"
+            print(f"{seed} {count} {times}, {left} {one.excused=} {one.problems}", flush=True)
+        if len(said) % 25 == 0:
+            _report(said, wrong)
+    _report(said, wrong)
+
+
+def _report(said: list[Comparison], wrong: int) -> None:
+    feasible, excused = sum(s.solved.value is not None for s in said), sum(s.excused for s in said)
+    print(f"{len(said)} requests, {feasible} feasible, {excused} excused, {wrong} wrong", flush=True)
+    if said:
+        print(f"  on the clock: {shares([s.seconds for s in said])}")
+        print(f"  of the processor: {shares([s.processor_s for s in said])}", flush=True)
 
 
 if __name__ == "__main__":

@@ -42,8 +42,14 @@ class Cell:
     """Indices into `Cells.found`; none where combinations are too many to list."""
     loss: float
     """The least loss at the request's confidence, weights included, a fraction."""
-    lone: bool
-    """One member, so that its effects are exact."""
+    best: Floats
+    """The best of every effect that a member has."""
+    worst: Floats
+
+    @property
+    def lone(self) -> bool:
+        """One member, so that its effects are exact."""
+        return len(self.members) == 1
 
 
 class Cells:
@@ -66,17 +72,19 @@ class Cells:
         if not self.listed:
             # Below even odds variance lowers a loss, so that nothing is known.
             least = weights.loss.loss_at(self._confidence) if self._confidence >= 0.5 else -1.0
-            return self._add(Cell(w, np.zeros(0, dtype=np.int64), least, lone=False))
+            nothing = np.zeros(0)
+            return self._add(Cell(w, np.zeros(0, dtype=np.int64), least, nothing, nothing))
         mine, losses = _with_weights(self.problem, self.space, self.found, w)
         self._losses[w] = losses
-        return self._cell(w, mine) if len(mine) else None
+        return self._cell(w, mine, self._effects[:, mine]) if len(mine) else None
 
     @property
     def _confidence(self) -> float:
         return self.problem.request.confidence
 
-    def _cell(self, w: int, members: Ints) -> int:
-        return self._add(Cell(w, members, float(self._losses[w][members].min()), lone=len(members) == 1))
+    def _cell(self, w: int, members: Ints, effects: Floats) -> int:
+        least = float(self._losses[w][members].min())
+        return self._add(Cell(w, members, least, effects.min(axis=1), effects.max(axis=1)))
 
     def _add(self, cell: Cell) -> int:
         self.cells.append(cell)
@@ -98,17 +106,17 @@ class Cells:
         """The cells that a cell falls into."""
         if index not in self._children:
             cell = self.cells[index]
+            effects = self._effects[:, cell.members]
             if len(cell.members) <= PARTS:
-                parts = [cell.members[i : i + 1] for i in range(len(cell.members))]
+                parts = list(np.arange(len(cell.members))[:, None])
             else:
-                parts = self._parts(cell)
-            self._children[index] = [self._cell(cell.weights, part) for part in parts]
+                parts = self._parts(cell, effects)
+            self._children[index] = [self._cell(cell.weights, cell.members[p], effects[:, p]) for p in parts]
         return self._children[index]
 
-    def _parts(self, cell: Cell) -> list[Ints]:
-        """A cell cut where its members differ most."""
-        effects = self._effects[:, cell.members]
-        spread = SENSITIVITY * np.log(effects.max(axis=1) / effects.min(axis=1))
+    def _parts(self, cell: Cell, effects: Floats) -> list[Ints]:
+        """Which members go where if a cell is cut where they differ most."""
+        spread = SENSITIVITY * np.log(cell.worst / cell.best)
         alike = spread.max() <= ALMOST
         key = self._losses[cell.weights][cell.members] if alike else effects[int(np.argmax(spread))]
         order = np.argsort(key, kind="stable")
@@ -118,17 +126,15 @@ class Cells:
         if not cuts:
             first = int(np.searchsorted(ranked, ranked[0], side="right"))
             cuts = {first if first < len(order) else len(order) // 2}
-        return [np.sort(cell.members[part]) for part in np.split(order, sorted(cuts))]
+        return [np.sort(part) for part in np.split(order, sorted(cuts))]
 
     def rows(self, indices: list[int], *, worst: bool) -> CompressionTable:
         """A row for each cell: the best of every effect, or the worst; a lone member's own."""
         if not self.listed:
             return _from_dimensions(self.problem, self.space, [self.cells[i].weights for i in indices], worst=worst)
         cells = [self.cells[i] for i in indices]
-        starts = np.cumsum([0, *(len(cell.members) for cell in cells[:-1])])
-        members = np.concatenate([cell.members for cell in cells])
-        pick = np.maximum if worst else np.minimum
-        table = _row(*pick.reduceat(self._effects[:, members], starts, axis=1), worst=worst)
+        effects = np.stack([cell.worst if worst else cell.best for cell in cells], axis=1)
+        table = _row(*effects, worst=worst)
         lone = [row for row, cell in enumerate(cells) if cell.lone]
         if lone:
             exact = self._table.take(np.array([int(cells[row].members[0]) for row in lone]))

@@ -52,6 +52,17 @@ class Limits:
             keep &= priced.users >= self.users * (1.0 - FLOAT_SLACK)
         return keep
 
+    def used(self, priced: Priced) -> Floats:
+        """How much of the tightest limit candidates use; 1 where it is met exactly."""
+        share = np.zeros(len(priced.tpot_s))
+        for name in ("tpot_s", "ttft_cold_s", "ttft_warm_s", "switch_s"):
+            limit = getattr(self, name)
+            if limit is not None:
+                share = np.maximum(share, getattr(priced, name) / limit)
+        if self.users is not None:
+            share = np.maximum(share, self.users / np.maximum(priced.users, 1e-300))
+        return share
+
 
 @dataclass(frozen=True)
 class Goal:

@@ -98,9 +98,12 @@ class Halves(Narrowing):
         keep = self.limits.hold(priced, users=False) & reached_otherwise(priced, points)
         sessions, per_gpu_s, wait_s = self._fed(points, pairs.cell, priced.sessions_per_s)
         keep &= sessions > 0
+        used = replace(self.limits, users=None).used(priced)
         if self.limits.users is not None:
             session_s = priced.users / np.maximum(priced.sessions_per_s, 1e-300)
-            keep &= sessions * (session_s + wait_s) >= self.limits.users * (1.0 - TIE)
+            users = sessions * (session_s + wait_s)
+            keep &= users >= self.limits.users * (1.0 - TIE)
+            used = np.maximum(used, self.limits.users / np.maximum(users, 1e-300))
         per_hour = 3600.0 * self.search.problem.request.rounds
         with np.errstate(divide="ignore"):
             if self.goal.name == "throughput":
@@ -110,7 +113,7 @@ class Halves(Narrowing):
             else:
                 losses = np.array([self.cells.cells[i].loss for i in indices])
                 value = self.goal.value(priced, losses[row])
-        pairs = replace(pairs, value=value).take(keep)
+        pairs = replace(pairs, value=value, used=used).take(keep)
         pairs = pairs.take(self._promising(pairs))
         self._learn_fed(pairs)
         return pairs.take(self._promising(pairs))

@@ -67,27 +67,31 @@ class Incumbent:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Points with cells, and the goal's bound, ``(pair,)`` each."""
+    """Points with cells, ``(pair,)`` each."""
 
     point: Ints
     cell: Ints
     value: Floats
+    """No member has a lower value of the goal."""
+    used: Floats
+    """No member uses less of its tightest limit."""
+
+    @staticmethod
+    def of(point: Ints, cell: Ints) -> Pairs:
+        """Pairs of which nothing is known yet."""
+        return Pairs(point, cell, np.zeros(len(point)), np.zeros(len(point)))
 
     def __len__(self) -> int:
         return len(self.point)
 
     def take(self, rows: Ints | Bools) -> Pairs:
         """Some of the pairs."""
-        return Pairs(self.point[rows], self.cell[rows], self.value[rows])
+        return Pairs(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     @staticmethod
     def joined(parts: list[Pairs]) -> Pairs:
         """Several sets, one after the other."""
-        return Pairs(
-            np.concatenate([p.point for p in parts]),
-            np.concatenate([p.cell for p in parts]),
-            np.concatenate([p.value for p in parts]),
-        )
+        return Pairs(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Pairs)))
 
 
 class Narrowing:
@@ -110,10 +114,10 @@ class Narrowing:
         self.first = first
         self.points = Points.none()
         self.gpus = np.zeros(0, dtype=np.int64)
-        self.pairs = Pairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))
+        self.pairs = Pairs.of(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
         self.open_value = np.inf
         """No plan that was too much to look at has a lower value."""
-        self.priced = 0
+        self.priced = self.waves = 0
 
     # ------------------------------------------------------------- what is left
 
@@ -131,7 +135,7 @@ class Narrowing:
         base = len(self.points)
         self.points = Points.joined([self.points, points]) if base else points
         self.gpus = self.search.gpus_of(self.points)
-        fresh = self._bounded(Pairs(base + row, cell, np.zeros(len(row))))
+        fresh = self._bounded(Pairs.of(base + row, cell))
         self.pairs = Pairs.joined([self.pairs, fresh])
         self.drop()
 
@@ -173,7 +177,10 @@ class Narrowing:
         return sum(len(self.cells.cells[i].members) for i in np.unique(self.pairs.cell)) <= FEW_COMBINATIONS
 
     def _split(self, ready: Ints) -> None:
-        order = ready[np.argsort(self.pairs.value[ready], kind="stable")]
+        self.waves += 1
+        # Where no plan is known, what keeps the limits most easily is looked at as well.
+        easiest = self.incumbent is None and (self.first or self.waves % 2 == 0)
+        order = ready[np.argsort((self.pairs.used if easiest else self.pairs.value)[ready], kind="stable")]
         chosen: list[int] = []
         children: list[list[int]] = []
         count = 0
@@ -189,7 +196,7 @@ class Narrowing:
         rest = np.ones(len(self.pairs), dtype=np.bool_)
         rest[chosen] = False
         # What a cell's members reach, its parts can't beat.
-        fresh = self._bounded(Pairs(point, cell, np.zeros(len(point))))
+        fresh = self._bounded(Pairs.of(point, cell))
         self.pairs = Pairs.joined([self.pairs.take(rest), fresh])
         self.drop()
 
@@ -203,7 +210,7 @@ class Narrowing:
         priced = self.search.price(points, table, row, throttled, None if slowest is None else row + slowest)
         keep = self.limits.hold(priced) & reached_otherwise(priced, points)
         losses = np.array([self.cells.cells[i].loss for i in indices])
-        pairs = replace(pairs, value=self.goal.value(priced, losses[row]))
+        pairs = replace(pairs, value=self.goal.value(priced, losses[row]), used=self.limits.used(priced))
         self._learn(pairs.take(keep))
         return pairs.take(keep & self._promising(pairs))
 

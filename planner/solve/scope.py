@@ -31,6 +31,9 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+MOST_MODELLED = 5_000
+"""Points that CP-SAT is given; where bounds leave more in the time, the best known plan stays unproved."""
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -117,8 +120,15 @@ def _scope(narrowing: Narrowing, considered: int) -> Scope:
     search, cells, pairs = narrowing.search, narrowing.cells, narrowing.pairs
     used, row = np.unique(pairs.point, return_inverse=True)
     points = narrowing.points.take(used)
-    indices, cell = np.unique(pairs.cell, return_inverse=True)
     known = narrowing.incumbent
+    complete = narrowing.open_value >= (np.inf if known is None else known.value * (1.0 - TIE))
+    if len(points) > MOST_MODELLED:
+        classes = classes_of(search.space.options)
+        return Scope(
+            *(search, narrowing.goal, narrowing.limits, points, classes, None, known),
+            *(narrowing.bound, complete, considered),
+        )
+    indices, cell = np.unique(pairs.cell, return_inverse=True)
     left = cells.options(indices.tolist()) if len(indices) else [{0} for _ in DIMENSIONS]
     options = {
         name: tuple(
@@ -137,10 +147,10 @@ def _scope(narrowing: Narrowing, considered: int) -> Scope:
         for at, chosen in enumerate(columns):
             of_cell[at, np.unique(classes.of(chosen))] = True
         possible = np.zeros((len(points), len(classes.rows)), dtype=np.bool_)
-        np.logical_or.at(possible, row, of_cell[cell])
+        for at in range(len(indices)):
+            possible[row[cell == at]] |= of_cell[at]
     if known is not None:
         points, possible = _with_known(points, possible, known, classes, options)
-    complete = narrowing.open_value >= (np.inf if known is None else known.value * (1.0 - TIE))
     return Scope(
         *(narrowed, narrowing.goal, narrowing.limits, points, classes, possible, known),
         *(narrowing.bound, complete, considered),

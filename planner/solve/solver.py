@@ -25,15 +25,13 @@ from planner.solve.engines import engines_of
 from planner.solve.goal import Goal, Limits
 from planner.solve.points import Points, Search, aggregated_points, capability_rank, open_search
 from planner.solve.rules import Rules
-from planner.solve.scope import Scope, affordable, scope_of
+from planner.solve.scope import MOST_MODELLED, Scope, affordable, scope_of
 from planner.space import Option, Space
 
 WORKERS = 2
 SEED = 0
 NARROWING_SHARE = 0.7
 """Of the time limit, for bounds."""
-MOST_MODELLED = 5_000
-"""Points that CP-SAT is given; where bounds leave more in the time, the best known plan stays unproved."""
 LEAST_SECONDS = 0.05
 """For a run of CP-SAT, whatever is left of the time."""
 
