@@ -14,6 +14,7 @@ import os
 import tempfile
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from catalog.load import cache_directory
@@ -78,8 +79,9 @@ def _key(problem: Problem, request: Request) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+@cache
 def _code() -> str:
-    """Names, sizes and times of the program's files."""
+    """Names, sizes and times of the program's files: those that this process runs, whatever becomes of them."""
     here = Path(__file__).parent
     files = sorted([*here.rglob("*.py"), *(here.parent / "catalog").rglob("*.py")])
     rows = [(str(path), status.st_mtime_ns, status.st_size) for path in files for status in [path.stat()]]
