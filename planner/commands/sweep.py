@@ -152,7 +152,8 @@ def _announced(grid: Grid, unusable: Mapping[str, list[int]]) -> list[str]:
     """What is known before the run, in lines."""
     over = f" over {' x '.join(grid.fields)}" if grid.fields else ""
     repeated = f"; {grid.repeated} more are the same as others and left out" if grid.repeated else ""
-    lines = [f"plan: {len(grid.requests)} points{over}{repeated}"]
+    count = len(grid.requests)
+    lines = [f"plan: {count} point{'s' if count != 1 else ''}{over}{repeated}"]
     for problem, points in list(unusable.items())[:MOST_WARNINGS]:
         lines.append(f"plan: {len(points)} of them can't be planned: {problem}")
     return lines

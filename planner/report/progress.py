@@ -51,7 +51,9 @@ def _bar(items: Iterable[T], total: int, label: str, note: Callable[[T], str | N
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as progress:
+    with Progress(
+        *columns, console=Console(stderr=True, highlight=False), transient=True, refresh_per_second=4
+    ) as progress:
         task = progress.add_task(label, total=total)
         for item in items:
             told = note(item)

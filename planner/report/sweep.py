@@ -36,6 +36,8 @@ PANELS = {
 OBJECTIVES = {"latency_s": "latency [s]", "quality_loss_at_confidence": "quality loss at confidence"}
 """Objectives that none of the panels shows."""
 MOST_TICKS = 8
+MOST_BANDS = 6
+"""With more lines, the intervals of one would hide the others."""
 MARKERS = "os^Dv<>Pp*hX"
 
 
@@ -145,7 +147,8 @@ def draw_sweep(rows: Sequence[Row], fields: Sequence[str], path: Path) -> None:
         handles, labels = grid[0].get_legend_handles_labels()
         if labels:
             figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-        figure.suptitle(_title(rows, fields), fontsize=10)
+        bars = len(lines) <= MOST_BANDS and any(name.startswith("intervals.") for row in rows for name in row)
+        figure.suptitle(_title(rows, fields) + ("; bars: 80 % intervals" if bars else ""), fontsize=10)
         stamp = {"Date": None} if path.suffix.lower() == ".svg" else {}
         figure.savefig(path, dpi=150, metadata=stamp)
 
@@ -203,15 +206,25 @@ def _label(field: str, value: Any) -> str:
 def _title(rows: Sequence[Row], fields: Sequence[str]) -> str:
     models = list(dict.fromkeys(row["model"] or "the default model" for row in rows))
     shown = ", ".join(models[:3]) + (f" and {len(models) - 3} more" if len(models) > 3 else "")
-    return f"{shown}: best plans over {', '.join(fields) or 'one point'}"
+    return f"{shown}: best plans{' over ' + ', '.join(fields) if fields else ''}"
 
 
 def _panels(rows: Sequence[Row]) -> dict[str, str]:
     panels = {name: title for name, title in PANELS.items() if any(row.get(name) is not None for row in rows)}
-    goal = next((row["objective.name"] for row in rows if row.get("objective.name") in OBJECTIVES), None)
-    if goal is not None:
+    goals = {row["objective.name"] for row in rows if row.get("objective.name")}
+    goal = next(iter(goals)) if len(goals) == 1 else None
+    if goal in OBJECTIVES:
         panels = {"objective.value": OBJECTIVES[goal], **panels}
     return panels or {"metrics.interactions_per_hour": PANELS["metrics.interactions_per_hour"]}
+
+
+def _draw_intervals(axes: Any, name: str, scale: _Scale, rows: list[Row], colour: Any) -> None:
+    """Draw the intervals of predictions as bars behind their points."""
+    metric = name.removeprefix("metrics.")
+    for row in rows:
+        low, high = row.get(f"intervals.{metric}.low"), row.get(f"intervals.{metric}.high")
+        if low is not None and high is not None:
+            axes.vlines(scale.place(row), low, high, color=colour, alpha=0.3, linewidth=3)
 
 
 def _draw_panel(axes: Any, name: str, scale: _Scale, lines: dict[str, list[Row]]) -> None:
@@ -228,6 +241,8 @@ def _draw_panel(axes: Any, name: str, scale: _Scale, lines: dict[str, list[Row]]
         axes.plot(
             [x for x, _ in points], heights, style, color=colour, label=label or None, markersize=4, linewidth=1.2
         )
+        if len(lines) <= MOST_BANDS:
+            _draw_intervals(axes, name, scale, rows, colour)
         drawn += [height for _, height in points if height is not None]
         missing += [(x, colour) for x, height in points if height is None]
     if drawn and min(drawn) > 0 and max(drawn) / min(drawn) > 20:

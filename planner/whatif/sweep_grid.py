@@ -108,6 +108,7 @@ def read_points(text: str, name: str) -> list[Values]:
         With every row that is no point.
     """
     suffix = PurePath(name).suffix.lower()
+    text = text.removeprefix("\ufeff")  # As spreadsheets begin a file.
     if suffix == ".csv":
         rows = _csv_rows(text, name)
     elif suffix in (".jsonl", ".ndjson"):
@@ -168,8 +169,14 @@ def _yaml_rows(text: str, name: str) -> list[tuple[str, Any]]:
 
 def _point(row: Mapping[Any, Any]) -> Values:
     """A point by its fields' names in a request; a list is its members with commas."""
-    values = {field_name(str(k)): ",".join(map(str, v)) if isinstance(v, list) else v for k, v in row.items()}
-    return without_nothing(values)
+    return without_nothing({field_name(str(key)): _value(value) for key, value in row.items()})
+
+
+def _value(value: Any) -> Any:
+    """A file's value as an option would hold it: no field is yes or no, and ``true`` isn't 1."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def make_grid(axes: Mapping[str, Sequence[Any]], points: Sequence[Values] = (), name: str = "--points") -> Grid:
