@@ -28,6 +28,9 @@ PEAKS = {
     "a100_sxm": ("a100-sxm-80gb", op.Peak(312e12, 2.039e12, 108)),
     "h100_sxm": ("h100-sxm-80gb", op.Peak(989.5e12, 3.35e12, 132)),
 }
+SHORTEST_PROMPT, LONG_PROMPT = 128, 1024
+"""Shortest prompts that are fitted; and those from which on an entry gives its error, that of shorter ones being in its
+notes [tokens]."""
 ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt-llm"}
 
 
@@ -112,9 +115,9 @@ def _attention(path: Path) -> Rows:
 
 
 def prefill_attention(path: Path, peak: op.Peak) -> Task:
-    """Causal attention of whole prompts of at least 1024 tokens."""
+    """Causal attention of whole prompts."""
     rows = _attention(path)
-    keep = (rows["isl"] >= 1024) & (rows["hq"] >= 4)
+    keep = (rows["isl"] >= SHORTEST_PROMPT) & (rows["hq"] >= 4)
     rows = {name: values[keep] for name, values in rows.items()}
     rows["fold"] = folds(rows["hq"], rows["hk"])
 
@@ -240,6 +243,11 @@ def fit_kernels(data: Path, out: Path, gpu: str, engine: str, only: set[str], sp
         }
         if task.operation == "gemm":
             parameters["multiprocessors"] = peak.multiprocessors
+        if task.operation == "prefill_attention":
+            long = task.rows["isl"] >= LONG_PROMPT
+            short = error_of(errors[~long], "")
+            body["error"] = error_of(errors[long], f"shapes, in five folds; prompts of {LONG_PROMPT} tokens and more")
+            body["notes"] = f"shorter prompts: MAPE {short['mape']}, P90 {short['p90']}, {short['points']} rows"
         if task.operation == "decode_attention":
             big = error_of(errors[task.rows["b"] * task.rows["cache"] > 64e6], "")
             body["notes"] = f"above 64 MB of cache: MAPE {big['mape']}, P90 {big['p90']}, {big['points']} rows"
