@@ -147,7 +147,8 @@ def _outcome(future: Any, index: int, request: Request) -> Outcome:
     try:
         return from_json(json.loads(future.result()))
     except _distributed().KilledWorker as error:
-        return Outcome(index, request, "error", reason=f"the workers that planned it died: {error}")
+        died = f"{error.allowed_failures + 1} workers of the cluster died over it; if memory was short, plan it alone"
+        return Outcome(index, request, "error", reason=died)
     except PlannerError as error:
         raise DaskError(f"a worker of the cluster can't plan: {error}") from None
     except ImportError as error:

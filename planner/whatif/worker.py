@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from planner.errors import PlannerError
@@ -20,7 +23,7 @@ from planner.whatif.outcome import Task, open_task_catalog, plan_point, to_json,
 
 
 def main() -> None:
-    """Serve until the input ends, which it also does when whoever started this process is gone."""
+    """Serve until the input ends, which it also does when whoever started this process is killed."""
     answers = _own_output()
     questions = sys.stdin.buffer
     try:
@@ -30,11 +33,25 @@ def main() -> None:
         _write(answers, {"refused": str(error)})
         return
     _write(answers, {"ready": os.getpid()})
-    for line in questions:
+    for line in _lines(questions):
         asked = json.loads(line)
         request = Request.model_validate(asked["request"])
         outcome = plan_point(asked["index"], request, catalog, task.settings, task.solver)
         _write(answers, to_json(outcome))
+
+
+def _lines(questions: BinaryIO) -> Iterator[bytes]:
+    """Each line as it comes; when there are no more, the process ends, whatever it is planning."""
+    waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in questions:
+            waiting.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        yield waiting.get()
 
 
 def _own_output() -> BinaryIO:

@@ -49,6 +49,11 @@ def wait_for_points(journal: Path, count: int) -> None:
         time.sleep(0.02)
 
 
+def children_of(process: subprocess.Popen[str]) -> list[str]:
+    threads = Path(f"/proc/{process.pid}/task").iterdir()
+    return [child for thread in threads for child in (thread / "children").read_text(encoding="ascii").split()]
+
+
 def refuse_all(requests: Sequence[Request], *_: Any, **__: Any) -> Iterator[Outcome]:
     """Stand in for processes that plan, where only what becomes of their outcomes matters."""
     return (Outcome(index, request, "error", reason="-") for index, request in enumerate(requests))
@@ -181,8 +186,13 @@ def test_an_interrupted_sweep_goes_on_where_it_was(plan: Plan, tmp_path: Path, h
     asked = ("--ctx", "4K,8K,16K,32K", "--gpus", "1xA100,2xA100,1xH100", *SMALL, "-o", out, "--jobs", "2")
     process = start("sweep", *asked)
     wait_for_points(journal, 3)
+    workers = children_of(process)
     process.send_signal(how)
     _, told = process.communicate(timeout=60)
+    until = time.monotonic() + 10
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < until, "a process plans on for nobody"
+        time.sleep(0.05)
     assert not out.exists()
     if how is signal.SIGINT:
         assert process.returncode == 130
@@ -214,9 +224,7 @@ def test_a_killed_worker_loses_no_point(tmp_path: Path) -> None:
     asked = ("--ctx", "4K,8K,16K,32K", "--gpus", "1xA100,2xA100", *SMALL, "-o", out, "--jobs", "2")
     process = start("sweep", *asked)
     wait_for_points(tmp_path / "grid.jsonl.journal", 1)
-    threads = Path(f"/proc/{process.pid}/task").iterdir()
-    children = [child for thread in threads for child in (thread / "children").read_text(encoding="ascii").split()]
-    os.kill(int(children[0]), signal.SIGKILL)
+    os.kill(int(children_of(process)[0]), signal.SIGKILL)
     _, told = process.communicate(timeout=120)
     assert process.returncode == 0, told
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]

@@ -14,6 +14,11 @@ from typing import Any
 
 import pytest
 
+from planner import Request
+from planner.solve.solver import Settings
+from planner.whatif import sweep_dask
+from planner.whatif.outcome import OtherCatalogError, Task
+
 ROOT = Path(__file__).parents[2]
 Plan = Callable[..., Any]
 ASKED = ("--ctx", "4K,8K,16K,32K", "--gpus", "1xA100,2xA100", "--model", "qwen3-0.6b", "--efficiency", "peak")
@@ -25,6 +30,31 @@ def test_what_an_engine_needs_is_told(plan: Plan, tmp_path: Path) -> None:
     done = plan("sweep", *ASKED, "-o", out, "--scheduler", "tcp://127.0.0.1:1")
     assert (done.code, done.stdout) == (2, "")
     assert "needs --on dask" in done.stderr
+
+
+class Failed:
+    """A future of the cluster that holds an exception."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def result(self) -> str:
+        raise self.error
+
+
+def test_what_goes_wrong_on_the_cluster_is_told() -> None:
+    from distributed import KilledWorker
+
+    request = Request(ctx="4K", gpus="1xA100")
+    lost = sweep_dask._outcome(Failed(KilledWorker("plan-1", None, 3)), 1, request)
+    assert (lost.index, lost.status) == (1, "error")
+    assert "4 workers of the cluster died over it" in (lost.reason or "")
+    other = json.dumps(Task((), "0000", Settings()).to_json())
+    with pytest.raises(OtherCatalogError, match="was started with 0000") as told:
+        sweep_dask.plan_on_worker(0, request.model_dump_json(), other)
+    for error in (told.value, ImportError("No module named 'planner'"), RuntimeError("gone")):
+        with pytest.raises(sweep_dask.DaskError, match=str(error)[:20]):
+            sweep_dask._outcome(Failed(error), 0, request)
 
 
 class Cluster:
