@@ -33,7 +33,8 @@ def of_record(record: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:
     words: list[str] = []
     for name, value in record["extra"].items():
         flag = f"--{name.replace('_', '-')}"
-        words += [flag] if value is True else [flag, str(value)]
+        if value is not False:
+            words += [flag] if value is True else [flag, str(value)]
     if "--max-num-batched-tokens" not in words:
         words += ["--max-num-batched-tokens", str(record["max_num_batched_tokens"])]
     return {
