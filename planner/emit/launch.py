@@ -60,6 +60,8 @@ class Launch:
     """Host memory that the plan gives to caches [bytes]."""
     disk_bytes: int = 0
     """Local disk that the plan gives to caches [bytes]."""
+    disk_is_bounded: bool = True
+    """Whether the engine itself keeps to `disk_bytes`."""
     pod_address_variable: str | None = None
     """Environment variable that must hold the instance's own address."""
     port_variables: tuple[str, ...] = ()

@@ -210,7 +210,8 @@ def _weights(given: Given, fields: dict[str, Any], open_fields: list[str], notes
 def _offload(given: Given, fields: dict[str, Any]) -> None:
     size = given.flags.get("--kv-offloading-size")
     if size is not None or set(_connectors(given)) & set(_OFFLOAD):
-        fields["offload.policy"], fields["offload.tier"] = "swap", "ddr"
+        on_disk = "TieringOffloadingSpec" in str(given.flags.get("--kv-transfer-config", ""))
+        fields["offload.policy"], fields["offload.tier"] = "swap", "nvme" if on_disk else "ddr"
     else:
         recompute = given.flags.get("--enable-prefix-caching") is False
         fields["offload.policy"], fields["offload.tier"] = ("recompute" if recompute else "none"), None

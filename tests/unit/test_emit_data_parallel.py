@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from catalog.load import open_catalog
+from planner.emit import emit
 from planner.emit.deployment import read_deployment
 from planner.emit.emit import ENGINES
 from planner.emit.launch import Launch
+from planner.importing import import_text
 from planner.plan import Document
 
 PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"
@@ -56,3 +58,22 @@ def test_vllm_gives_every_rank_its_part_of_the_tier_and_counts_requests_over_the
 def test_planned_users_are_let_in_where_sessions_wait_below_hbm() -> None:
     flags = dict(launch("vllm", users=200.0).flags)
     assert flags["--max-num-queued-reqs"] == 200
+
+
+def test_windowed_models_swap_to_disk_through_vllms_own_tier() -> None:
+    content = json.loads((PLANS / "llama70b-swap-nvme.json").read_text())
+    content["request"] |= {"model": "gpt-oss-120b", "ctx": 100_000}
+    content["decision"] |= {"weights": "native", "compression": {}}
+    document = Document.model_validate(content)
+    deployment = read_deployment(document, open_catalog())
+    (one,) = ENGINES["vllm"](deployment, deployment.engine.version)
+    config = json.loads(str(dict(one.flags)["--kv-transfer-config"]))
+    extra = config["kv_connector_extra_config"]
+    assert (config["kv_connector"], extra["spec_name"]) == ("OffloadingConnector", "TieringOffloadingSpec")
+    assert extra["secondary_tiers"] == [{"type": "fs", "root_dir": "/var/lib/plan-kv"}]
+    assert not extra["offload_prompt_only"]
+    files = emit(document, "kubernetes", open_catalog())
+    assert any("has no size of its own" in note for note in json.loads(files["provenance.json"])["notes"])
+    assert "sizeLimit" not in files["kubernetes/kubernetes.yaml"].partition("name: kv\n")[2].partition("name:")[0]
+    found = import_text(files["kubernetes/kubernetes.yaml"], "8xA100", open_catalog())
+    assert (found.decision.offload.policy, found.decision.offload.tier) == ("swap", "nvme")

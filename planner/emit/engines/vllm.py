@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from planner.emit.capacity import Reservation, reserve
@@ -11,7 +12,7 @@ from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.engines.refusals import refuse_unshipped
 from planner.emit.engines.settings import config_text
 from planner.emit.launch import SHARED_MEMORY_BYTES, Flags, Launch, servers
-from planner.emit.lmcache import lmcache_file
+from planner.emit.lmcache import DISK, lmcache_file
 from planner.emit.longer_window import longer_window
 from planner.errors import InputError
 
@@ -44,10 +45,10 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
         If the plan decides something that vLLM has no flag for on this GPU.
     """
     refuse_unshipped(deployment, version, {"hidden"}, QUANTIZATION)
-    if _uses_lmcache(deployment) and deployment.architecture.attention_kinds & {"sliding", "chunked", "linear"}:
+    if _uses_lmcache(deployment) and _has_windows(deployment):
         raise InputError(
             f"offload: vllm {version} keeps whole caches for windowed layers when LMCache is its connector, so the "
-            "plan's sessions wouldn't fit; emit without lmcache, or plan with offload in DDR"
+            "plan's sessions wouldn't fit; emit without lmcache"
         )
     return [_launch(deployment, pool, version) for pool in deployment.pools]
 
@@ -74,6 +75,12 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
     )
     model = served_checkpoint(deployment, MADE_AT_LOAD)
     throttle = _throttle_note(deployment, pool) if pool.throttled else None
+    unbounded = None
+    if on_disk and swaps and not lmcache:
+        unbounded = (
+            f"vLLM's disk tier in {DISK} has no size of its own: the plan counts on {tier_bytes / 2**30:.0f} GiB per "
+            "instance; remove files that nobody has read for a while"
+        )
     return Launch(
         engine="vllm",
         version=version,
@@ -90,7 +97,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         config=config_text(flags, model=model),
         config_command="vllm serve --config {file}",
         batched_tokens=batched,
-        notes=tuple(note for note in (reservation.note if reservation else None, throttle) if note),
+        notes=tuple(note for note in (reservation.note if reservation else None, throttle, unbounded) if note),
         environment=_environment(deployment, pool, lmcache),
         files={LMCACHE_FILE: lmcache_file(deployment, pool)} if lmcache else {},
         nodes=nodes,
@@ -100,6 +107,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         shared_memory_bytes=SHARED_MEMORY_BYTES + (0 if lmcache else tier_bytes),
         host_memory_bytes=0 if on_disk else tier_bytes,
         disk_bytes=tier_bytes if on_disk else 0,
+        disk_is_bounded=not (on_disk and not lmcache),
         pod_address_variable="VLLM_NIXL_SIDE_CHANNEL_HOST" if pool.role != "serve" else None,
         port_variables=("VLLM_NIXL_SIDE_CHANNEL_PORT",) if pool.role != "serve" else (),
     )
@@ -194,9 +202,23 @@ def _cache_flags(deployment: Deployment) -> Flags:
     return tuple(flags)
 
 
+def _has_windows(deployment: Deployment) -> bool:
+    """Whether layers keep less than the whole session, which LMCache's connector doesn't know."""
+    return bool(deployment.architecture.attention_kinds & {"sliding", "chunked", "linear"})
+
+
 def _uses_lmcache(deployment: Deployment) -> bool:
+    """Whether caches go below HBM through LMCache: asked for, or to a disk, whose size vLLM's own tier can't bound."""
     offload = deployment.decision.offload
-    return offload.policy == "swap" and (deployment.offload_backend == "lmcache" or offload.tier == "nvme")
+    on_disk = offload.tier == "nvme" and not _has_windows(deployment)
+    return offload.policy == "swap" and (deployment.offload_backend == "lmcache" or on_disk)
+
+
+def _disk_tier(deployment: Deployment, pool: PoolPlan) -> dict[str, Any]:
+    """The disk tier of vLLM itself, behind host memory for the sessions on their way."""
+    staged = math.ceil(deployment.metrics.kv_bytes_per_session * pool.sequences)
+    tier = {"type": "fs", "root_dir": DISK}
+    return {"spec_name": "TieringOffloadingSpec", "cpu_bytes_to_use": staged, "secondary_tiers": [tier]}
 
 
 def _connector_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
@@ -204,10 +226,11 @@ def _connector_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
     swaps = deployment.decision.offload.policy == "swap" and pool.role != "prefill"
     # Data-parallel ranks are engines of their own, each with its own tier.
     tier_bytes = deployment.tier_bytes_per_instance(pool) // pool.data_parallel
-    if swaps and pool.role == "serve" and not _uses_lmcache(deployment):
+    on_disk = deployment.decision.offload.tier == "nvme"
+    if swaps and pool.role == "serve" and not on_disk and not _uses_lmcache(deployment):
         return (
             ("--kv-offloading-backend", "native"),
-            ("--kv-offloading-size", round(tier_bytes / 2**30, 3)),
+            ("--kv-offloading-size", math.ceil(tier_bytes / 2**30 * 1000) / 1000),
             ("--kv-transfer-config", json.dumps({"kv_connector_extra_config": _WHOLE_SESSIONS})),
         )
     connectors: list[dict[str, Any]] = []
@@ -216,7 +239,8 @@ def _connector_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
     if swaps and _uses_lmcache(deployment):
         connectors.append({"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"})
     elif swaps:
-        extra = {"cpu_bytes_to_use": tier_bytes, **_WHOLE_SESSIONS}
+        tier = _disk_tier(deployment, pool) if on_disk else {"cpu_bytes_to_use": tier_bytes}
+        extra = {**tier, **_WHOLE_SESSIONS}
         connectors.append(
             {"kv_connector": "OffloadingConnector", "kv_role": "kv_both", "kv_connector_extra_config": extra}
         )

@@ -239,7 +239,9 @@ def _volumes(deployment: Deployment, launch: Launch) -> list[dict[str, Any]]:
     if own_files(launch):
         volumes.append({"name": "config", "configMap": {"name": pod_name(deployment, launch)}})
     if launch.disk_bytes:
-        volumes.append({"name": "kv", "emptyDir": {"sizeLimit": str(launch.disk_bytes)}})
+        # Beyond its limit a pod is evicted: only where the engine keeps to it.
+        limit = {"sizeLimit": str(launch.disk_bytes)} if launch.disk_is_bounded else {}
+        volumes.append({"name": "kv", "emptyDir": limit})
     for index, path in enumerate(deployment.local_paths):
         volumes.append({"name": f"local-{index}", "hostPath": {"path": path, "type": "Directory"}})
     return volumes
