@@ -18,6 +18,7 @@ BATCHED_TOKENS = 8192
 """Prompt tokens that engines prefill together [tokens]."""
 LENGTHS = 4
 """Lengths at which the decode steps of an answer are evaluated."""
+_PLACES, _WEIGHTS = np.polynomial.legendre.leggauss(LENGTHS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +103,8 @@ def answer_s(deployment: Deployment, sequences: int, start: int, output_tokens: 
     steps = max(0, output_tokens - 1)
     if not steps:
         return 0.0
-    nodes, weights = np.polynomial.legendre.leggauss(LENGTHS)
-    lengths = start + steps * (nodes + 1.0) / 2.0
-    return float(steps * np.sum(weights / 2.0 * decode_batch_s(deployment, sequences, lengths)))
+    lengths = start + steps * (_PLACES + 1.0) / 2.0
+    return float(steps * np.sum(_WEIGHTS / 2.0 * decode_batch_s(deployment, sequences, lengths)))
 
 
 def request_s(deployment: Deployment, batch: Batch) -> float:

@@ -57,6 +57,10 @@ class Runtime:
     """Time of an all-reduce beyond the measured kernel: waiting for the slowest rank, a slower library [s]."""
     distinct: float = 1.0
     """Power of the batch that its distinct tokens grow with; below 1 for benchmarks that repeat one prompt."""
+    hopper_gpu: float = 1.0
+    """Factor on all GPU time on Hopper, for kernels that were made for Ampere."""
+    unfused: float = 1.0
+    """Elementwise traffic and kernels over those of an engine that fuses them."""
     prefill_gpu: float = 1.0
     """GPU time of prefill over that of its kernels measured alone: clocks under sustained load, padding."""
     spread: float = 0.3
@@ -117,9 +121,15 @@ class Machine:
     elementwise: op.ElementwiseFit
     runtime: Runtime
     widening: Widening
+    is_hopper: bool
     transferred: tuple[str, ...]
     """What was taken from another GPU or engine."""
     reach: Reach = Reach()
+
+    @property
+    def older(self) -> float:
+        """Factor on GPU time for an engine's kernels that were made for an older generation."""
+        return self.runtime.hopper_gpu if self.is_hopper else 1.0
 
 
 def machine(catalog: Catalog, hardware: Hardware, engine: str, version: str = "", *, linked: bool = True) -> Machine:
@@ -181,6 +191,7 @@ def machine(catalog: Catalog, hardware: Hardware, engine: str, version: str = ""
         elementwise=_read(op.ElementwiseFit, of("elementwise")),
         runtime=_read(Runtime, step) if step else Runtime(),
         widening=_widening(catalog, other_chip=bf16.hardware != hardware.id and sms_differ, other_engine=other),
+        is_hopper=hardware.generation.lower() == "hopper",
         transferred=tuple(f"{', '.join(dict.fromkeys(what))} of {source}" for source, what in notes.items()),
     )
     return _with_reach(found_here, used, step)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,10 @@ class StageTimes:
     _known: dict[tuple[str, float], dict[float, Floats]] = field(default_factory=dict)
     """Times by kind and then by size; what callers ask for over and over."""
 
+    @property
+    def _decode_gpu(self) -> float:
+        return self.machine.runtime.decode_gpu * self.machine.older
+
     # ------------------------------------------------------------- decode
 
     def decode_step_s(self, sequences: Floats, tokens: Floats | float, left: Compressed) -> Floats:
@@ -66,7 +71,7 @@ class StageTimes:
         """
         run = self.machine.runtime
         rows = self._per_size("decode", 1.0, sequences, self._decode_rows)
-        fixed, host = rows[0] + run.decode_gpu * self._ramps_s(sequences, tokens), rows[1]
+        fixed, host = rows[0] + self._decode_gpu * self._ramps_s(sequences, tokens), rows[1]
         read, computed = fixed + host, fixed + host
         for index, attention in enumerate(self.stage.attention):
             entries, fetched = _decode_entries(attention, tokens, left)
@@ -75,7 +80,7 @@ class StageTimes:
         parts = [read, computed]
         if run.launch_layer_s:
             parts.append(host + run.launch_layer_s * self.stage.layers)
-        if run.decode_gpu < 1.0:
+        if self._decode_gpu < 1.0:
             parts.append(host + self._least_decode_s(sequences, tokens, left))
         return parts
 
@@ -87,7 +92,7 @@ class StageTimes:
         gpu = self._fixed_s(b, b) + 2.0 * stage.state_bytes * b / bandwidth
         slopes = []
         for attention in stage.attention:
-            count = attention.count * run.decode_gpu
+            count = attention.count * self._decode_gpu
             waves = op.decode_waves(machine.decode, peak, b, attention.kv_heads)
             reads = _reads(attention, machine)
             queries = attention.count * b * attention.query_bytes / bandwidth * waves
@@ -97,7 +102,7 @@ class StageTimes:
             slopes.append(count * b * attention.read_bytes * reads / bandwidth * waves)
             slopes.append(count * np.maximum(flops, run.decode_token_s))
         host = run.host_s + run.host_rank_s * np.log2(stage.shape.tp) + run.host_sequence_s * b
-        return np.stack([gpu * run.decode_gpu, host, *slopes])
+        return np.stack([gpu * self._decode_gpu, host, *slopes])
 
     def _ramps_s(self, sequences: Floats, tokens: Floats | float) -> Floats | float:
         """Further start-up of decode attention, by the length of the cache before compression [s]."""
@@ -188,7 +193,9 @@ class StageTimes:
 
     def _with_host(self, gpu: Floats, chunks: Floats | float, left: Compressed) -> Floats:
         run = self.machine.runtime
-        gpu = np.maximum(gpu * max(run.prefill_gpu, 1.0), chunks * run.launch_layer_s * self.stage.layers)
+        gpu = np.maximum(
+            gpu * max(run.prefill_gpu * self.machine.older, 1.0), chunks * run.launch_layer_s * self.stage.layers
+        )
         return np.asarray(gpu * left.prefill_time + chunks * run.prefill_host_s)
 
     def _chunk_fixed_s(self, size: Floats, sequences: float = 1.0, whole_prompt: bool = False) -> Floats:
@@ -252,8 +259,10 @@ class StageTimes:
         """Everything but attention: products, experts, elementwise kernels, collectives, logits [s]."""
         stage, machine = self.stage, self.machine
         time = self._products_s(tokens) + self._experts_s(tokens)
-        kernels = FUSED_KERNELS * stage.layers
-        time = time + op.elementwise_s(machine.elementwise, machine.peak, stage.moved_bytes * tokens, kernels)
+        unfused = machine.runtime.unfused
+        kernels = FUSED_KERNELS * stage.layers * unfused
+        moved = stage.moved_bytes * tokens * unfused
+        time = time + op.elementwise_s(machine.elementwise, machine.peak, moved, kernels)
         if stage.scan_flops:
             time = time + stage.scan_flops * tokens / (machine.prefill.compute * machine.peak.flops_per_s)
         message = 2.0 * tokens * stage.hidden
@@ -295,9 +304,9 @@ class StageTimes:
             if not mine:
                 continue
             fit, peak = (self.linear if quantised else Linear()).on(self.machine)
-            outputs, inputs, counts = np.array([(p.outputs, p.inputs, p.count) for p in mine]).T
+            shapes = tuple((p.outputs, p.inputs, p.count) for p in mine)
             size = 2.0 * self.stage.bytes_ratio if quantised else 2.0
-            time = time + op.gemm_s(fit, peak, tokens[:, None], outputs, inputs, size) @ counts
+            time = time + _known_products_s(fit, peak, tuple(tokens.tolist()), shapes, size)
         return time
 
     def _head_s(self, sequences: Floats) -> Floats:
@@ -308,7 +317,8 @@ class StageTimes:
 
         def rows_of(b: Floats) -> Floats:
             assert stage.head is not None  # noqa: S101
-            head = op.gemm_s(machine.gemm[UNQUANTISED], machine.peak, b, stage.head.outputs, stage.head.inputs)
+            shape = (stage.head.outputs, stage.head.inputs, 1)
+            head = _known_products_s(machine.gemm[UNQUANTISED], machine.peak, tuple(b.tolist()), (shape,), 2.0)
             moved = SAMPLING_BYTES * b * stage.vocabulary * stage.shape.tp
             head = head + op.elementwise_s(machine.elementwise, machine.peak, moved, FUSED_KERNELS)
             return np.asarray(head[None])
@@ -333,6 +343,19 @@ class StageTimes:
                 size,
             )
         return time
+
+
+@lru_cache(maxsize=8192)
+def _known_products_s(
+    fit: op.GemmFit,
+    peak: op.Peak,
+    tokens: tuple[float, ...],
+    shapes: tuple[tuple[float, float, int], ...],
+    weight_bytes: float,
+) -> Floats:
+    # A fit of host time asks for the same products again and again.
+    outputs, inputs, counts = np.array(shapes).T
+    return np.asarray(op.gemm_s(fit, peak, np.array(tokens)[:, None], outputs, inputs, weight_bytes) @ counts)
 
 
 def _reads(attention: Attention, machine: Machine) -> float:
