@@ -15,9 +15,11 @@ from pathlib import Path
 
 QUERY = (
     *("index", "uuid", "utilization.gpu", "memory.used", "clocks.sm", "clocks.max.sm", "temperature.gpu"),
-    *("clocks_throttle_reasons.active", "mig.mode.current", "power.limit"),
+    *("clocks_event_reasons.active", "mig.mode.current"),
 )
 """Fields of ``nvidia-smi --query-gpu``."""
+_OLD_NAMES = ("clocks_event_reasons", "clocks_throttle_reasons")
+"""A field's name, and what drivers before 535 call it."""
 _APPS = "--query-compute-apps=gpu_uuid,pid,name"
 MOST_UTILISATION = 5.0
 """Percent of the time that an idle GPU may be busy."""
@@ -84,7 +86,7 @@ def gpu_complaints(gpu: Gpu, others: Sequence[str], *, running: bool) -> list[st
             )
         if gpu.values.get("mig.mode.current", "").lower() == "enabled":
             found.append("GPU cut in parts: MIG is on, and a part isn't the whole; measure on a GPU without MIG")
-    reasons = gpu.values.get("clocks_throttle_reasons.active", "")
+    reasons = gpu.values.get("clocks_event_reasons.active", "")
     bits = int(reasons, 16) if reasons.startswith("0x") else 0
     for bit, (what, advice) in REASONS.items():
         if bits & bit:
@@ -101,7 +103,8 @@ def nvidia_complaints(uuid: str, *, running: bool, ours: Collection[str] | None)
     """
     if shutil.which("nvidia-smi") is None:
         return None
-    rows = _ask(f"--query-gpu={','.join(QUERY)}")
+    query = f"--query-gpu={','.join(QUERY)}"
+    rows = _ask(query) or _ask(query.replace(*_OLD_NAMES))
     if rows is None:
         return None
     gpu = next((g for g in parse_gpus(rows) if uuid in g.values["uuid"]), None)

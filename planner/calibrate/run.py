@@ -89,19 +89,19 @@ def measure(backend: Backend, state: State, options: Options, peak: Peak | None,
     """
     despite = refuse_unhealthy(backend, force=options.force)
     watch.checked_at = watch.clock()
-    for operation in options.operations:
-        points = points_of(operation, state, quick=options.quick)
-        missing = [at for at in points if at.key not in state.done]
-        if not options.force:
-            # What was refused for its spread may have met a bad moment.
-            again = [at for at in points if at.key in state.done and _unstable(state.done[at.key])]
-            missing += again
+    missing_of = {operation: _missing(operation, state, options) for operation in options.operations}
+    everything = [at for missing in missing_of.values() for at in missing]
+    if everything:
+        kept = f"; {len(state.done)} are there already" if state.done else ""
+        minutes = _costs_s(everything, state, options) / 60.0
+        watch.say(f"{len(everything)} points to measure, about {max(minutes, 1.0):.0f} min{kept}")
+    for operation, missing in missing_of.items():
         if not missing:
             continue
         problems = backend.check(operation)
         if problems:
             raise InputError([f"{operation}: {problem}" for problem in problems])
-        watch.begin(operation, len(missing), sum(_cost_s(at, state, quick=options.quick) for at in missing))
+        watch.begin(operation, len(missing), _costs_s(missing, state, options))
         for at in missing:
             despite = _healthy(backend, state, options, watch, despite)
             done = _one(backend, state, at, options, peak, despite)
@@ -109,12 +109,22 @@ def measure(backend: Backend, state: State, options: Options, peak: Peak | None,
             watch.advance(at, done)
 
 
+def _missing(operation: str, state: State, options: Options) -> list[Point]:
+    """Points that aren't there, and those that were refused for their spread, which may have met a bad moment."""
+    points = points_of(operation, state, quick=options.quick)
+    missing = [at for at in points if at.key not in state.done]
+    if options.force:
+        return missing
+    return missing + [at for at in points if at.key in state.done and _unstable(state.done[at.key])]
+
+
 def _unstable(done: Done) -> bool:
     return done.refused is not None and done.refused.startswith("unstable")
 
 
-def _cost_s(at: Point, state: State, *, quick: bool) -> float:
-    return OVERHEAD_S + max(SECONDS[quick], 5.0 * estimate_s(at, state.rates))
+def _costs_s(points: Sequence[Point], state: State, options: Options) -> float:
+    least = SECONDS[options.quick]
+    return sum(OVERHEAD_S + max(least, 5.0 * estimate_s(at, state.rates)) for at in points)
 
 
 def _one(

@@ -223,6 +223,9 @@ def every_split(task: Task) -> Iterator[tuple[str, dict[str, Any]]]:
         if task.operation == "decode_attention":
             errors = errors[rows["b"] * rows["cache"] > 64e6]
             name += ", above 64 MB of cache"
+        if task.operation == "prefill_attention":
+            errors = errors[rows["isl"] >= LONG_PROMPT]
+            name += f", prompts of {LONG_PROMPT} tokens and more"
         yield name, error_of(errors, f"each {name} in one of five folds")
 
 

@@ -97,7 +97,9 @@ def test_an_interrupted_run_goes_on_where_it_was(plan: Plan, use: Use, tmp_path:
     assert "run the same command again" in stopped.stderr
     assert not (tmp_path / "o" / "measurements").exists()
     second = use(FakeBackend())
-    assert plan(*arguments).code == 0
+    resumed = plan(*arguments)
+    assert resumed.code == 0
+    assert "28 points to measure, about 1 min; 7 are there already" in resumed.stderr
     keys = [at.key for at in first.measured + second.measured]
     assert len(keys) == len(set(keys)) == 23 + 12
     third = use(FakeBackend())

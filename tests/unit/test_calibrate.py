@@ -55,7 +55,7 @@ def test_gpus_by_what_their_driver_calls_them(name: str, gib: float, expected: s
     assert (found.id if found else None) == expected
 
 
-IDLE = "0, GPU-aa, 0, 4, 210, 1410, 31, 0x0000000000000001, Disabled, 400.00"
+IDLE = "0, GPU-aa, 0, 4, 210, 1410, 31, 0x0000000000000001, Disabled"
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,39 @@ IDLE = "0, GPU-aa, 0, 4, 210, 1410, 31, 0x0000000000000001, Disabled, 400.00"
         (IDLE.replace("0001,", "0040,"), True, "hot (210 of 1410 MHz); improve cooling"),
         (IDLE.replace("0001,", "0002,"), False, "nvidia-smi -rac"),
         (IDLE.replace("Disabled", "Enabled"), False, "MIG"),
-        ("0, GPU-aa, [N/A], [N/A], [N/A], [N/A], [N/A], [N/A], [N/A], [N/A]", False, None),
+        ("0, GPU-aa, [N/A], [N/A], [N/A], [N/A], [N/A], [N/A], [N/A]", False, None),
     ],
 )
 def test_what_nvidia_smi_says(row: str, running: bool, told: str | None) -> None:
     (gpu,) = parse_gpus(row + "\n")
     found = gpu_complaints(gpu, [], running=running)
     assert (told is None and not found) or (told is not None and told in found[0])
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_nvidia_smi_is_asked_in_the_words_of_its_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bool
+) -> None:
+    unknown = "clocks_event_reasons" if old else "clocks_throttle_reasons"
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        f"""#!/bin/sh
+case "$1" in
+  *{unknown}*) exit 2;;
+  --query-gpu=*) echo "{IDLE.replace("0001,", "0040,")}";;
+  *) echo "GPU-aa, 12, python";;
+esac
+""",
+        encoding="utf-8",
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert health.gpu_processes() == ["12"]
+    busy, hot = health.nvidia_complaints("aa", running=True, ours=set()) or ["", ""]
+    assert "python (process 12)" in busy
+    assert "improve cooling" in hot
+    assert len(health.nvidia_complaints("aa", running=True, ours={"12"}) or []) == 1
+    assert health.nvidia_complaints("bb", running=True, ours=set()) is None
 
 
 def test_processes_of_others() -> None:
