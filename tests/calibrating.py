@@ -72,13 +72,18 @@ class FakeBackend:
         self.measured: list[Point] = []
         self.troubles: list[list[str]] = []
         """What `complaints` answers, one call after the other; then nothing."""
+        self.wrong: dict[str, list[str]] = {}
+        self.doubtful: dict[str, list[str]] = {}
         self.closed = False
 
     def rates(self) -> Rates:
         return Rates(2.5e14, 1.7e12)
 
     def check(self, operation: str) -> list[str]:
-        return []
+        return self.wrong.get(operation, [])
+
+    def doubts(self, operation: str) -> list[str]:
+        return self.doubtful.get(operation, [])
 
     def measure(self, point: Point, seconds: float) -> Sample:
         self.hook(point)

@@ -21,6 +21,11 @@ Attention = Callable[[Any, Any, Any, Any], Callable[[], Any]]
 
 TOLERANCE = 0.03
 """Difference of outputs from the definition, of values around 1."""
+NEWER = {
+    "9.": ("FA3", "FlashAttention 3 (the folder hopper of github.com/Dao-AILab/flash-attention)"),
+    "10.": ("FA4", "flash-attn-4"),
+}
+"""Compute capability -> kernels that engines call there as PyTorch names them, and where they come from."""
 UNSPLIT = ("8.", "12.")
 """Compute capabilities on which engines call FlashAttention 2, which splits keys for decoding only."""
 
@@ -87,6 +92,27 @@ def lower_right(torch: Any, query: Any, keys: Any, values: Any) -> Callable[[], 
     grouped = query.shape[1] != keys.shape[1]
     attend = torch.nn.functional.scaled_dot_product_attention
     return lambda: attend(query, keys, values, attn_mask=bias, enable_gqa=grouped)
+
+
+def newer_kernels(capability: str) -> tuple[str, list[str]]:
+    """Let PyTorch call the kernels that engines call on newer GPUs: their name, and what to do where they aren't here.
+
+    Whatever FlashAttention 2 reaches there says little of engines.
+    """
+    needed = next((kernels for start, kernels in NEWER.items() if capability.startswith(start)), None)
+    if needed is None:
+        return "", []
+    implementation, package = needed
+    try:
+        from torch.nn.attention import activate_flash_attention_impl
+
+        activate_flash_attention_impl(implementation)
+    except (ImportError, RuntimeError, ValueError):
+        return "", [
+            f"older kernels: engines call {implementation} or the like on this GPU, and PyTorch here FlashAttention 2, "
+            f"which may take twice as long; install {package} and a PyTorch that can activate it (2.13 can)"
+        ]
+    return f"{implementation} in ", []
 
 
 def choose(torch: Any, device: Any, capability: str) -> tuple[str, Attention | None, list[str]]:

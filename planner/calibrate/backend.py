@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from planner.calibrate.attention import choose, merged
+from planner.calibrate.attention import choose, merged, newer_kernels
 from planner.calibrate.device import Device, Sample, Unmeasurable
 from planner.calibrate.health import Processors, gpu_processes, nvidia_complaints
 from planner.calibrate.kernels import prepare
@@ -66,9 +66,10 @@ class Backend:
         # In a container a process has another number than the driver gives it: ours are those that begin here.
         self._ours = set(gpu_processes()) - before
         with torch.inference_mode(), self._flash():
+            newer, self._older = newer_kernels(described.capability)
             name, attention, self._wrong = choose(torch, self._place, described.capability)
         self._attention = attention or merged
-        self.device = replace(described, software=f"{described.software}, {name}")
+        self.device = replace(described, software=f"{described.software}, {newer}{name}")
         self._processors = Processors()
         self._ranks: Ranks | None = None
 
@@ -82,6 +83,10 @@ class Backend:
     def check(self, operation: str) -> list[str]:
         """What is wrong with the results of an operation, before its times are believed."""
         return self._wrong if operation == "prefill_attention" else []
+
+    def doubts(self, operation: str) -> list[str]:
+        """Why right times of an operation may not be those of engines."""
+        return self._older if operation in ("prefill_attention", "decode_attention") else []
 
     def measure(self, at: Point, seconds: float) -> Sample:
         """Time a point, for about ``seconds`` seconds.

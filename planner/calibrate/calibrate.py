@@ -86,13 +86,13 @@ def calibrate(
         if peak is None and any(not state.of(name) and name not in options.operations for name in PEAK_OPERATIONS):
             raise InputError(NO_PEAKS)
         before = len(state.done)
-        measure(backend, state, options, peak, watch or Watch())
+        left_out = measure(backend, state, options, peak, watch or Watch())
         measured_now = len(state.done) - before
         rates = (peak.flops_per_s, peak.hbm_bytes_per_s) if peak else best_rates(state)
         peak = Peak(*rates, state.device.multiprocessors)
         # Everything measured so far: new peaks change all shares, and the links of one entry come from two operations.
         fitted, all_problems = fit_all(state, OPERATIONS, peak, force=options.force)
-        problems = [text for text in all_problems if text.partition(":")[0] in options.operations]
+        problems = left_out + [text for text in all_problems if text.partition(":")[0] in options.operations]
         problems += _without_points(state, options)
         day = state.day
         entries = overlay.measurements(catalog, fitted, state.device, target, standing, day)

@@ -81,6 +81,9 @@ class Backend(Protocol):
     def check(self, operation: str) -> list[str]:
         """What is wrong with the results of an operation, before its times are believed."""
 
+    def doubts(self, operation: str) -> list[str]:
+        """Why right times of an operation may not be those of engines, each with advice."""
+
     def measure(self, point: Point, seconds: float) -> Sample:
         """Time a point, for about ``seconds`` seconds.
 

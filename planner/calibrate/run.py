@@ -79,8 +79,8 @@ def refuse_unhealthy(backend: Backend, *, force: bool) -> tuple[str, ...]:
     return tuple(complaints)
 
 
-def measure(backend: Backend, state: State, options: Options, peak: Peak | None, watch: Watch) -> None:
-    """Measure the points that a state lacks.
+def measure(backend: Backend, state: State, options: Options, peak: Peak | None, watch: Watch) -> list[str]:
+    """Measure the points that a state lacks; return why operations were left out.
 
     Raises
     ------
@@ -95,18 +95,22 @@ def measure(backend: Backend, state: State, options: Options, peak: Peak | None,
         kept = f"; {len(state.done)} are there already" if state.done else ""
         minutes = _costs_s(everything, state, options) / 60.0
         watch.say(f"{len(everything)} points to measure, about {max(minutes, 1.0):.0f} min{kept}")
+    problems: list[str] = []
     for operation, missing in missing_of.items():
         if not missing:
             continue
-        problems = backend.check(operation)
-        if problems:
-            raise InputError([f"{operation}: {problem}" for problem in problems])
+        wrong, doubts = backend.check(operation), backend.doubts(operation)
+        if wrong or (doubts and not options.force):
+            problems += [f"{operation}: {text}" for text in wrong]
+            problems += [f"{operation}: {text}; or add --force" for text in doubts]
+            continue
         watch.begin(operation, len(missing), _costs_s(missing, state, options))
         for at in missing:
             despite = _healthy(backend, state, options, watch, despite)
-            done = _one(backend, state, at, options, peak, despite)
+            done = _one(backend, state, at, options, peak, (*despite, *doubts))
             state.record(done)
             watch.advance(at, done)
+    return problems
 
 
 def _missing(operation: str, state: State, options: Options) -> list[Point]:

@@ -255,3 +255,22 @@ def test_what_a_machine_has_none_of(plan: Plan, use: Use, tmp_path: Path) -> Non
     assert told.code == 2
     assert "needs several devices" in told.stderr
     assert (tmp_path / "o" / "hardware" / "a100-sxm-80gb.yaml").is_file(), "the rest is written"
+
+
+def test_kernels_that_engines_do_not_call_are_not_taken_for_theirs(plan: Plan, use: Use, tmp_path: Path) -> None:
+    fake = use(FakeBackend())
+    fake.doubtful = {"decode_attention": ["older kernels: engines call FA3 on this GPU; install FlashAttention 3"]}
+    arguments = ("calibrate", "-o", tmp_path / "o", "--quick", "--only", "decode-attention,copies")
+    told = plan(*arguments)
+    assert told.code == 2
+    assert "install FlashAttention 3; or add --force" in told.stderr
+    assert {at.operation for at in fake.measured} == {"copies"}
+    forced = plan(*arguments, "--force", "--format", "json")
+    assert forced.code == 0
+    (attention,) = (one for one in forced.json["operations"] if one["operation"] == "decode_attention")
+    assert attention["despite"] == [
+        "23 of 23 points: older kernels: engines call FA3 on this GPU; install FlashAttention 3"
+    ]
+    fake.wrong = {"gemm": ["off by 3"]}
+    wrong = plan("calibrate", "-o", tmp_path / "p", "--quick", "--only", "gemm,copies", "--force")
+    assert (wrong.code, "gemm: off by 3" in wrong.stderr) == (2, True)

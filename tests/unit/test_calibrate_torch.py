@@ -94,3 +94,10 @@ def test_a_description_of_the_processor() -> None:
     assert device.memory_bytes > 1e8
     assert device.multiprocessors >= 1
     assert torch.__version__ in device.software
+
+
+def test_newer_gpus_need_newer_kernels() -> None:
+    assert attention.newer_kernels("8.0") == ("", [])
+    name, told = attention.newer_kernels("9.0")
+    assert (name, len(told)) == ("", 1), "FlashAttention 3 isn't installed with the tests"
+    assert "install FlashAttention 3" in told[0]
