@@ -172,7 +172,13 @@ def test_the_table_says_the_same_within_eighty_columns(
     assert (done.code, done.stderr) == (0, "comparing\n")
     assert max(map(len, done.stdout.splitlines())) <= 80
     cause = by_name(compared)["gpus=2xH100"]["cause"]
-    assert f"{cause['after']:,.0f} (x{cause['ratio']:.3g})" in done.stdout
+    row = next(line for line in done.stdout.splitlines() if line.startswith(" interactions/h"))
+    assert row.split() == [
+        "interactions/h",
+        f"{cause['before']:,.0f}",
+        f"{cause['after']:,.0f}",
+        f"(x{cause['ratio']:.3g})",
+    ]
     assert f"interactions/h {cause['before']:,.0f} -> {cause['after']:,.0f} (x{cause['ratio']:.3g})" in " ".join(
         done.stdout.split()
     )

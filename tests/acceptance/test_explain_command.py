@@ -256,6 +256,7 @@ def test_a_stale_plan_is_told(plan: Plan, plan_file: Path, tmp_path: Path) -> No
     flat = " ".join(done.stdout.split())
     assert "planned with catalog 0123456789abcdef" in flat
     assert "plan again" in flat
+    assert plan("explain", tmp_path / "old.json", "--time-limit", "10ms", "--format", "json").json["holds"] is False
 
 
 def test_what_was_not_decided_in_time_is_said(plan: Plan, plan_file: Path) -> None:
