@@ -66,7 +66,9 @@ def reserve(deployment: Deployment, pool: PoolPlan, batched_tokens: int) -> Rese
     except NotCoveredError as error:
         note = f"vLLM's allocation of this model isn't known exactly ({error}); all free KV memory is given to it"
         return Reservation(max(free, int(hbm.kv)), None, note)
-    wanted = (pool.resident_sessions * unit.blocks_per_request + 1) * unit.bytes_per_block
+    shared = _shared_blocks(deployment, unit)
+    own = pool.resident_sessions * (unit.blocks_per_request - shared)
+    wanted = (own + shared + 1) * unit.bytes_per_block
     # Rounding to blocks may exceed the plan's bytes by a block per session and group, not by more.
     rounding = (pool.resident_sessions * len(unit.groups) + 1) * unit.bytes_per_block
     if wanted <= max(free, int(hbm.kv)) + rounding:
@@ -77,6 +79,13 @@ def reserve(deployment: Deployment, pool: PoolPlan, batched_tokens: int) -> Rese
         f"holds {given.concurrency:.2f} of the full length in the same memory"
     )
     return Reservation(max(free, int(hbm.kv)), given, note, exact)
+
+
+def _shared_blocks(deployment: Deployment, unit: KvCapacity) -> int:
+    """Blocks of the prefix that all users share: stored once where every layer keeps the whole session."""
+    if deployment.architecture.attention_kinds & {"sliding", "chunked", "linear"}:
+        return 0
+    return deployment.request.shared_prefix_tokens // unit.block_tokens * len(unit.groups)
 
 
 def _block_tokens(deployment: Deployment) -> tuple[int, bool]:

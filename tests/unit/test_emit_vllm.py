@@ -254,3 +254,11 @@ def test_a_plan_at_theoretical_peak_is_not_deployed() -> None:
 def test_models_of_the_golden_plans_are_read_from_their_configs() -> None:
     scout = read_config(facts().get(Model, "llama-4-scout").config)
     assert "chunked" in scout.attention_kinds
+
+
+def test_a_shared_prefix_is_held_once() -> None:
+    # 80 layers, one KV head of 128 per rank, fp8: 20 KiB a token, 320 KiB a block of 16.
+    alone = flags("llama70b-fp8")["--kv-cache-memory-bytes"]
+    shared = flags("llama70b-fp8", request={"shared_prefix_tokens": 16_000})["--kv-cache-memory-bytes"]
+    resident = document("llama70b-fp8").decision.batch.resident_sessions
+    assert alone - shared == (resident - 1) * 1000 * 320 * 1024

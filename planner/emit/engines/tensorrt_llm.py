@@ -34,7 +34,10 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
     (pool, *others) = deployment.pools
     problems = []
     if others:
-        problems.append("serving: pools of tensorrt-llm start through an orchestrator's file, which isn't written here")
+        problems.append(
+            "serving: pools of tensorrt-llm start through an orchestrator's file, which isn't written here; plan with "
+            "--engine vllm or sglang"
+        )
     nodes, each = servers(pool, deployment.cluster.gpus_per_node)
     if nodes > 1:
         problems.append(
