@@ -35,14 +35,14 @@ _PAIRS = 400_000
 
 
 def every_vector(problem: Problem, space: Space, axes: tuple[Axis, ...]) -> np.ndarray:
-    """Objectives of every decision that keeps the limits ``(decision, objective)``: less is better."""
+    """Objectives of unbeaten decisions, and the least hours per interaction with each ``(decision, objective + 1)``."""
     space = affordable(problem, space)
     search = open_search(problem, space)
     points = all_points(search)
     limits = Limits.of(problem.request)
     found = all_combinations(problem, space)
     owner = search.weights_of(points)
-    best = [np.zeros((0, len(axes)))]
+    best = [np.zeros((0, len(axes) + 1))]
     for w, weights in enumerate(space.weights):
         every, rows = with_weights(problem, space, found, weights), np.flatnonzero(owner == w)
         if not len(every) or not len(rows):
@@ -70,19 +70,23 @@ def every_vector(problem: Problem, space: Space, axes: tuple[Axis, ...]) -> np.n
                     "quality": losses[column],
                     "gpus": priced.gpus,
                 }
-                vectors = np.stack([values[axis] for axis in axes], axis=1)
+                vectors = np.stack([values[axis] for axis in (*axes, "throughput")], axis=1)
                 held = limits.hold(priced) & np.isfinite(vectors).all(axis=1)
                 best.append(_unbeaten(np.concatenate([best.pop(), vectors[held]])))
     return best[0]
 
 
 def _unbeaten(vectors: np.ndarray) -> np.ndarray:
-    """By definition, one row after the other: rows that no other is as small as in all, and smaller in one."""
-    vectors = np.unique(vectors, axis=0)
+    """By definition, one row after the other: rows whose objectives no other's are as small as in all.
+
+    Of rows with the same objectives the one with the least hours, the last component, stays.
+    """
+    vectors = vectors[np.lexsort(vectors.T[::-1])]
     kept = np.ones(len(vectors), dtype=bool)
     for row in range(len(vectors)):
         if kept[row]:
-            beaten = (vectors[row] <= vectors).all(axis=1) & (vectors[row] < vectors).any(axis=1)
+            beaten = (vectors[row, :-1] <= vectors[:, :-1]).all(axis=1)
+            beaten[row] = False
             kept &= ~beaten
     return vectors[kept]
 
@@ -106,8 +110,13 @@ def compare(problem: Problem, space: Space, axes: tuple[Axis, ...]) -> tuple[Fro
             "quality": metrics.quality_loss_at_confidence,
             "gpus": metrics.gpus_used,
         }
-        mine.append([values[axis] for axis in axes])
-    have = np.array(mine).reshape(-1, len(axes))
+        mine.append([values[axis] for axis in (*axes, "throughput")])
+    have = np.array(mine).reshape(-1, len(axes) + 1)
+    for row in have:
+        same = np.isclose(expected[:, :-1], row[:-1], rtol=1e-7, atol=1e-9).all(axis=1)
+        if (expected[same, -1] < row[-1] * (1.0 - TOLERANCE)).any():
+            problems.append(f"slow: {row.tolist()}, {expected[same].tolist()}")
+    have, expected = have[:, :-1], expected[:, :-1]
     for vector in expected:
         if not len(have) or not (have <= vector * (1.0 + TOLERANCE) + 1e-9).all(axis=1).any():
             problems.append(f"missing: {dict(zip(axes, vector.tolist(), strict=True))}")

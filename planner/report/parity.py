@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.units import format_tokens
+from planner.plan import DIMENSIONS
 from planner.report.amounts import number
 
 if TYPE_CHECKING:
-    from planner.whatif.parity_document import Crossing, ParityDocument, ParityPoint, Series
+    from planner.whatif.parity_document import Crossing, Mover, ParityDocument, ParityPoint, Series
 
 
 def print_table(document: ParityDocument) -> None:
@@ -100,9 +101,9 @@ def _detail_parts(document: ParityDocument) -> Iterable[RenderableType]:
     if movers is None:
         return
     now = "no plan" if movers.cost is None else f"{cost_text(movers.cost)} {document.unit}"
-    ratio = "" if movers.ratio is None else f", {number(movers.ratio)} x 4K"
+    times = "" if movers.ratio is None else f", {number(movers.ratio)} x 4K"
     yield Text("")
-    yield Text(f"What would move {movers.series} at {format_tokens(movers.ctx)} ({now}{ratio})", style="bold")
+    yield Text(f"What would move {movers.series} at {format_tokens(movers.ctx)} ({now}{times})", style="bold")
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("change, planned again")
     for title in (document.unit, "x", ""):
@@ -112,9 +113,24 @@ def _detail_parts(document: ParityDocument) -> Iterable[RenderableType]:
         saved = ""
         if row.cost is not None and movers.cost:
             saved = f"{row.cost / movers.cost - 1.0:+.0%}" if row.helps else "no help"
-        table.add_row(row.change, cost, "-" if row.ratio is None else number(row.ratio), saved or (row.reason or ""))
+        table.add_row(
+            row.change + _chosen(row),
+            cost,
+            "-" if row.ratio is None else number(row.ratio),
+            saved or (row.reason or ""),
+        )
     yield table
     yield Text("x: to 4K uncompressed under the same change")
+
+
+def _chosen(row: Mover) -> str:
+    """The techniques that a plan under a change takes, where techniques are the change."""
+    decision = row.plan.decision if row.plan is not None else None
+    if decision is None or "techniques" not in row.change:
+        return ""
+    choices = [getattr(decision.compression, name) for name in DIMENSIONS]
+    names = [choice.point or choice.technique for choice in choices if choice.technique != "none"]
+    return f": {' + '.join(names) or 'none'}"
 
 
 def tokens_text(tokens: int) -> str:
