@@ -110,7 +110,7 @@ def _detail_parts(document: ParityDocument) -> Iterable[RenderableType]:
         table.add_column(title, justify="right")
     for row in movers.rows:
         cost = "-" if row.cost is None else cost_text(row.cost)
-        saved = ""
+        saved = "no plan" if row.plan is None else "no price" if row.cost is None else "possible"
         if row.cost is not None and movers.cost:
             saved = f"{row.cost / movers.cost - 1.0:+.0%}" if row.helps else "no help"
         table.add_row(

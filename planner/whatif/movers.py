@@ -26,8 +26,14 @@ class Change:
     request: Request
 
 
-def changes(problem: Problem, request: Request) -> list[Change]:
-    """Changes of a request that might lower its cost: techniques, quality, session, limits, hardware."""
+def changes(problem: Problem, request: Request, *, own_price: bool) -> list[Change]:
+    """Changes of a request that might lower its cost: quality, session, limits, hardware.
+
+    Parameters
+    ----------
+    own_price
+        The request's price is for its own GPU only; other GPUs have theirs.
+    """
     found = []
     budget = min(2.0 * request.max_quality_loss, MOST_LOSS) or 0.05
     found.append(
@@ -46,11 +52,11 @@ def changes(problem: Problem, request: Request) -> list[Change]:
     if sizes is not None:
         text = sizes.text(2 * sizes.count)
         found.append(Change(f"twice the GPUs (--gpus {text})", _with(request, gpus=text)))
-    found += _other_gpus(problem, request)
+    found += _other_gpus(problem, request, own_price=own_price)
     return found
 
 
-def _other_gpus(problem: Problem, request: Request) -> Iterator[Change]:
+def _other_gpus(problem: Problem, request: Request, *, own_price: bool) -> Iterator[Change]:
     cluster, catalog = problem.cluster, problem.catalog
     counts = re.match(r"^(?:\s*[0-9]+\s*[x×])+\s*", request.gpus, re.IGNORECASE)
     prefix = counts.group() if counts and cluster.assumed_node else f"{cluster.gpus}x"
@@ -62,8 +68,8 @@ def _other_gpus(problem: Problem, request: Request) -> Iterator[Change]:
             resolve_cluster(text, catalog)
         except InputError:
             continue
-        # A price of one's own is for one's own GPU.
-        yield Change(f"--gpus {text}", _with(request, gpus=text, usd_per_gpu_hour=None))
+        price = None if own_price else request.usd_per_gpu_hour
+        yield Change(f"--gpus {text}", _with(request, gpus=text, usd_per_gpu_hour=price))
 
 
 def _with(request: Request, **changed: object) -> Request:

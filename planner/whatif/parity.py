@@ -40,7 +40,7 @@ TECHNIQUES: dict[SeriesName, str] = {
     "published": "published",
 }
 """Series -> ``--techniques``; the uncompressed cache is a point of the catalog."""
-ROUNDS = 3
+ROUNDS = 5
 """Contexts that are planned for each crossing, at most."""
 HELPS = 0.01
 """Relative: a change that saves less doesn't count."""
@@ -200,10 +200,12 @@ class Study:
     def details(self, document: ParityDocument) -> ParityDocument:
         """Find where each series passes each threshold, and what would move the cost at the longest context."""
         target = max((c for c in self.contexts if c <= self.problem.window_tokens), default=self.contexts[-1])
-        wanted = changes(self.problem, self._asked("deployable", target))
+        wanted = changes(self.problem, self._asked("deployable", target), own_price=not self.unit_price)
         moved = self._round(document, [change.request for change in wanted])
         for _ in range(ROUNDS - 1):
             document = self._document()
+            if not any(True for one in document.series for _ in next_context(one)):
+                break
             self._round(document, [])
         document = self._document()
         series = tuple(with_crossings(one) for one in document.series)
@@ -318,7 +320,7 @@ def ratio_of(plan: Document | None) -> float | None:
 def reason(outcome: Outcome) -> str:
     """Why there is no plan, in a few words."""
     if outcome.status == "infeasible":
-        return "no plan keeps the limits"
+        return "nothing fits, or keeps the limits; plan --ctx with the same options says why"
     if outcome.status == "out of time":
         return "no plan in time"
     return outcome.reason or outcome.status
