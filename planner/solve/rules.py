@@ -17,6 +17,9 @@ from planner.solve.goal import Goal, Limits
 from planner.solve.laws import COARSE_BITS, LATENCY, STEP_BITS, TIME_BITS, Caches, Times
 
 LOSS_BITS = 26
+USERS_BITS = 22
+"""Of a session's length where users are counted: a period and the length that it makes bound each other, and
+propagation takes them to their limits unit by unit."""
 KNOWN_MARGIN = 1e-4
 """Relative: how much worse than a known plan an objective in integers may look."""
 
@@ -103,8 +106,8 @@ class Rules:
         self.times.be(self.ttft_warm, [*question, (1.0, self.wait), (1.0, times.later_steps)], when=[~alone])
         self.switch = self.caches.switch() if self.limits.switch_s or self.goal.name == "switch_s" else None
 
-    def _time(self, name: str, most: float) -> Quantity:
-        return self.writer.quantity(name, most + 1e-9, (most + 1e-9) / 2**TIME_BITS)
+    def _time(self, name: str, most: float, bits: int = TIME_BITS) -> Quantity:
+        return self.writer.quantity(name, most + 1e-9, (most + 1e-9) / 2**bits)
 
     # ------------------------------------------------------------- throughput
 
@@ -216,11 +219,12 @@ class Rules:
     def _lasting(self, later: float) -> Quantity:
         """``waiting + decode T / (T - busy)``: a session's length while others are prefilled in between [s]."""
         times, writer, alone = self.times, self.writer, self.of.alone
+        bits, coarse = (TIME_BITS, COARSE_BITS) if self.limits.users is None else (USERS_BITS, USERS_BITS)
         decode, step = times.decode_s
-        between = self._time("between", times.busy.most_value)
+        between = self._time("between", times.busy.most_value, bits)
         times.be(between, [(1.0, times.busy)], when=[~alone])
         times.be(between, [], when=[alone])
-        gap = self._time("gap", self.period.most_value)
+        gap = self._time("gap", self.period.most_value, bits)
         writer.add(gap.variable >= 1)
         writer.at_most(gap, [(1.0, self.period), (-1.0, between)])
         if times.exact:
@@ -228,11 +232,11 @@ class Rules:
         # A step is mixed at worst: extra = min(decode busy / (T - busy), decode chunk).
         waiting_most = self.ttft_cold.most_value + later * (times.work.think_s + self.ttft_warm.most_value)
         tokens = float(times.work.rounds * times.work.output_tokens)
-        extra = self._time("extra", tokens * times.largest.most_value * 1.001)
+        extra = self._time("extra", tokens * times.largest.most_value * 1.001, bits)
         worst = writer.model.new_bool_var("always-mixed")
         writer.at_least(extra, [(tokens, times.largest)], when=[worst, ~alone])
-        unit = max(extra.most_value, decode * step.most_value) / 2**COARSE_BITS
-        span = self.period.most_value / 2**COARSE_BITS
+        unit = max(extra.most_value, decode * step.most_value) / 2**coarse
+        span = self.period.most_value / 2**coarse
         more, slow = (
             writer.rounded_up(f"{n}~", t, unit) for n, t in (("extra", [(1.0, extra)]), ("decode", [(decode, step)]))
         )
@@ -244,7 +248,7 @@ class Rules:
             writer.add(extra.variable == 0, [alone])
             # One unit less of the extra time would be too little.
             writer.add(left.variable <= right.variable + free.variable)
-        lasting = self._time("lasting", waiting_most + decode * step.most_value + extra.most_value)
+        lasting = self._time("lasting", waiting_most + decode * step.most_value + extra.most_value, bits)
         terms: list[Term] = [(1.0, self.ttft_cold), (later, self.ttft_warm), (decode, step), (1.0, extra)]
         times.be(lasting, terms, later * times.work.think_s)
         return lasting
