@@ -34,6 +34,8 @@ NARROWING_SHARE = 0.7
 """Of the time limit, for bounds."""
 LEAST_SECONDS = 0.05
 """For a run of CP-SAT, whatever is left of the time."""
+TIGHTEN_S = 5.0
+"""At most, for what a choice costs that is made already: it takes a fraction of this."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,8 @@ class _Run:
         chosen = self._read(solver)
         if proved:
             chosen = self._break_ties(value, chosen)
+        else:
+            value = self._tightened(solver, value)
         points, options, engine = chosen
         return Solution(
             "optimal" if proved else "feasible",
@@ -191,6 +195,18 @@ class _Run:
             considered,
             left,
         )
+
+    def _tightened(self, solver: Any, value: int) -> int:
+        """What the choice costs: where time ran out, the objective may still be above what its choice needs."""
+        of = self.decisions
+        groups = (of.deployment, of.micro, of.chunk, of.policy, of.weights, of.engine)
+        literals = [x for group in groups for x in group.values()] + [x for _, __, ___, x in of.options()] + [of.alone]
+        for literal in literals:
+            of.model.add(literal == int(solver.boolean_value(literal)))
+        of.model.clear_hints()
+        again = self._solver()
+        again.parameters.max_time_in_seconds = TIGHTEN_S
+        return round(again.objective_value) if again.status_name(again.solve(of.model)) == "OPTIMAL" else value
 
     def _refuses_known(self) -> bool:
         """Whether the model refuses the known plan by itself; if it doesn't, a proof of infeasibility was false."""
