@@ -43,7 +43,9 @@ EmitTarget = Annotated[
 EmitCheckpoint = Annotated[
     str | None,
     typer.Option(
-        "--checkpoint", metavar="ID|PATH", help="Of --emit: a quantised checkpoint to serve instead of making one."
+        "--checkpoint",
+        metavar="ID|PATH",
+        help="Of --emit: what to serve: a fine-tune of the model, or a checkpoint that is quantised as planned.",
     ),
 ]
 
@@ -64,7 +66,11 @@ def emit_plan(
         str | None, typer.Option(metavar="VERSION", help="Another version of the engine than the catalog's.")
     ] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(metavar="ID|PATH", help="A quantised checkpoint to serve instead of making one.")
+        str | None,
+        typer.Option(
+            metavar="ID|PATH",
+            help="What to serve: a fine-tune of the model, or a checkpoint that is quantised as planned.",
+        ),
     ] = None,
     catalog: CatalogDirs = None,
 ) -> None:

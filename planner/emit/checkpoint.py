@@ -32,13 +32,10 @@ def makes_checkpoint(deployment: Deployment, made_at_load: Collection[str]) -> b
 
 
 def served_checkpoint(deployment: Deployment, made_at_load: Collection[str]) -> str:
-    """Return what the engine loads: the model, the checkpoint that was named, or the one to be made."""
+    """Return what the engine loads: the checkpoint that was named, the one to be made, or the model itself."""
     if makes_checkpoint(deployment, made_at_load):
         return f"{MODELS}/{deployment.slug}-{deployment.decision.weights}"
-    weights = deployment.weights
-    if deployment.checkpoint is not None and weights is not None and weights.point.id not in made_at_load:
-        return deployment.checkpoint
-    return deployment.model_source
+    return deployment.checkpoint or deployment.model_source
 
 
 def checkpoint_script(deployment: Deployment) -> str:

@@ -64,7 +64,8 @@ def emit(
     engine_version
         Another version of the engine than the catalog's; its flags must be known.
     checkpoint
-        A quantised checkpoint to serve where the plan quantises weights; None: one is made.
+        What to serve in the model's place: a fine-tune of it, or a checkpoint that is quantised as planned; None: the
+        model, quantised on the first start where the plan says so.
 
     Raises
     ------

@@ -262,3 +262,13 @@ def test_a_shared_prefix_is_held_once() -> None:
     shared = flags("llama70b-fp8", request={"shared_prefix_tokens": 16_000})["--kv-cache-memory-bytes"]
     resident = document("llama70b-fp8").decision.batch.resident_sessions
     assert alone - shared == (resident - 1) * 1000 * 320 * 1024
+
+
+@pytest.mark.parametrize(("weights", "quantised"), [("bf16", None), ("fp8", "fp8"), ("awq4", "awq_marlin")])
+def test_a_named_checkpoint_is_served_whatever_the_weights(weights: str, quantised: str | None) -> None:
+    decision = {"weights": weights, "compression": {}}
+    changed = {"gpus": "8xH100"}
+    (launch,) = launches("llama70b-fp8", checkpoint="someone/fine-tune", decision=decision, request=changed)
+    assert launch.arguments("/etc/plan")[:3] == ["vllm", "serve", "someone/fine-tune"]
+    assert dict(launch.flags).get("--quantization") == quantised
+    assert not launch.makes_checkpoint
