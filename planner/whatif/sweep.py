@@ -92,7 +92,7 @@ def _sweep(
             yield from journal.restored()
         finished = journal.finished if journal else set()
         missing = [index for index in range(len(points)) if index not in finished]
-        for outcome in run([points[index] for index in missing]):
+        for outcome in run([points[index] for index in missing]) if missing else ():
             placed = replace(outcome, index=missing[outcome.index])
             if journal is not None:
                 journal.add(placed)

@@ -174,6 +174,10 @@ def test_a_journal_gives_back_what_is_finished_and_takes_the_rest(tmp_path: Path
     journal.write_bytes(torn)
     assert [outcome.index for outcome in sweep(asked, journal=journal, run=run)] == [0, 1, 2]
     assert planned == [8000, 16000, 16000]
+    doubled = journal.read_bytes() + lines[1]  # As no run writes it, but two copies put together would.
+    journal.write_bytes(doubled)
+    assert [outcome.index for outcome in sweep(asked, journal=journal, run=run)] == [0, 1, 2]
+    assert planned == [8000, 16000, 16000]  # Nothing was missing, so nothing was started.
     journal.write_bytes(b"".join([lines[0], b"{}\n", *lines[2:]]))
     with pytest.raises(InputError, match="line 2 is damaged"):
         sweep(asked, journal=journal)
