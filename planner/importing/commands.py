@@ -13,7 +13,9 @@ import yaml
 
 from planner.errors import InputError
 
-_IMAGE = re.compile(r"(?:^|/)vllm-openai(?:-\w+)?(?::v?(?P<version>\d+\.\d+\.\d+)\S*)?$")
+_IMAGE = re.compile(
+    r"(?:^|/)vllm-openai(?:-\w+)?(?::(?:v?(?P<version>\d+\.\d+\.\d+)[\w.+-]*|[\w.-]+))?(?:@sha256:[0-9a-f]+)?$"
+)
 _VERSION = re.compile(r"^# vllm (\d+\.\d+\.\d+) ", re.MULTILINE)
 _STAMP = re.compile(r"^# plan-decision: (\{.*\})$", re.MULTILINE)
 _MODULE = "vllm.entrypoints.openai.api_server"

@@ -125,7 +125,10 @@ def advise(
     decision = _assumed(problem, imported, limits, instances, notes)
     imported = replace(imported, decision=imported.decision.model_copy(update={"weights": decision.weights}))
     longest = imported.context_tokens or problem.window_tokens
-    running = price_running(problem, decision, limits, longest)
+    try:
+        running = price_running(problem, decision, limits, longest)
+    except InputError as error:
+        raise InputError([f"what runs, on --gpus {gpus}: {text}" for text in error.problems]) from None
     notes += [*limits.notes, *_about(problem, running, limits, longest)]
     plan = make_plan(request, catalog, settings=settings)
     changes: tuple[Change, ...] = ()

@@ -133,6 +133,15 @@ def test_a_docker_command_with_continuations_and_what_comes_after() -> None:
     assert found.decision.batch.prefill_chunk_tokens is None
 
 
+@pytest.mark.parametrize(
+    ("tag", "version"),
+    [("", "0.33.0"), (":latest", "0.33.0"), (":v0.32.0-x86_64", "0.32.0"), ("@sha256:0123abcd", "0.33.0")],
+)
+def test_images_are_known_by_name_whatever_their_tag(tag: str, version: str) -> None:
+    found = read(f"docker run --gpus all registry.local/vllm/vllm-openai{tag} --model m/m -tp 4")
+    assert (found.version, found.decision.parallel.tp, found.model) == (version, 4, "m/m")
+
+
 def test_a_pod_that_starts_vllm_through_a_shell() -> None:
     pod = {
         "apiVersion": "v1",
