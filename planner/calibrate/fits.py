@@ -97,22 +97,23 @@ def _despite(used: Sequence[Done]) -> tuple[str, ...]:
 
 
 def best_rates(state: State) -> tuple[float, float]:
-    """The most that products and streams reached, which stands for the peaks of a device without a data sheet.
+    """The most FLOP/s and bytes/s of any point, which stand for the peaks of a device without a data sheet.
 
     Raises
     ------
     InputError
         If products or streams weren't measured.
     """
-    products = [work(d.point).flops / d.time_s for d in state.of("gemm") if d.refused is None]
-    streams = [d for d in state.of("memory") if d.refused is None]
-    far = [d for d in streams if d.point["bytes"] > CACHED * state.device.cache_bytes] or sorted(
-        streams, key=lambda d: d.point["bytes"]
-    )[-1:]
-    moved = [d.point["bytes"] / d.time_s for d in far]
-    if not products or not moved:
+    measured = [done for name in PEAK_OPERATIONS for done in state.of(name) if done.refused is None]
+    if {done.point.operation for done in measured} != set(PEAK_OPERATIONS):
         raise InputError(NO_PEAKS)
-    return max(products), max(moved)
+    # No share of a peak exceeds 1, so that whatever is faster than products and streams raises the peaks.
+    kernels = ("prefill_attention", "decode_attention")
+    measured += [done for name in kernels for done in state.of(name) if done.refused is None]
+    least = CACHED * state.device.cache_bytes
+    far = [done for done in measured if work(done.point).held_bytes > least] or measured
+    flops = max(work(done.point).flops / done.time_s for done in measured)
+    return flops, max(work(done.point).moved_bytes / done.time_s for done in far)
 
 
 def _need_scipy() -> None:
@@ -179,7 +180,7 @@ def _gemm(done: Sequence[Done], peak: op.Peak) -> dict[str, Any]:
     def predict(fit: op.GemmFit, r: dict[str, Floats]) -> Floats:
         return op.gemm_s(fit, peak, r["m"], r["n"], r["k"])
 
-    fitted, errors, rows = _fit("gemm", _columns(done, "m", "n", "k"), done, predict, ("n", "k"))
+    fitted, errors, rows = _fit("own_gemm", _columns(done, "m", "n", "k"), done, predict, ("n", "k"))
     parts = _parts("gemm", fitted, errors, rows, {"m": "m", "n": "n", "k": "k"}, HELD_OUT_SHAPES)
     parts["parameters"]["multiprocessors"] = float(peak.multiprocessors)
     return parts
@@ -227,8 +228,11 @@ def _copies(done: Sequence[Done], peak: op.Peak) -> dict[str, Any]:
             return np.asarray(fit.start_s + r["bytes"] / fit.bytes_per_s)
 
         fitted, wrong, _ = _fit("copies", _columns(mine, "bytes"), mine, predict, ("bytes",))
+        largest = max(mine, key=lambda one: one.point["bytes"])
+        # A processor's small copies stay in its caches.
+        rate = min(fitted.bytes_per_s, largest.point["bytes"] / largest.time_s)
         parameters |= {f"{direction}_start_s": fitted.start_s}
-        parameters |= {f"{direction}_bytes_per_s": fitted.bytes_per_s * (2.0 if direction == "both" else 1.0)}
+        parameters |= {f"{direction}_bytes_per_s": rate * (2.0 if direction == "both" else 1.0)}
         errors.append(wrong)
     sizes = [one.point["bytes"] for one in done]
     return {

@@ -32,6 +32,7 @@ class CopyFit:
 
 FORMS: dict[str, tuple[type, tuple[float, ...]]] = {
     "gemm": (op.GemmFit, (3e-6, 0.9, 0.78, 3.5, 0.88, 0.77, 150.0, 2.4e-6, 1.2e-5, 6e-5)),
+    "own_gemm": (op.GemmFit, (3e-6, 0.9, 0.78, 3.5, 0.88, 0.77, 150.0, 2.4e-6, 1.2e-5, 6e-5, 50.0)),
     "experts": (op.ExpertsFit, (3e-5, 0.5, 0.8, 3.0, 10.0)),
     "prefill_attention": (op.PrefillAttentionFit, (8e-6, 0.6, 0.6, 1.5, 50.0, 0.6, 1e-8)),
     "chunk_attention": (op.PrefillAttentionFit, (8e-6, 0.6, 0.6, 1.5, 50.0, 0.3, 1e-8, 32.0)),
@@ -46,9 +47,12 @@ SCALES = {"gemm": 0.05, "experts": 0.1, "prefill_attention": 0.1, "decode_attent
     "elementwise": 0.1,
     "copies": 0.05,
     "chunk_attention": 0.1,
+    "own_gemm": 0.05,
 }
 """Relative error beyond which a row counts as an outlier of the robust fit."""
-UPPER = {"compute": 1.0, "bandwidth": 0.97, "power": 8.0, "tile_128": 1.5, "tile_64": 1.5, "wave": 1.0}
+UPPER = {"compute": 1.0, "bandwidth": 0.97, "power": 8.0, "tile_128": 1.5, "tile_64": 1.5, "wave": 1.0} | {
+    "least_rows": 64.0
+}
 """No share of a peak exceeds 1; caches make HBM look faster than it is."""
 FREE = ("bytes_per_s",)
 """Parameters that are no shares and no times."""
@@ -104,7 +108,7 @@ def fit(task: Task, keep: NDArray[np.bool_], scale: float, bounds: Bounds | None
         wrong = np.log(task.predict(form(*np.exp(x)), rows) / rows["latency"])
         return np.concatenate([wrong, scale * (x - np.log(start)) / prior]) if prior else np.asarray(wrong)
 
-    step = 1e-2 if task.operation == "gemm" else 1e-3
+    step = 1e-2 if form is op.GemmFit else 1e-3
     found = least_squares(residual, np.log(start), bounds=(lower, upper), loss="soft_l1", f_scale=scale, diff_step=step)
     return form(*(float(f"{value:.4g}") if value > NEGLIGIBLE else 0.0 for value in np.exp(found.x)))
 

@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 
 TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64))
 """Output tiles (rows, columns) that a GEMM library chooses from."""
+SMALLEST_ROWS = 64
+"""Rows of the smallest of them."""
 FEW_ROWS_TILES = ((16, 128), (32, 128))
 """Further tiles of kernels made for quantised weights, which don't waste 64 rows on one token."""
 SPLITS = (1, 2, 3, 4, 6, 8, 16)
@@ -66,6 +68,8 @@ class GemmFit:
     """Time until HBM streams at full rate, once much is read [s]."""
     ramp_at_s: float = 1.0
     """Reading time at which 63 % of ``ramp_s`` are due [s]."""
+    least_rows: float = 64.0
+    """Rows that the smallest tile computes at least; fewer than 64 on processors, which don't pad."""
 
 
 def gemm_s(
@@ -97,7 +101,8 @@ def gemm_s(
     choices = [(r, c, fit.compute * rates.get(r * c, small), s) for r, c in kinds for s in SPLITS]
     rows, columns, share, split = np.array(choices).T.reshape(4, -1, *(1,) * memory.ndim)
     tiles = np.ceil(m / rows) * np.ceil(n / columns) * split
-    per_inner = 2.0 * rows * columns * sms / (share * peak.flops_per_s)
+    computed = np.where(rows == SMALLEST_ROWS, np.clip(m, fit.least_rows, SMALLEST_ROWS), rows)
+    per_inner = 2.0 * computed * columns * sms / (share * peak.flops_per_s)
     compute = np.ceil(tiles / sms) * per_inner * (np.ceil(k / split) + fit.inner_start)
     time = _joined(compute, memory / np.minimum(1.0, tiles / (MEMORY_FILL * sms)), fit.power)
     partial = fit.split_start_s + SPLIT_BYTES * m * n * split / peak.hbm_bytes_per_s

@@ -11,7 +11,7 @@ from catalog.load import open_catalog
 from catalog.schema import Hardware
 from planner.calibrate import health
 from planner.calibrate.device import Sample, identify
-from planner.calibrate.fits import fit_all
+from planner.calibrate.fits import best_rates, fit_all
 from planner.calibrate.health import Processors, gpu_complaints, other_processes, parse_gpus
 from planner.calibrate.rules import refusal
 from planner.calibrate.state import Done, open_state
@@ -184,6 +184,39 @@ def test_short_chunks_that_fill_a_tile_and_walk_all_keys(tmp_path: Path) -> None
     assert fitted.error["mape"] < 0.02
     assert fitted.parameters["tile_rows"] == pytest.approx(128, rel=0.02)
     assert fitted.parameters["chain"] == pytest.approx(0.9, rel=0.1)
+
+
+def test_products_of_a_processor_are_not_padded_to_64_rows(tmp_path: Path) -> None:
+    pytest.importorskip("scipy")
+    peak = op.Peak(1e11, 1e10, 4)
+    truth = op.GemmFit(5e-6, 0.8, 0.7, 2.0, 0.9, 0.85, 10.0, 2e-6, least_rows=4.0)
+    slow = Rates(5e10, 5e9)
+    with open_state(tmp_path / "state.jsonl", replace(A100, kind="cpu"), "cpu", slow) as state:
+        for at in sweep("gemm", quick=True, gpus=1, rates=slow, free_bytes=16 * GIB, longest_s=0.5):
+            time = float(op.gemm_s(truth, peak, at["m"], at["n"], at["k"]))
+            state.record(Done(at, time, 0.0, None, (), "2026-11-25"))
+        (fitted,), problems = fit_all(state, ["gemm"], peak)
+    assert not problems
+    assert fitted.error["mape"] < 0.04
+    assert fitted.parameters["least_rows"] < 16
+
+
+def test_peaks_of_a_device_without_a_data_sheet_are_its_fastest_points(tmp_path: Path) -> None:
+    points = {
+        point("gemm", m=64, n=1024, k=1024): 1e-3,
+        point("memory", kernel="copy", bytes=1 << 28): 0.01,
+        point("memory", kernel="copy", bytes=1 << 20): 1e-6,
+        point("decode_attention", b=64, kv=1024, hq=8, hk=8): 0.01,
+    }
+    with open_state(tmp_path / "state.jsonl", replace(A100, cache_bytes=1e6), "mine", FAST) as state:
+        for at, time in points.items():
+            state.record(Done(at, time, 0.0, None, (), "2026-11-25"))
+            if at.operation == "gemm":
+                with pytest.raises(InputError, match="products and streams"):
+                    best_rates(state)
+        flops, moved = best_rates(state)
+    assert flops == pytest.approx(2 * 64 * 1024 * 1024 / 1e-3)
+    assert moved == pytest.approx((1 << 28) / 0.01, rel=0.05), "not what came from the cache"
 
 
 def test_a_slow_device_has_at_least_one_multiprocessor() -> None:
