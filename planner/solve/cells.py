@@ -16,8 +16,9 @@ from planner.cost.compression import HIDDEN, TOKEN, CompressionTable, compressio
 from planner.cost.quality import z_score
 from planner.plan import DIMENSIONS
 from planner.problem import Problem
-from planner.solve.combinations import Combinations, filtered, with_weights, within_budget
-from planner.space import Space
+from planner.solve.combinations import Combinations, any_of, filtered, with_weights, within_budget
+from planner.space import Space, WeightOption
+from planner.space.compatibility import CONDITIONS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -45,6 +46,10 @@ class Cell:
     best: Floats
     """The best of every effect that a member has."""
     worst: Floats
+    able: int
+    """Engines that run a member, a bit each in the order of the space; the same for all members but in a root."""
+    forbids: int
+    """Conditions under which no member runs, a bit each in the order of `CONDITIONS`."""
 
     @property
     def lone(self) -> bool:
@@ -62,8 +67,12 @@ class Cells:
         self._table = self.found.table(space)
         self._effects = _effects(problem, self._table)
         self._losses: dict[int, Floats] = {}
+        self._able: dict[int, Ints] = {}
+        self._forbids = _forbids(space, self.found.options)
         self.cells: list[Cell] = []
         self._children: dict[int, list[int]] = {}
+        self.nothing = blank(1)
+        """One row without any effect."""
         self.roots = [self._root(w) for w in range(len(space.weights))]
 
     def _root(self, w: int) -> int | None:
@@ -73,8 +82,10 @@ class Cells:
             # Below even odds variance lowers a loss, so that nothing is known.
             least = weights.loss.loss_at(self._confidence) if self._confidence >= 0.5 else -1.0
             nothing = np.zeros(0)
-            return self._add(Cell(w, np.zeros(0, dtype=np.int64), least, nothing, nothing))
+            every = (1 << len(self.space.engines)) - 1
+            return self._add(Cell(w, np.zeros(0, dtype=np.int64), least, nothing, nothing, every, 0))
         mine, losses = _with_weights(self.problem, self.space, self.found, w)
+        self._able[w] = _able(self.space, self.found.options, weights)
         self._losses[w] = losses
         return self._cell(w, mine, self._effects[:, mine]) if len(mine) else None
 
@@ -84,7 +95,9 @@ class Cells:
 
     def _cell(self, w: int, members: Ints, effects: Floats) -> int:
         least = float(self._losses[w][members].min())
-        return self._add(Cell(w, members, least, effects.min(axis=1), effects.max(axis=1)))
+        able = int(np.bitwise_or.reduce(self._able[w][members]))
+        forbids = int(np.bitwise_and.reduce(self._forbids[members]))
+        return self._add(Cell(w, members, least, effects.min(axis=1), effects.max(axis=1), able, forbids))
 
     def _add(self, cell: Cell) -> int:
         self.cells.append(cell)
@@ -107,7 +120,11 @@ class Cells:
         if index not in self._children:
             cell = self.cells[index]
             effects = self._effects[:, cell.members]
-            if len(cell.members) <= PARTS:
+            kinds = self._able[cell.weights][cell.members] * (1 << len(CONDITIONS)) + self._forbids[cell.members]
+            if (kinds != kinds[0]).any():
+                # What runs on the same engines stays together.
+                parts = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
+            elif len(cell.members) <= PARTS:
                 parts = list(np.arange(len(cell.members))[:, None])
             else:
                 parts = self._parts(cell, effects)
@@ -218,6 +235,34 @@ def _with_weights(problem: Problem, space: Space, found: Combinations, w: int) -
     z = z_score(problem.request.confidence)
     losses[mine] = 1.0 - np.exp(-(left.loss_mean + z * np.sqrt(left.loss_variance)))
     return mine, losses
+
+
+def _able(space: Space, options: Ints, weights: WeightOption) -> Ints:
+    """Engines that run each combination with some weights, a bit each."""
+    able: Ints = np.zeros(options.shape[1], dtype=np.int64)
+    for bit, engine in enumerate(space.engines):
+        runs = np.ones(options.shape[1], dtype=np.bool_)
+        for d, name in enumerate(DIMENSIONS):
+            runs &= np.array([space.option_runs(option, engine) for option in space.options[name]])[options[d]]
+        for pair, where in space.compatibility.engine_pairs:
+            if where == engine.id:
+                both = [any_of(space, options, frozenset((name,))) for name in pair if not _is(weights, name)]
+                runs &= ~np.logical_and.reduce(both) if both else True
+        able |= runs.astype(np.int64) << bit
+    return able
+
+
+def _is(weights: WeightOption, name: str) -> bool:
+    return weights.point is not None and weights.point.id == name
+
+
+def _forbids(space: Space, options: Ints) -> Ints:
+    """Conditions that exclude each combination, a bit each."""
+    forbids: Ints = np.zeros(options.shape[1], dtype=np.int64)
+    for bit, condition in enumerate(CONDITIONS):
+        names = frozenset(name for name, where in space.compatibility.conditions if where == condition)
+        forbids |= any_of(space, options, names).astype(np.int64) << bit
+    return forbids
 
 
 def _sample(space: Space) -> Ints:

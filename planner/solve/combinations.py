@@ -135,7 +135,7 @@ def with_weights(problem: Problem, space: Space, found: Combinations, weights: W
     name = weights.point.id if weights.point else ""
     for pair in space.compatibility.pairs:
         if name in pair:
-            keep &= ~_any_of(space, found.options, pair - {name})
+            keep &= ~any_of(space, found.options, pair - {name})
     extra_mean, extra_variance = weight_surcharge(space, weights, found.options)
     mean = found.loss_mean + extra_mean + weights.loss.mean
     variance = found.loss_variance + extra_variance + weights.loss.variance
@@ -166,15 +166,16 @@ def _losses(space: Space, grid: Ints) -> tuple[Floats, Floats]:
         mean += np.array([option.loss.mean for option in space.options[name]])[grid[d]]
         variance += np.array([option.loss.variance for option in space.options[name]])[grid[d]]
     for extra in space.compatibility.surcharges:
-        on_a = _any_of(space, grid, extra.a)
-        on_b = _any_of(space, grid, extra.b)
+        on_a = any_of(space, grid, extra.a)
+        on_b = any_of(space, grid, extra.b)
         both = on_a & on_b
         mean += extra.loss.mean * both
         variance += extra.loss.variance * both
     return mean, variance
 
 
-def _any_of(space: Space, grid: Ints, ids: frozenset[str]) -> Bools:
+def any_of(space: Space, grid: Ints, ids: frozenset[str]) -> Bools:
+    """Which columns of option indices have any of some options."""
     found = np.zeros(grid.shape[1], dtype=np.bool_)
     for d, name in enumerate(DIMENSIONS):
         found |= np.array([option.id in ids for option in space.options[name]])[grid[d]]
@@ -189,7 +190,7 @@ def weight_surcharge(space: Space, weights: WeightOption, grid: Ints) -> tuple[F
     for extra in space.compatibility.surcharges:
         for mine, other in ((extra.a, extra.b), (extra.b, extra.a)):
             if name in mine:
-                both = _any_of(space, grid, other)
+                both = any_of(space, grid, other)
                 mean += extra.loss.mean * both
                 variance += extra.loss.variance * both
     return mean, variance

@@ -2,9 +2,43 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from catalog.schema import Engine
+from planner.cost.candidates import AGGREGATED
 from planner.solve.points import Points, Search
 from planner.space import Option
+from planner.space.compatibility import CONDITIONS
+
+Ints = NDArray[np.int64]
+
+
+class Surroundings:
+    """Engines and conditions of points, as bits in the order of the space's engines and of `CONDITIONS`."""
+
+    def __init__(self, search: Search) -> None:
+        count = len(search.space.policies)
+        bits = {engine.id: 1 << bit for bit, engine in enumerate(search.space.engines)}
+        self._engines = np.zeros((2, len(search.units), count), dtype=np.int64)
+        for u in range(len(search.units)):
+            for p in range(count):
+                for pools in (False, True):
+                    found = search.engines(u, p, (), pools=pools)
+                    self._engines[int(pools), u, p] = sum(bits[engine.id] for engine in found)
+        self._several = np.array([unit.split.tp > 1 for unit in search.units], dtype=np.bool_)
+        self._swaps = np.array([policy.policy == "swap" for policy in search.space.policies], dtype=np.bool_)
+
+    def of(self, points: Points) -> tuple[Ints, Ints]:
+        """Engines that run each point, and conditions that hold for it; a pool without a unit is any."""
+        split = points.pool_unit != AGGREGATED
+        paired = points.pool_unit >= 0
+        engines = self._engines[split.astype(np.int64), points.unit, points.policy]
+        engines = np.where(paired, engines & self._engines[1, points.pool_unit, points.policy], engines)
+        several = self._several[points.unit] | (paired & self._several[points.pool_unit])
+        holds = {"tensor_parallel": several, "offload": self._swaps[points.policy], "disaggregated": split}
+        bits = [holds[name].astype(np.int64) << bit for bit, name in enumerate(CONDITIONS)]
+        return engines, np.bitwise_or.reduce(bits)
 
 
 def engines_of(search: Search, points: Points, row: int, options: tuple[Option, ...]) -> tuple[Engine, ...]:

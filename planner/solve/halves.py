@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.cost.compression import CompressionTable
 from planner.cost.links import between_pools_bytes_per_s
 from planner.cost.phases import prefills_of
 from planner.solve.narrowing import FEW_COMBINATIONS, MARGIN, TIE, Narrowing, Pairs, reached_otherwise
@@ -87,6 +88,9 @@ class Halves(Narrowing):
         return sum(len(self.cells.cells[i].members) for i in np.unique(self.pairs.cell)) <= FEW_COMBINATIONS
 
     def _bounded(self, pairs: Pairs) -> Pairs:
+        pairs = self._runnable(pairs)
+        if not len(pairs):
+            return pairs
         self.priced += len(pairs)
         points = self.points.take(pairs.point)
         indices, row = np.unique(pairs.cell, return_inverse=True)
@@ -96,7 +100,8 @@ class Halves(Narrowing):
         longest = None if slowest is None else row + slowest
         priced = self.search.price(points, table, row, throttled, longest)
         keep = self.limits.hold(priced, users=False) & reached_otherwise(priced, points)
-        sessions, per_gpu_s, wait_s = self._fed(points, pairs.cell, priced.sessions_per_s)
+        moved = self._moved(points, row, table)
+        sessions, per_gpu_s, wait_s = self._fed(points, pairs.cell, priced.sessions_per_s, moved)
         keep &= sessions > 0
         used = replace(self.limits, users=None).used(priced)
         if self.limits.users is not None:
@@ -118,7 +123,7 @@ class Halves(Narrowing):
         self._learn_fed(pairs)
         return pairs.take(self._promising(pairs))
 
-    def _feed(self, points: Points, indices: Ints, row: Ints, table: object, slowest: int | None) -> None:
+    def _feed(self, points: Points, indices: Ints, row: Ints, table: CompressionTable, slowest: int | None) -> None:
         """Price the prefill pools of every cell, once."""
         units, work = self.search.units, self.search.problem.workload
         groups = sorted({(units[int(u)].view, units[int(u)].weights) for u in np.unique(points.unit)})
@@ -128,7 +133,7 @@ class Halves(Narrowing):
             if not rows:
                 continue
             mine = self.feeders[view, w]
-            pools = self.search.pools(view, table)  # type: ignore[arg-type]
+            pools = self.search.pools(view, table)
             rho = pools.setting.efficiency.gpu_utilisation
             rates, latencies = np.zeros((len(mine), len(rows))), np.zeros((len(mine), len(rows)))
             chunk = np.full(len(rows), POOL_CHUNK, dtype=np.int64)
@@ -153,23 +158,42 @@ class Halves(Narrowing):
                     latencies[:, column],
                 )
 
-    def _fed(self, points: Points, cell: Ints, rate: Floats) -> tuple[Floats, Floats, Floats]:
+    def _moved(self, points: Points, row: Ints, table: CompressionTable) -> Floats:
+        """Bytes that one GPU of a decode pool receives of a session, at best [bytes]."""
+        moved = np.zeros(len(points))
+        for u in np.unique(points.unit):
+            mine = points.unit == u
+            moved[mine] = self.search.pools(self.search.units[int(u)].view, table)[int(u)].prompt_bytes[row[mine]]
+        return np.maximum(moved, 1e-9)
+
+    def _links(self, view: int) -> tuple[tuple[int, float], tuple[int, float]]:
+        """GPUs, and bytes per second that each moves between pools in its share of time: in a server, and beyond."""
+        setting = self.search.setting(view, self.cells.nothing)
+        rho = setting.efficiency.gpu_utilisation
+        server = min(self.search.problem.cluster.gpus_per_node, self.total)
+        inside, beyond = between_pools_bytes_per_s(setting, np.array([server, self.total]))
+        return (server, rho * float(inside)), (self.total, rho * float(beyond))
+
+    def _fed(self, points: Points, cell: Ints, rate: Floats, moved: Floats) -> tuple[Floats, Floats, Floats]:
         """Sessions per second at most, GPU-seconds per session at least, and the first prompt's time at most."""
         sessions, gpu_s, wait_s = np.zeros(len(points)), np.full(len(points), np.inf), np.zeros(len(points))
+        links = [self._links(view) for view in range(len(self.search.views))]
         key = points.unit * (len(self.cells.cells) + 1) + cell
         for value in np.unique(key):
             rows = np.flatnonzero(key == value)
+            unit = self.search.units[int(points.unit[rows[0]])]
             feeding = self._fed_by(int(points.unit[rows[0]]), int(cell[rows[0]]))
             if not (feeding.rates > 0).any():
                 continue
-            split = self.search.units[int(points.unit[rows[0]])].split
-            replicas = np.arange(1, min(split.replicas, (self.total - 1) // split.gpus) + 1)
-            if not len(replicas):
-                continue
-            most = feeding.most(self.total)[self.total - replicas * split.gpus]
-            sessions[rows] = np.minimum(rate[rows, None] * replicas, most).max(axis=1)
+            gpus, received = unit.split.gpus, float(moved[rows[0]])
+            for total, bytes_per_s in links[unit.view]:
+                replicas = np.arange(1, min(unit.split.replicas, (total - 1) // gpus) + 1)
+                spare = total - replicas * gpus
+                most = np.minimum(feeding.most(total)[spare], bytes_per_s * spare / (received * gpus))
+                each = np.minimum(rate[rows, None], bytes_per_s / received) * replicas
+                sessions[rows] = np.maximum(sessions[rows], np.minimum(each, most).max(axis=1, initial=0.0))
             with np.errstate(divide="ignore"):
-                gpu_s[rows] = split.gpus / rate[rows] + (feeding.gpus / feeding.rates).min()
+                gpu_s[rows] = gpus / rate[rows] + (feeding.gpus / feeding.rates).min()
             wait_s[rows] = feeding.latencies.max()
         return sessions, gpu_s, wait_s
 
@@ -185,7 +209,7 @@ class Halves(Narrowing):
         best = pairs.take(lone[np.argsort(pairs.value[lone], kind="stable")][:MOST_LEARNT])
         rates = self._rates(best)
         for at in range(len(best)):
-            for points, cell in self._pointed(best.take(np.array([at])), float(rates[at])):
+            for points, cell in self._pointed(best.take(np.array([at])), *rates[at].tolist()):
                 trial = Narrowing(self.search, self.cells, self.goal, self.limits, self.incumbent, self.ends_s)
                 trial.add_pairs(points, np.arange(len(points)), cell)
                 self.incumbent = trial.incumbent
@@ -198,7 +222,7 @@ class Halves(Narrowing):
             if count > MOST_EXPANDED or time.monotonic() > self.ends_s:
                 into.open_value = float(self.pairs.value[at])
                 break
-            for points, cell in self._pointed(self.pairs.take(np.array([at])), float(rates[at])):
+            for points, cell in self._pointed(self.pairs.take(np.array([at])), *rates[at].tolist()):
                 parts.append((points, cell))
                 count += len(points)
         if not parts:
@@ -208,17 +232,21 @@ class Halves(Narrowing):
         _, first, row = np.unique(columns, axis=0, return_index=True, return_inverse=True)
         into.add_pairs(points.take(first), row.reshape(-1), cell)
 
-    def _pointed(self, pair: Pairs, rate: float) -> Iterator[tuple[Points, Ints]]:
+    def _pointed(self, pair: Pairs, rate: float, moved: float) -> Iterator[tuple[Points, Ints]]:
         """Every prefill pool and number of replicas with which one pair could be part of a better plan."""
         way = self.points.take(pair.point)
         unit, cell = int(way.unit[0]), int(pair.cell[0])
         feeding, split = self._fed_by(unit, cell), self.search.units[unit].split
+        server, beyond = self._links(self.search.units[unit].view)
         for at in np.flatnonzero(feeding.rates > 0).tolist():
             other = self.search.units[int(feeding.units[at])].split
             fits = _fits(split, other, self.total)
             r, q = (axis + 1 for axis in np.nonzero(fits))
             gpus = r * split.gpus + q * other.gpus
-            sessions = np.minimum(rate * r, feeding.rates[at] * q)
+            link = np.where(gpus <= server[0], server[1], beyond[1]) / moved
+            sessions = np.minimum(
+                np.minimum(rate, link * np.minimum(1.0, q * other.gpus / (r * split.gpus))) * r, feeding.rates[at] * q
+            )
             keep = self._could(sessions, gpus, float(pair.value[0]))
             r, q = r[keep], q[keep]
             if self.incumbent is None and self.goal.name != "cost":
@@ -230,13 +258,13 @@ class Halves(Narrowing):
                 yield points, np.full(len(r), cell, dtype=np.int64)
 
     def _rates(self, pairs: Pairs) -> Floats:
-        """Sessions per second of one decode replica of each pair, at best."""
+        """Of each pair, sessions per second of one decode replica and bytes that each GPU receives, at best."""
         if not len(pairs):
-            return np.zeros(0)
+            return np.zeros((0, 2))
         indices, row = np.unique(pairs.cell, return_inverse=True)
-        table = self.cells.rows(indices.tolist(), worst=False)
-        throttled = np.ones(len(pairs), dtype=np.bool_)
-        return self.search.price(self.points.take(pairs.point), table, row, throttled).sessions_per_s
+        table, points = self.cells.rows(indices.tolist(), worst=False), self.points.take(pairs.point)
+        priced = self.search.price(points, table, row, np.ones(len(pairs), dtype=np.bool_))
+        return np.stack([priced.sessions_per_s, self._moved(points, row, table)], axis=1)
 
     def _could(self, sessions: Floats, gpus: Ints, value: float) -> Bools:
         """Whether so many sessions on so many GPUs could be part of a better plan."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from planner.cost.compression import CompressionTable
 from planner.cost.price import Priced
 from planner.solve.cells import Cells
-from planner.solve.engines import engines_of
+from planner.solve.engines import Surroundings, engines_of
 from planner.solve.goal import Goal, Limits
 from planner.solve.points import Points, Search
 from planner.space import Option
@@ -109,6 +109,7 @@ class Narrowing:
         first: bool = False,
     ) -> None:
         self.search, self.cells, self.goal, self.limits = search, cells, goal, limits
+        self.surroundings = Surroundings(search)
         self.incumbent = incumbent
         self.ends_s = ends_s
         self.first = first
@@ -200,8 +201,20 @@ class Narrowing:
         self.pairs = Pairs.joined([self.pairs.take(rest), fresh])
         self.drop()
 
+    def _runnable(self, pairs: Pairs) -> Pairs:
+        """Pairs that an engine runs."""
+        points, cells = self.points.take(pairs.point), self.cells.cells
+        indices, row = np.unique(pairs.cell, return_inverse=True)
+        able = np.array([cells[i].able for i in indices], dtype=np.int64)[row]
+        forbids = np.array([cells[i].forbids for i in indices], dtype=np.int64)[row]
+        engines, holds = self.surroundings.of(points)
+        return pairs.take(((able & engines) != 0) & ((forbids & holds) == 0))
+
     def _bounded(self, pairs: Pairs) -> Pairs:
         """Pairs that keep the limits at best, with their bounds; lone ones may become the plan that is known."""
+        pairs = self._runnable(pairs)
+        if not len(pairs):
+            return pairs
         self.priced += len(pairs)
         points = self.points.take(pairs.point)
         indices, row = np.unique(pairs.cell, return_inverse=True)
