@@ -18,17 +18,19 @@ from planner.importing import Imported, catalog_model, import_text
 from planner.importing.defaults import Scheduling, scheduling
 from planner.pipeline import make_plan
 from planner.plan import DIMENSIONS, Choice, Decision, Document, Metrics
-from planner.pricing import evaluate
+from planner.pricing import Evaluation, evaluate
 from planner.problem import Problem, resolve
 from planner.request import Request, read_request
 from planner.solve.solver import Settings
 from planner.space.options import NATIVE, native_weights
 from planner.verify import objective_value
-from planner.whatif.flag_changes import FlagChange, flag_changes
+from planner.whatif.flag_changes import FlagChange, flag_changes, planned_launches, planned_scheduling
 from planner.whatif.running import Priced, price_running
 
 WORTH = 1e-3
 """Relative: a smaller gain in the objective is called nothing."""
+_SAME = 0.01
+"""Relative: where vLLM's own allocation gives less than the plan by more than this, its figure is compared."""
 METRICS = (
     "interactions_per_hour",
     "users",
@@ -65,6 +67,8 @@ class Advice:
     """The question under which both are priced; None where they can't be."""
     running: Priced | None
     plan: Document | None
+    planned: Metrics | None
+    """What the plan gives, priced as what runs is: with the sessions that vLLM itself would hold."""
     changes: tuple[Change, ...]
     """Empty: nothing is worth changing."""
     flags: tuple[FlagChange, ...]
@@ -117,7 +121,7 @@ def advise(
     model = asked.get("model") or model
     unpriced = _unpriced(imported, model)
     if unpriced is not None:
-        return Advice(imported, None, None, None, (), (), (), unpriced)
+        return Advice(imported, None, None, None, None, (), (), (), unpriced)
     notes = [note] if note is not None and asked.get("model") is None else []
     request = _request({**asked, "model": model}, imported, catalog, notes)
     problem = resolve(request, catalog)
@@ -131,12 +135,16 @@ def advise(
         raise InputError([f"what runs, on --gpus {gpus}: {text}" for text in error.problems]) from None
     notes += [*limits.notes, *_about(problem, running, limits, longest)]
     plan = make_plan(request, catalog, settings=settings)
+    if plan.decision is None:
+        return Advice(imported, request, running, plan, None, (), (), tuple(notes))
+    launches = planned_launches(plan, catalog, notes)
+    planned = _planned(problem, plan.decision, planned_scheduling(launches), notes)
     changes: tuple[Change, ...] = ()
     flags: tuple[FlagChange, ...] = ()
-    if plan.decision is not None and _worth(problem, running, plan.decision):
+    if _worth(problem, running, planned):
         changes = _changes(problem, running, plan.decision, decision, limits, longest)
-        flags = flag_changes(imported, plan, catalog, notes)
-    return Advice(imported, request, running, plan, changes, flags, tuple(notes))
+        flags = flag_changes(imported, launches)
+    return Advice(imported, request, running, plan, planned.metrics, changes, flags, tuple(notes))
 
 
 def _unpriced(imported: Imported, model: str | None) -> str | None:
@@ -221,12 +229,31 @@ def _about(problem: Problem, running: Priced, limits: Scheduling, longest: int) 
     return notes
 
 
-def _worth(problem: Problem, running: Priced, planned: Decision) -> bool:
+def _planned(problem: Problem, decision: Decision, limits: Scheduling | None, notes: list[str]) -> Evaluation:
+    """Price the plan as it would be started, so that both sides are measured with the same rule."""
+    evaluation = evaluate(problem, decision)
+    if limits is None:
+        return evaluation
+    started = price_running(problem, decision, limits, problem.workload.end_tokens)
+    if not started.fits:
+        return evaluation
+    metrics, held = evaluation.metrics, started.evaluation.metrics
+    if held.interactions_per_hour < metrics.interactions_per_hour * (1 - _SAME):
+        notes.append(
+            f"vLLM, which pads and groups this model's layers, holds {held.concurrency} sessions in the memory of the "
+            f"plan's {metrics.concurrency}: {held.interactions_per_hour:.0f} of {metrics.interactions_per_hour:.0f} "
+            "interactions/h, which is what is compared here"
+        )
+        return started.evaluation
+    return evaluation
+
+
+def _worth(problem: Problem, running: Priced, planned: Evaluation) -> bool:
     """Whether the plan is better than what runs by more than nothing, or keeps limits that what runs breaks."""
     if not running.fits or running.evaluation.violated:
         return True
     now = objective_value(problem, running.evaluation)
-    best = objective_value(problem, evaluate(problem, planned))
+    best = objective_value(problem, planned)
     return now > best * (1 + WORTH)
 
 

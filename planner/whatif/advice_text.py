@@ -81,9 +81,9 @@ def _verdict(advice: Advice) -> list[str]:
         lines.append("No plan keeps these limits on these GPUs")
     elif not advice.changes and not advice.flags:
         lines.append("Nothing to change: no plan in the space is better for this request")
-    elif plan.metrics is not None:
+    elif advice.planned is not None:
         what = f"{len(advice.changes)} of its choices" if advice.changes else "only flags"
-        lines.append(f"The planner would change {what}: {_bought(advice, plan.metrics)}")
+        lines.append(f"The planner would change {what}: {_bought(advice, advice.planned)}")
     return lines
 
 
@@ -136,11 +136,11 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _metrics(advice: Advice) -> Table:
-    request, running, plan = advice.request, advice.running, advice.plan
+    request, running = advice.request, advice.running
     asked = f"{format_tokens(request.ctx)} tokens, {request.rounds} rounds" if request is not None else ""
     table = _table(f"Priced at {asked}", "", "now", "planned", "")
     now = running.evaluation.metrics if running is not None and running.fits else None
-    planned = plan.metrics if plan is not None else None
+    planned = advice.planned
     for name in METRICS:
         before, after = (None if m is None else getattr(m, name) for m in (now, planned))
         table.add_row(_NAMES[name], _amount(name, before), _amount(name, after), _difference(name, before, after))
@@ -255,9 +255,9 @@ def advice_json(advice: Advice) -> dict[str, Any]:
             "starts": capacity.starts,
         },
     }
-    if advice.plan is not None and advice.plan.metrics is not None:
+    if advice.planned is not None:
         now = _chosen(evaluation.metrics) if running.fits else dict.fromkeys(METRICS)
-        planned = _chosen(advice.plan.metrics)
+        planned = _chosen(advice.planned)
         document["gain"] = {name: {"now": now[name], "planned": planned[name]} for name in METRICS}
     return document
 

@@ -8,9 +8,10 @@ from typing import Any
 from catalog.load import Catalog
 from planner.emit.deployment import read_deployment
 from planner.emit.engines import vllm
-from planner.emit.launch import flag_words
+from planner.emit.launch import Launch, flag_words
 from planner.errors import InputError
 from planner.importing import Command, Imported
+from planner.importing.defaults import MEMORY_SHARE, Scheduling
 from planner.importing.flags import read_flags
 from planner.plan import Document
 
@@ -63,17 +64,39 @@ class FlagChange:
     pool: str = "serve"
 
 
-def flag_changes(imported: Imported, plan: Document, catalog: Catalog, notes: list[str]) -> tuple[FlagChange, ...]:
-    """Return the flags that differ; empty, with a note, where the plan isn't for vLLM or can't be emitted."""
-    if plan.decision is None or plan.decision.engine != "vllm":
+def planned_launches(plan: Document, catalog: Catalog, notes: list[str]) -> list[Launch]:
+    """Return how vLLM would be started; empty, with a note, where the plan isn't for vLLM or can't be emitted."""
+    if plan.decision is None:
+        return []
+    if plan.decision.engine != "vllm":
         notes.append("the plan is for another engine; plan import --emit DIR writes its files")
-        return ()
+        return []
     try:
         deployment = read_deployment(plan, catalog)
-        launches = vllm.launches(deployment, deployment.engine.version)
+        return vllm.launches(deployment, deployment.engine.version)
     except InputError as error:
         notes.append(f"no flags: {error}")
-        return ()
+        return []
+
+
+def planned_scheduling(launches: list[Launch]) -> Scheduling | None:
+    """Return the limits that the planned server is started with, of the decode pool where there are two."""
+    if not launches:
+        return None
+    launch = launches[-1]
+    sequences, held = launch.value("--max-num-seqs"), launch.value("--kv-cache-memory-bytes")
+    share = launch.value("--gpu-memory-utilization")
+    return Scheduling(
+        sequences=int(sequences or 1),
+        batched_tokens=launch.batched_tokens,
+        memory_share=float(share or MEMORY_SHARE),
+        kv_bytes_per_gpu=None if held is None else int(held),
+        notes=(),
+    )
+
+
+def flag_changes(imported: Imported, launches: list[Launch]) -> tuple[FlagChange, ...]:
+    """Return the flags that differ between what runs and what is planned."""
     changes: list[FlagChange] = []
     for launch in launches:
         words = ["MODEL", *flag_words(launch.flags)]

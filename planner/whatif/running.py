@@ -7,7 +7,7 @@ priced at the number, up to its cap, that serves most within the limits of the r
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from planner.cost.allocation import KvCapacity, NotCoveredError, vllm_capacity
@@ -81,6 +81,9 @@ def price_running(problem: Problem, decision: Decision, limits: Scheduling, long
     sessions = _sessions(problem, decision, limits, free, free - (hbm.kv - each), each)
     fitting = min(sessions, one.metrics.concurrency // _replicas(decision))
     best = _best_load(problem, decision, limits, fitting) if fitting >= 1 else None
+    if best is not None:
+        held = best.metrics.model_copy(update={"concurrency": fitting * _replicas(decision)})
+        best = replace(best, metrics=held)
     return Priced(
         evaluation=best or evaluate(problem, _with(decision, 1, limits, resident=1)),
         sequences=_batch(best.decision).decode_sequences if best else 1,

@@ -149,3 +149,16 @@ def test_what_cannot_be_priced_is_still_read(plan: Plan, tmp_path: Path) -> None
 )
 def test_checkpoints_are_known_by_their_model(name: str | None, served: str | None, model: str | None) -> None:
     assert catalog_model(name, served, open_catalog())[0] == model
+
+
+def test_both_sides_hold_the_sessions_that_vllm_holds(plan: Plan, tmp_path: Path) -> None:
+    """Windows keep the tokens in flight: with large chunks vLLM holds far fewer sessions than their bytes suggest."""
+    (tmp_path / "run.sh").write_text("vllm serve google/gemma-3-12b-it --max-model-len 32768\n")
+    advice = plan("import", tmp_path / "run.sh", "--gpus", "1xH100", "--format", "json").json
+    reported = advice["priced"]["engine_reports"]
+    end = advice["priced"]["request"]["ctx"] + 5 * 350
+    assert advice["priced"]["metrics"]["concurrency"] <= reported["kv_tokens"] / end + 1
+    gain, planned = advice["gain"]["interactions_per_hour"], advice["plan"]["metrics"]["interactions_per_hour"]
+    assert gain["planned"] <= planned * (1 + 1e-9)
+    if gain["planned"] < 0.99 * planned:
+        assert any("which is what is compared here" in note for note in advice["notes"])
