@@ -33,6 +33,7 @@ def begin(code: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-I", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
+@pytest.mark.slow
 def test_every_request_is_planned_once_and_as_in_this_process() -> None:
     requests = [Request(ctx=ctx, **SMALL) for ctx in ("4K", "8K")] + [Request(ctx="4K", gpus="1xA100", model="nope")]
     outcomes = sorted(run_parallel(requests, jobs=2), key=lambda outcome: outcome.index)
