@@ -72,6 +72,10 @@ VLLM_CHUNKS_LONG, VLLM_ALWAYS_CHUNKS = 5.0, 8.0
 """Minor versions from which vLLM chunks prompts by default beyond 32K tokens, and always."""
 
 
+SMALL_CHUNK, LARGE_CHUNK, LARGE_HBM = 2048, 8192, 70.0 * 2**30
+"""Tokens per step of vLLM's server since it always chunks; the larger one on GPUs of 70 GiB and more but A100s."""
+
+
 class PointError(ValueError):
     """A point can't be priced; the message says why."""
 
@@ -256,15 +260,15 @@ def deployment_of(catalog: Catalog, point: Point) -> tuple[Deployment, Batch]:
         cache_ratio=ratio,
     )
     batch = Batch(_integer(point, "batch"), _integer(point, "input_tokens"), _integer(point, "output_tokens"))
-    return deployment, replace(batch, chunk_tokens=_chunk(point, batch))
+    return deployment, replace(batch, chunk_tokens=_chunk(point, batch, hardware))
 
 
-def _chunk(point: Point, batch: Batch) -> int:
+def _chunk(point: Point, batch: Batch, hardware: Hardware) -> int:
     """Prompt tokens per step that the engine's version takes by default; 0: whole prompts [tokens]."""
     number = version_number(point.version)
     if point.engine == "vllm" and number is not None:
         if number >= VLLM_ALWAYS_CHUNKS:
-            return 2048
+            return LARGE_CHUNK if hardware.hbm >= LARGE_HBM and "a100" not in hardware.id else SMALL_CHUNK
         if number >= VLLM_CHUNKS_LONG and batch.input_tokens + batch.output_tokens > 32768:
             return 512
     return 0
