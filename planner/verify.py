@@ -10,12 +10,14 @@ import math
 from typing import Any
 
 from catalog.load import Catalog
+from catalog.schema import Engine
 from planner.errors import InputError, PlannerError
-from planner.plan import DIMENSIONS, Document, Interval
+from planner.plan import DIMENSIONS, Decision, Document, Interval
 from planner.pricing import Evaluation, evaluate
 from planner.problem import Problem, resolve
 from planner.request import read_request
 from planner.space import Space, open_space
+from planner.space.splits import Split, engine_runs
 
 LIMIT_TOLERANCE = 1e-9
 """Relative: rounding of floats, not of a plan."""
@@ -81,10 +83,12 @@ def broken_limits(evaluation: Evaluation) -> list[str]:
 
 
 def unavailable(problem: Problem, space: Space, evaluation: Evaluation) -> list[str]:
-    """Choices that the request's space doesn't hold: what the engine or the GPU doesn't run."""
-    decision = evaluation.decision
+    """Choices that the request's space doesn't hold: what the request leaves out, the engine or the GPU doesn't run."""
+    decision, request = evaluation.decision, problem.request
     engine = next((e for e in space.engines if e.id == decision.engine), None)
     if engine is None:
+        if request.engine != "any":
+            return [f"engine: {decision.engine} isn't the --engine {request.engine} that was asked for"]
         known = ", ".join(e.id for e in space.engines)
         return [f"engine: {decision.engine} doesn't serve {problem.model_id} on these GPUs; {known} do"]
     problems = []
@@ -96,26 +100,62 @@ def unavailable(problem: Problem, space: Space, evaluation: Evaluation) -> list[
             (o for o in space.options[name] if wanted in (o.id, o.technique.id if o.technique else "none")), None
         )
         if option is None or not space.option_runs(option, engine):
-            reason = space.dropped.get(wanted, f"{engine.id} doesn't run it here")
-            problems.append(f"compression.{name}: {wanted}: {reason}")
+            problems.append(f"compression.{name}: {wanted}: {_why_not(problem, space, engine, wanted)}")
         elif option.point is not None:
             ids.add(option.id)
     weights = next((w for w in space.weights if w.id == decision.weights), None)
-    if weights is None or engine.id not in weights.engines:
+    if weights is None and request.weights not in ("any", decision.weights):
+        problems.append(f"weights: {decision.weights} aren't the --weights {request.weights} that were asked for")
+    elif weights is None or engine.id not in weights.engines:
         problems.append(f"weights: {engine.id} doesn't load {decision.weights} on {problem.cluster.hardware.name}")
     elif weights.point is not None:
         ids.add(weights.point.id)
+    return problems + _not_together(space, engine, ids) + _not_deployed(space, engine, decision, ids)
+
+
+def _why_not(problem: Problem, space: Space, engine: Engine, wanted: str) -> str:
+    named = problem.request.techniques
+    if named not in ("deployable", "published") and wanted not in space.dropped:
+        return f"isn't among the --techniques {named} that were asked for"
+    return space.dropped.get(wanted, f"{engine.id} doesn't run it here")
+
+
+def _not_together(space: Space, engine: Engine, ids: set[str]) -> list[str]:
+    """Options that exclude each other."""
     rules = space.compatibility
-    problems += [f"compression: {' and '.join(sorted(pair))} exclude each other" for pair in rules.pairs if pair <= ids]
-    problems += [
+    problems = [f"compression: {' and '.join(sorted(pair))} exclude each other" for pair in rules.pairs if pair <= ids]
+    return problems + [
         f"compression: {' and '.join(sorted(pair))} exclude each other on {name}"
         for pair, name in rules.engine_pairs
         if name == engine.id and pair <= ids
     ]
-    offload = decision.offload
-    if offload.policy == "swap" and not any(o.tier == offload.tier for o in engine.offload):
-        problems.append(f"offload: {engine.id} has no {offload.tier} tier")
-    return problems
+
+
+def _not_deployed(space: Space, engine: Engine, decision: Decision, ids: set[str]) -> list[str]:
+    """What the engine can't do with several GPUs and between rounds."""
+    pools, offload = decision.pools, decision.offload
+    places = {"parallel": decision.parallel}
+    holds = set()
+    problems = []
+    if pools is not None:
+        places = {"pools.prefill.parallel": pools.prefill.parallel, "pools.decode.parallel": pools.decode.parallel}
+        holds.add("disaggregated")
+        if engine.disaggregated is None:
+            problems.append(f"serving: {engine.id} has no separate prefill and decode pools")
+    for where, parallel in places.items():
+        split = Split(parallel.tp or 1, parallel.pp, parallel.dcp, parallel.pcp, parallel.ep)
+        if not engine_runs(engine, split):
+            sizes = [f"{name} {getattr(split, name)}" for name in ("tp", "pp", "dcp", "pcp", "ep")]
+            problems.append(f"{where}: {engine.id} can't split by {', '.join(s for s in sizes if s[-2:] != ' 1')}")
+        if split.tp > 1:
+            holds.add("tensor_parallel")
+    if offload.policy == "swap":
+        holds.add("offload")
+        if not any(o.tier == offload.tier for o in engine.offload):
+            problems.append(f"offload: {engine.id} has no {offload.tier} tier")
+    clashes = sorted((point, kind) for point, kind in space.compatibility.conditions if point in ids and kind in holds)
+    words = {"tensor_parallel": "tensor parallelism", "offload": "offload", "disaggregated": "separate pools"}
+    return problems + [f"compression: {point} doesn't go with {words[kind]}" for point, kind in clashes]
 
 
 def verify_document(document: Document, catalog: Catalog) -> Evaluation:
