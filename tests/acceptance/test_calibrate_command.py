@@ -69,6 +69,9 @@ def test_plans_use_what_was_measured_and_say_so(plan: Plan, use: Use, tmp_path: 
     assert "measured on this machine (gpu7) on " in told
     assert "chunks over a longer prefix" in built_in
     assert "extrapolated" not in told
+    # Nothing is extrapolated any more, so that the interval is narrower.
+    (low, high), (was_low, was_high) = (document["intervals"]["prefill_s"] for document in (after, before))
+    assert high / low < 0.9 * was_high / was_low
     sources = {source["entry"]: source["provenance"] for source in after["provenance"]["sources"]}
     assert sources["a100-sxm-80gb-vllm-prefill-attention"] == "measured"
     # Products are those of every engine; attention is vLLM's, and small all-reduces stay its own kernel's.
