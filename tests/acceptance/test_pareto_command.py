@@ -154,3 +154,31 @@ def test_figures_are_drawn_and_kept(plan: Plan, tmp_path: Path) -> None:
     assert "TPOT" in drawn
     assert plan("pareto", *ASKED, "--of", "cost,tpot", "--figure", picture).code == 2
     assert picture.read_text(encoding="utf-8") == drawn
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fields", "of"),
+    [
+        ({"ctx": "50K", "gpus": "2xA100", "model": "llama-3.1-8b"}, "cost,ttft"),
+        ({"ctx": "128K", "gpus": "4xH100", "model": "qwen3-30b-a3b"}, "throughput,tpot"),
+        ({"ctx": "32K", "gpus": "4xA100", "model": "qwen2.5-14b-1m", "users": 20}, "throughput,quality"),
+        ({"ctx": "32K", "gpus": "3xA100", "model": "mistral-7b-v0.1"}, "gpus,tpot"),
+    ],
+)
+def test_plan_answers_each_points_request_in_the_same_way(fields: dict[str, Any], of: str) -> None:
+    points = pareto(Request.model_validate(fields), of).points
+    assert points
+    for point in points:
+        asked = Request.model_validate(point.plan.request)
+        # CP-SAT counts in integers that are rounded against us.
+        loose = {
+            name: value * 1.0005 for name in ("max_latency", "max_ttft") if (value := getattr(asked, name)) is not None
+        }
+        loose["max_quality_loss"] = asked.max_quality_loss * 1.0005
+        again = make_plan(asked.model_copy(update=loose))
+        assert again.status == "optimal"
+        assert again.objective is not None
+        assert point.plan.objective is not None
+        assert again.objective.name == point.plan.objective.name
+        assert again.objective.value == pytest.approx(point.plan.objective.value, rel=1e-3)
