@@ -35,7 +35,7 @@ def show_frontier(
 ) -> None:
     """Find every plan that no other beats in all of two or three objectives, each with its proof.
 
-    The request's limits hold for every point; --objective isn't used. Exit 3 if no plan keeps the
+    The request's limits hold for every point; --objective can't be given. Exit 3 if no plan keeps the
     limits, 4 if time ran out before one was found.
     """
     from catalog.units import parse_quantity

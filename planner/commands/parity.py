@@ -34,7 +34,7 @@ def show_parity(
 ) -> None:
     """Price an interaction over context length against 4K: uncompressed, deployable and published techniques.
 
-    --ctx, --objective and --techniques aren't used: they are what is compared. Exit 3 if nothing can be planned.
+    --ctx, --objective and --techniques can't be given: they are what is compared. Exit 3 if nothing can be planned.
     """
     from planner.report.parity import print_details, print_table
     from planner.request import read_request

@@ -12,7 +12,7 @@ from rich.text import Text
 from catalog.units import format_seconds, format_tokens
 from planner.plan import DIMENSIONS, Decision, Document, Parallel
 from planner.report.amounts import number
-from planner.report.plan import infeasible
+from planner.report.plan import defaults_text, infeasible
 
 if TYPE_CHECKING:
     from planner.whatif.pareto import FrontierDocument
@@ -59,6 +59,8 @@ def _parts(document: FrontierDocument) -> Iterable[RenderableType]:
     yield Text(covered(document))
     for text in (*document.provenance.warnings, *document.provenance.assumptions):
         yield Text(f"Note: {text}")
+    asked_for = {name: value for name, value in request.items() if name != "objective"}
+    yield Text(f"Defaults: {defaults_text(asked_for)}")
     yield Text("Each point is a whole plan, proved and verified: --format json has them. Latencies exclude queueing.")
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from catalog.units import format_tokens
 from planner.plan import DIMENSIONS
 from planner.report.amounts import number
+from planner.report.plan import defaults_text
 
 if TYPE_CHECKING:
     from planner.whatif.parity_document import Crossing, Mover, ParityDocument, ParityPoint, Series
@@ -61,6 +62,7 @@ def _table_parts(document: ParityDocument) -> Iterable[RenderableType]:
         yield Text(f"-: {reason}")
     for note in document.notes:
         yield Text(note)
+    yield Text(f"Defaults: {defaults_text(document.request)}")
     yield Text("Each cost is that of a whole plan, proved cheapest and verified: --format json has them.")
 
 

@@ -284,7 +284,7 @@ def infeasible(document: Document) -> Iterable[RenderableType]:
     yield table
 
 
-def _defaults(request: dict[str, Any]) -> str:
+def defaults_text(request: dict[str, Any]) -> str:
     """The options that have the value that they have when nobody gives them."""
     told = []
     for name, field in Request.model_fields.items():
@@ -299,7 +299,7 @@ def _notes(document: Document) -> Iterable[RenderableType]:
         yield Text(f"Warning: {warning}", style="bold")
     for text in provenance.assumptions:
         yield Text(f"Assumed: {text}")
-    yield Text(f"Defaults: {_defaults(document.request)}")
+    yield Text(f"Defaults: {defaults_text(document.request)}")
     if document.intervals:
         yield Text("In brackets: 80% intervals, from errors on measurements that no fit had seen (docs/accuracy.md)")
     kinds = Counter(source.provenance for source in provenance.sources)
