@@ -19,6 +19,9 @@ from planner.cost.pool import Pool
 from planner.cost.session import RECOMPUTE, SWAP, Phases, PrefillPool
 from planner.cost.workload import Workload
 
+MOST_WORKLOADS = 4
+"""Workloads whose prefills are remembered: a request, its parity at 4K, what explanations ask."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
@@ -58,6 +61,8 @@ def prefills_of(work: Workload, pool: Pool, chunk: Ints) -> Prefills:
         found = _all_prefills(work, pool.take(first), chunk[first])
     else:
         keys = list(zip(*(column[first].tolist() for column in columns), strict=True))
+        if work not in pool.times.known and len(pool.times.known) >= MOST_WORKLOADS:
+            pool.times.known.clear()  # A sweep over workloads would keep them all.
         known = pool.times.known.setdefault(work, {})
         missing = [row for row, key in enumerate(keys) if key not in known]
         if missing:

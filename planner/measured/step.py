@@ -26,6 +26,8 @@ SAMPLING_BYTES = 12.0
 """Traffic per logit to sample a token: written, read as 32 bits for softmax and for the choice [bytes]."""
 NODES = 5
 """Positions at which the chunks of a prefill are evaluated."""
+MOST_SIZES = 4096
+"""Sizes of batches or chunks whose times a stage remembers."""
 UNQUANTISED = "bf16"
 _PLACES, _WEIGHTS = np.polynomial.legendre.leggauss(NODES)
 
@@ -251,6 +253,9 @@ class StageTimes:
         keys = distinct.tolist()
         missing = [key for key in keys if key not in known]
         if missing:
+            if len(known) > MOST_SIZES:
+                known.clear()
+                missing = keys
             known.update(zip(missing, rows_of(np.array(missing)).T, strict=True))
         columns = np.stack([known[key] for key in keys], axis=-1)
         return np.asarray(columns[:, inverse.reshape(size.shape)])

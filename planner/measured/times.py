@@ -19,6 +19,9 @@ from planner.measured.step import Linear, StageTimes
 
 Floats = NDArray[np.float64]
 
+MOST_SPLITS = 1024
+"""Splits of models whose times a timer remembers."""
+
 
 @dataclass(frozen=True, eq=False)
 class MeasuredTimer:
@@ -42,6 +45,8 @@ class MeasuredTimer:
         """Times of a model split so; made once."""
         key = (id(architecture), shape, weights)
         if key not in self._known:
+            if len(self._known) >= MOST_SPLITS:
+                self._known.clear()  # A sweep over models would keep them all.
             # The architecture is kept, so that nothing else takes its id.
             found = StepTimes.of(architecture, shape, weights, self.machine, self.fabric)
             self._known[key] = (architecture, found)
