@@ -98,7 +98,8 @@ def test_two_workers_against_one_and_against_this_process() -> None:
         f"{two.per_point_s / plans.per_point_s:.3f} x that of make_plan"
     )
     assert overhead <= MOST_OVERHEAD
-    busy = max(measured.others_s / measured.wall_s for measured in (one, two))
+    spare = CORES - 1  # Which one process leaves to others.
+    busy = max(two.others_s / two.wall_s, one.others_s / one.wall_s - spare)
     if busy > MOST_OTHERS:
-        pytest.skip(f"others kept {busy:.1f} cores busy: no speed-up can be measured")
+        pytest.skip(f"others kept {busy:.1f} cores busy that the processes wanted: no speed-up can be measured")
     assert speedup >= LEAST_SPEEDUP
