@@ -233,7 +233,7 @@ def _describe_processor(torch: Any) -> Device:
         cache_bytes=_last_level_cache(),
         multiprocessors=int(torch.get_num_threads()),
         capability="cpu",
-        software=f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads",
+        software=f"PyTorch {torch.__version__}, threads: {torch.get_num_threads()}",
         host=platform.node(),
         host_memory_bytes=_host_memory("MemTotal"),
     )

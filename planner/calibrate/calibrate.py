@@ -12,7 +12,7 @@ from planner.calibrate import overlay
 from planner.calibrate.device import Backend, target_of
 from planner.calibrate.fits import NO_PEAKS, PEAK_OPERATIONS, Fitted, best_rates, fit_all
 from planner.calibrate.run import Options, Watch, measure, points_of, refuse_unhealthy
-from planner.calibrate.state import NAME, State, open_state
+from planner.calibrate.state import NAME, State, discard_state, open_state
 from planner.calibrate.sweeps import OPERATIONS
 from planner.errors import InputError
 from planner.measured.operations import Peak
@@ -151,5 +151,5 @@ def _state(
     refuse_unhealthy(backend, force=options.force)
     rates = backend.rates()
     directory.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
+    discard_state(path)
     return open_state(path, backend.device, target, rates)

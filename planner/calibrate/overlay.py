@@ -30,6 +30,8 @@ Engines = Callable[[str], Sequence[str]]
 """Operation of the catalog -> engines whose kernels the measured ones stand for."""
 SHARED = ("gemm", "elementwise")
 """Operations of which all engines call the same libraries."""
+LONG_MESSAGE_BYTES = 256 << 20
+"""Messages that take a link to its full rate [bytes]."""
 OWN_KERNEL_BYTES = 8 << 20
 """Messages from which on engines leave all-reduce to NCCL [bytes]."""
 
@@ -189,7 +191,7 @@ def links(fitted: Sequence[Fitted]) -> dict[str, dict[str, float]]:
                 found["pcie"] = {"effective": min(one_way)}
                 if rates["both"]:
                     found["pcie"]["effective_both"] = max(rates["both"], min(one_way))
-        elif one.operation == "all_reduce":
+        elif one.operation == "all_reduce" and one.table["bytes"][-1] >= LONG_MESSAGE_BYTES:
             largest = max(int(name[2:]) for name in one.table if name.startswith("s_"))
             sent = 2.0 * (largest - 1) / largest * one.table["bytes"][-1]
             found["gpu_link"] = {"effective": sent / one.table[f"s_{largest}"][-1]}

@@ -120,6 +120,19 @@ def open_state(path: Path, device: Device, target: str, rates: Rates | None) -> 
     return state
 
 
+def discard_state(path: Path) -> None:
+    """Remove a state file, if there is one.
+
+    Raises
+    ------
+    InputError
+        If a run is writing it.
+    """
+    with contextlib.suppress(FileNotFoundError), path.open("r+b") as stream:
+        _lock(stream, path)
+        path.unlink()
+
+
 def _lock(stream: BinaryIO, path: Path) -> None:
     try:
         import fcntl

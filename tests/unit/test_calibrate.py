@@ -14,7 +14,7 @@ from planner.calibrate.device import Sample, identify
 from planner.calibrate.fits import best_rates, fit_all
 from planner.calibrate.health import Processors, gpu_complaints, other_processes, parse_gpus
 from planner.calibrate.rules import refusal
-from planner.calibrate.state import Done, open_state
+from planner.calibrate.state import Done, discard_state, open_state
 from planner.calibrate.sweeps import OPERATIONS, Point, Rates, point, sweep, work
 from planner.errors import InputError
 from planner.measured import operations as op
@@ -166,9 +166,14 @@ def test_one_run_at_a_time_holds_a_state(tmp_path: Path) -> None:
         state.record(done)
         with pytest.raises(InputError, match="another calibration"):
             open_state(path, A100, "a100-sxm-80gb", None)
+        with pytest.raises(InputError, match="another calibration"):
+            discard_state(path)
     with open_state(path, A100, "a100-sxm-80gb", None) as again:
         assert list(again.done.values()) == [done]
         assert again.rates == FAST
+    discard_state(path)
+    discard_state(path)
+    assert not path.exists()
 
 
 def test_short_chunks_that_fill_a_tile_and_walk_all_keys(tmp_path: Path) -> None:
