@@ -174,6 +174,10 @@ def _cause(base: Document, other: Document, metric: str, pricer: Pricer) -> Caus
     before, after = _state(base), _state(other)
     first = pricer.price(before)[0]
     last = pricer.price(after)[0]
+    if metric == "usd_per_interaction" and any(
+        d.metrics and d.metrics.usd_per_interaction is None for d in (base, other)
+    ):
+        metric = "gpu_hours_per_interaction"  # Nobody offers one of the GPUs.
     here = metric_value(metric, before.request, first.metrics) if first else None
     there = metric_value(metric, after.request, last.metrics) if last else None
     steps = attribute(before, after, metric, pricer) if first and last else []

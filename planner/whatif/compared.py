@@ -84,6 +84,7 @@ class Cause(Part):
     """Why a variant differs from the base."""
 
     metric: str
+    """The comparison's; GPU hours instead of USD where one of the GPUs has no price."""
     before: float | None
     after: float | None
     ratio: float | None

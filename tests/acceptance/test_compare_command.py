@@ -140,6 +140,19 @@ def test_what_keeping_a_choice_would_do_is_what_evaluate_says(compared: Any) -> 
     assert checked
 
 
+def test_where_a_gpu_has_no_price_gpu_hours_are_compared() -> None:
+    asked = Request(ctx=4_000, gpus="1xA100", model="qwen3-0.6b", objective="cost", efficiency="peak", rounds=1)
+    found = compare(asked, {"unsold": {"gpus": "1xH20"}}, gain_seconds=0.0)
+    variant = found.variants[0]
+    assert variant.plan is not None
+    assert variant.plan.metrics is not None
+    assert variant.plan.metrics.usd_per_interaction is None
+    assert variant.cause is not None
+    assert (found.metric, variant.cause.metric) == ("usd_per_interaction", "gpu_hours_per_interaction")
+    assert variant.cause.after == pytest.approx(1.0 / variant.plan.metrics.interactions_per_hour)
+    assert math.prod(step.ratio or math.nan for step in variant.cause.steps) == pytest.approx(variant.cause.ratio)
+
+
 def test_what_a_unit_more_buys_is_what_planning_with_it_gives() -> None:
     asked = {"ctx": 50_000, "gpus": "1xA100", "model": "llama-3.1-8b", "max_latency": 0.03, "efficiency": "peak"}
     found = compare(Request.model_validate(asked), {"slower": {"max_latency": "35ms"}}, gain_seconds=30.0)
