@@ -11,6 +11,7 @@ compare   with the cheapest uncompressed plan at 4K tokens
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any, Literal
 
 from catalog.load import Catalog, open_catalog
@@ -28,6 +29,9 @@ from planner.solve.frontier import best_plan
 from planner.solve.solver import Settings, Solution, solve
 from planner.space import Space, open_space
 from planner.verify import verify
+
+LEAST_EXPLAINED = 0.25
+"""Share of the time limit that an explanation has, however long the proof took."""
 
 
 class OutOfTimeError(PlannerError):
@@ -64,6 +68,7 @@ def make_plan(
         If the time limit passed without a plan.
     """
     catalog = catalog or open_catalog()
+    starts_s = time.monotonic()
     problem = resolve(request, catalog)
     space = open_space(problem)
     solution = choose(problem, space, solver=solver, settings=settings)
@@ -74,7 +79,10 @@ def make_plan(
     if solution.status == "infeasible":
         from planner.explain import explain_infeasible
 
-        return _without_plan(problem, solver, explain_infeasible(problem, space, settings or Settings()))
+        given = settings or Settings()
+        left_s = max(given.time_limit_s - (time.monotonic() - starts_s), LEAST_EXPLAINED * given.time_limit_s)
+        explanation = explain_infeasible(problem, space, replace(given, time_limit_s=left_s))
+        return _without_plan(problem, solver, explanation)
     evaluation = price_decision(problem, decision_of(solution))
     verify(problem, space, evaluation, solution.value)
     return _document(problem, evaluation, solution, solver)

@@ -25,6 +25,8 @@ MOST_GPUS = 1024
 """The largest cluster that is tried; what it can't do counts as no matter of GPUs."""
 SOME_MORE = 16
 """So many times the request's GPUs are tried before `MOST_GPUS`."""
+FEW_MORE = 4
+"""So many times the request's GPUs tell how many its users take."""
 UNDECIDED = "not decided in the time; give --time-limit more"
 
 
@@ -167,7 +169,9 @@ class _Explanation:
 
     def _metrics(self, limit: Limit, goal: Goal) -> Metrics | None:
         """What the best plan for a goal gives without a limit, or any plan where the best isn't found in the time."""
-        request = without(self.asker.request, [limit])
+        return self._best_metrics(without(self.asker.request, [limit]), goal)
+
+    def _best_metrics(self, request: Request, goal: Goal) -> Metrics | None:
         best = self.asker.plan(request, goal)
         if best is None or best.points is None:
             best = self.asker.plan(request)
@@ -195,12 +199,22 @@ class _Explanation:
         if sizes is None:
             return limit.row(None, "edit the cluster file: more nodes, or a larger GPU")
         most = max(MOST_GPUS // sizes.gpus_each, sizes.count)
+        guess = min(max(self._guess(sizes), sizes.count + 1), most)
         found, sure = smallest(
-            lambda count: self.asker.feasible(self._with("gpus", sizes.text(count))), sizes.count, most, sizes.count + 1
+            lambda count: self.asker.feasible(self._with("gpus", sizes.text(count))), sizes.count, most, guess
         )
         if found is None:
             return limit.row(None, f"{most} {sizes.unit} aren't enough" if sure else UNDECIDED)
         return limit.row(sizes.text(found), None if sure else "fewer may do: " + UNDECIDED)
+
+    def _guess(self, sizes: Sizes) -> int:
+        """How many GPUs or servers the users take if they are served as by the best plan of a few more."""
+        request, few = self.asker.request, sizes.count * FEW_MORE
+        if request.users is None:
+            return sizes.count + 1
+        asked = request.model_copy(update={"gpus": sizes.text(few), "users": None})
+        metrics = self._best_metrics(asked, Goal("throughput", request.output_tokens))
+        return sizes.count + 1 if metrics is None else math.ceil(few * request.users / max(metrics.users, 1e-9))
 
     def _other_choice(self, limit: Limit) -> Relaxation:
         """Techniques, engines or weights that the request leaves out, with what of them it would take."""

@@ -232,7 +232,7 @@ class Halves(Narrowing):
         _, first, row = np.unique(columns, axis=0, return_index=True, return_inverse=True)
         into.add_pairs(points.take(first), row.reshape(-1), cell)
 
-    def _pointed(self, pair: Pairs, rate: float, moved: float) -> Iterator[tuple[Points, Ints]]:
+    def _pointed(self, pair: Pairs, rate: float, moved: float, session_s: float) -> Iterator[tuple[Points, Ints]]:
         """Every prefill pool and number of replicas with which one pair could be part of a better plan."""
         way = self.points.take(pair.point)
         unit, cell = int(way.unit[0]), int(pair.cell[0])
@@ -248,6 +248,9 @@ class Halves(Narrowing):
                 np.minimum(rate, link * np.minimum(1.0, q * other.gpus / (r * split.gpus))) * r, feeding.rates[at] * q
             )
             keep = self._could(sessions, gpus, float(pair.value[0]))
+            if self.limits.users is not None:
+                most_s = session_s + feeding.latencies[at]
+                keep &= sessions * most_s >= self.limits.users * (1.0 - TIE)
             r, q = r[keep], q[keep]
             if self.incumbent is None and self.goal.name != "cost":
                 r, q = self._most_fed(r, q, gpus[keep])
@@ -258,13 +261,18 @@ class Halves(Narrowing):
                 yield points, np.full(len(r), cell, dtype=np.int64)
 
     def _rates(self, pairs: Pairs) -> Floats:
-        """Of each pair, sessions per second of one decode replica and bytes that each GPU receives, at best."""
+        """Of each pair, at best: sessions per second of one decode replica, bytes that each GPU receives.
+
+        And how long a session lasts at most, without its first prompt [s].
+        """
         if not len(pairs):
-            return np.zeros((0, 2))
+            return np.zeros((0, 3))
         indices, row = np.unique(pairs.cell, return_inverse=True)
-        table, points = self.cells.rows(indices.tolist(), worst=False), self.points.take(pairs.point)
-        priced = self.search.price(points, table, row, np.ones(len(pairs), dtype=np.bool_))
-        return np.stack([priced.sessions_per_s, self._moved(points, row, table)], axis=1)
+        table, slowest = self._table(indices.tolist())
+        points, longest = self.points.take(pairs.point), None if slowest is None else row + slowest
+        priced = self.search.price(points, table, row, np.ones(len(pairs), dtype=np.bool_), longest)
+        session_s = priced.users / np.maximum(priced.sessions_per_s, 1e-300)
+        return np.stack([priced.sessions_per_s, self._moved(points, row, table), session_s], axis=1)
 
     def _could(self, sessions: Floats, gpus: Ints, value: float) -> Bools:
         """Whether so many sessions on so many GPUs could be part of a better plan."""
