@@ -107,7 +107,8 @@ def test_what_time_left_undecided_is_said(plan: Plan) -> None:
 
 
 def test_a_request_without_a_plan_is_explained(plan: Plan) -> None:
-    output = plan("pareto", *ASKED, "--of", "cost,tpot", "--max-latency", "0.1ms")
+    small = ("--engine", "vllm", "--weights", "bf16", "--rounds", "1", "--gpus", "1xA100")
+    output = plan("pareto", *ASKED, *small, "--of", "cost,tpot", "--max-latency", "0.1ms")
     assert output.code == 3
     assert "--max-latency" in output.stdout
 
