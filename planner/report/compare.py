@@ -211,9 +211,8 @@ def _interval(columns: Sequence[Variant]) -> Iterable[tuple[str, Cells]]:
 def _with_ratio(value: float | None, first: float | None, text: Callable[[float], str]) -> str:
     if value is None:
         return "-"
-    if not first or abs(value / first - 1.0) < SAME:
-        return text(value)
-    return f"{text(value)} (x{number(value / first)})"
+    ratio = number(value / first) if first else "1"
+    return text(value) if ratio == "1" else f"{text(value)} (x{ratio})"
 
 
 def _limited(plan: Document | None) -> str:

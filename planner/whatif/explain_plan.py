@@ -67,7 +67,11 @@ def explain_plan(
     if document.decision is None:
         raise InputError("the plan holds no decision, since its request is infeasible; explain another")
     problem = resolve(read_request(document.request, "request"), catalog)
-    evaluation = evaluate(problem, document.decision)
+    try:
+        evaluation = evaluate(problem, document.decision)
+    except InputError as error:
+        told = "; ".join(text.removeprefix("decision: ") for text in error.problems)
+        raise InputError(f"the plan's decision can't be priced any more ({told}); plan again") from None
     decision, metrics = evaluation.decision, evaluation.metrics
     metric = metric_of(problem.request, metrics)
     now = metric_value(metric, problem.request, metrics)

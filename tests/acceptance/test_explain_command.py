@@ -259,6 +259,16 @@ def test_a_stale_plan_is_told(plan: Plan, plan_file: Path, tmp_path: Path) -> No
     assert plan("explain", tmp_path / "old.json", "--time-limit", "10ms", "--format", "json").json["holds"] is False
 
 
+def test_a_decision_that_the_facts_no_longer_hold_is_told(plan: Plan, plan_file: Path, tmp_path: Path) -> None:
+    old = json.loads(plan_file.read_text(encoding="utf-8"))
+    old["decision"]["compression"]["hidden"] = {"technique": "bogus", "strength": None, "point": None}
+    (tmp_path / "old.json").write_text(json.dumps(old), encoding="utf-8")
+    done = plan("explain", tmp_path / "old.json")
+    assert done.code == 2
+    assert "can't be priced any more (compression.hidden: unknown technique 'bogus'" in done.stderr
+    assert done.stderr.endswith("plan again\n")
+
+
 def test_what_was_not_decided_in_time_is_said(plan: Plan, plan_file: Path) -> None:
     done = plan("explain", plan_file, "--time-limit", "10ms", "--format", "json")
     assert done.code == 0
