@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from catalog.load import open_catalog
 from catalog.schema import Hardware
 from planner.calibrate import health
 from planner.calibrate.device import Sample, identify
-from planner.calibrate.fits import best_rates, fit_all
+from planner.calibrate.fits import Fitted, best_rates, fit_all
 from planner.calibrate.health import Processors, gpu_complaints, other_processes, parse_gpus
+from planner.calibrate.overlay import hardware, links
 from planner.calibrate.rules import refusal
 from planner.calibrate.state import Done, discard_state, open_state
 from planner.calibrate.sweeps import OPERATIONS, Point, Rates, point, sweep, work
@@ -233,3 +235,30 @@ def test_a_slow_device_has_at_least_one_multiprocessor() -> None:
 
 def test_pretended_times_are_those_of_the_catalog() -> None:
     assert true_s(point("gemm", m=8192, n=8192, k=8192)) > 2 * 8192**3 / 312e12
+
+
+def test_links_are_measured_by_copies_and_long_messages() -> None:
+    def reduced(largest: int) -> Fitted:
+        table = {
+            "bytes": [4096.0, float(largest)],
+            "s_2": [1e-5, largest / 200e9],
+            "s_8": [1e-5, 1.75 * largest / 200e9],
+        }
+        return Fitted("all_reduce", {}, table, {"mape": 0.05}, {}, 4, 0, ())
+
+    copies = Fitted("copies", {"h2d_bytes_per_s": 24e9, "d2h_bytes_per_s": 23e9}, {}, {"mape": 0.01}, {}, 8, 0, ())
+    found = links([copies, reduced(1 << 29)])
+    assert found["pcie"] == {"effective": 23e9}
+    assert found["gpu_link"]["effective"] == pytest.approx(200e9)
+    assert "gpu_link" not in links([reduced(1 << 26)])
+    entry, problems = hardware(
+        open_catalog(), open_catalog().get(Hardware, "l4"), [copies, reduced(1 << 29)], A100, date(2026, 11, 25)
+    )
+    assert entry is not None
+    assert not problems
+    assert entry.fields["pcie"]["effective"] == "23 GB/s"
+    assert entry.fields["gpu_link"] is None
+    fast = replace(copies, parameters={"h2d_bytes_per_s": 60e9, "d2h_bytes_per_s": 60e9})
+    entry, problems = hardware(open_catalog(), open_catalog().get(Hardware, "l4"), [fast], A100, date(2026, 11, 25))
+    assert entry is None
+    assert "is this another GPU" in problems[0]
