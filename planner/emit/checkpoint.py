@@ -12,13 +12,22 @@ from planner.emit.deployment import Deployment
 
 MODELS = "{models}"
 """Stands for the directory of local checkpoints; platforms replace it."""
-SCHEMES = {
-    "w_awq4": ("AWQModifier", "llmcompressor.modifiers.awq", "W4A16"),
-    "w_gptq4": ("GPTQModifier", "llmcompressor.modifiers.quantization", "W4A16"),
-    "w_gptq8": ("GPTQModifier", "llmcompressor.modifiers.quantization", "W8A16"),
-    "w_int8_w8a8": ("GPTQModifier", "llmcompressor.modifiers.quantization", "W8A8"),
+_QUANTIZE, _GPTQ, _AWQ = (
+    ("QuantizationModifier", "llmcompressor.modifiers.quantization"),
+    ("GPTQModifier", "llmcompressor.modifiers.gptq"),
+    ("AWQModifier", "llmcompressor.modifiers.transform.awq"),
+)
+RECIPES = {
+    "w_awq4": ((_AWQ, _QUANTIZE), "W4A16"),
+    "w_gptq4": ((_GPTQ,), "W4A16"),
+    "w_gptq8": ((_GPTQ,), "W8A16"),
+    "w_int8_w8a8": ((_GPTQ,), "W8A8"),
 }
-"""Catalog point -> llm-compressor's modifier, its module and its preset scheme."""
+"""Catalog point -> llm-compressor's modifiers (0.14), of which the last quantises, and its preset scheme."""
+_KEPT = ("lm_head",)
+_KEPT_OF_EXPERTS = ("re:.*gate$", "re:.*router$")
+"""What chooses experts stays as it is; engines don't load it quantised."""
+_KEPT_OF_IMAGES = ("re:.*vision.*", "re:.*visual.*", "re:.*multi_modal_projector.*")
 MODELOPT = {"w_fp8": "FP8_DEFAULT_CFG", "w_awq4": "INT4_AWQ_CFG"}
 """Catalog point -> ModelOpt's preset."""
 SCRIPT = "make_checkpoint.py"
@@ -42,7 +51,19 @@ def checkpoint_script(deployment: Deployment) -> str:
     """Return a Python program that quantises the model with llm-compressor; its argument is the directory to write."""
     if deployment.weights is None:
         raise ValueError("bf16 weights need no checkpoint of their own")
-    modifier, module, scheme = SCHEMES[deployment.weights.point.id]
+    modifiers, scheme = RECIPES[deployment.weights.point.id]
+    kept = list(_KEPT)
+    if any(layer.experts for layer in deployment.architecture.layers):
+        kept += _KEPT_OF_EXPERTS
+    sees = "vision_config" in deployment.config
+    if sees:
+        kept += _KEPT_OF_IMAGES
+    loader, reader = ("AutoModelForImageTextToText", "AutoProcessor") if sees else ("AutoModelForCausalLM", "")
+    imports = "\n".join(sorted(f"from {module} import {name}" for name, module in modifiers))
+    names = ", ".join(sorted({loader, "AutoTokenizer", *([reader] if reader else [])}))
+    before = "".join(f"{name}(), " for name, _ in modifiers[:-1])
+    ignored = ", ".join(f'"{pattern}"' for pattern in kept)
+    also = f"\n{reader}.from_pretrained(MODEL).save_pretrained(sys.argv[1])" if reader else ""
     return f'''"""Make the quantised checkpoint of the plan. Needs: pip install {COMPRESSOR}, and a GPU.
 
     python {SCRIPT} DIRECTORY
@@ -51,23 +72,24 @@ def checkpoint_script(deployment: Deployment) -> str:
 import sys
 
 from llmcompressor import oneshot
-from {module} import {modifier}
-from transformers import AutoModelForCausalLM, AutoTokenizer
+{imports}
+from transformers import {names}
 
 MODEL = {deployment.model_source!a}
+IGNORED = [{ignored}]
 
-model = AutoModelForCausalLM.from_pretrained(MODEL, dtype="auto", device_map="auto")
+model = {loader}.from_pretrained(MODEL, dtype="auto", device_map="auto")
 tokenizer = AutoTokenizer.from_pretrained(MODEL)
 oneshot(
     model=model,
     tokenizer=tokenizer,
     dataset="open_platypus",
-    recipe=[{modifier}(targets=["Linear"], scheme="{scheme}", ignore=["lm_head"])],
+    recipe=[{before}{modifiers[-1][0]}(targets=["Linear"], scheme="{scheme}", ignore=IGNORED)],
     max_seq_length=2048,
     num_calibration_samples=512,
 )
 model.save_pretrained(sys.argv[1], save_compressed=True)
-tokenizer.save_pretrained(sys.argv[1])
+tokenizer.save_pretrained(sys.argv[1]){also}
 '''
 
 

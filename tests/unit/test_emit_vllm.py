@@ -272,3 +272,19 @@ def test_a_named_checkpoint_is_served_whatever_the_weights(weights: str, quantis
     assert launch.arguments("/etc/plan")[:3] == ["vllm", "serve", "someone/fine-tune"]
     assert dict(launch.flags).get("--quantization") == quantised
     assert not launch.makes_checkpoint
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "parts"),
+    [
+        ("llama-3.1-70b", "awq4", ["recipe=[AWQModifier(), QuantizationModifier(", 'IGNORED = ["lm_head"]']),
+        ("qwen3-30b-a3b", "int8_w8a8", ["recipe=[GPTQModifier(", '"re:.*gate$"', "W8A8"]),
+        ("gemma-3-27b", "gptq4", ["AutoModelForImageTextToText", '"re:.*vision.*"', "AutoProcessor"]),
+    ],
+)
+def test_the_program_that_makes_a_checkpoint_fits_the_model(model: str, weights: str, parts: list[str]) -> None:
+    decision = {"weights": weights, "compression": {}}
+    (launch,) = launches("llama70b-fp8", decision=decision, request={"model": model, "ctx": 30_000})
+    program = launch.checkpoint_script or ""
+    compile(program, "make_checkpoint.py", "exec")
+    assert [part for part in parts if part not in program] == []
