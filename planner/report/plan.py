@@ -48,7 +48,7 @@ def _parts(document: Document) -> Iterable[RenderableType]:
         decision, metrics = document.decision, document.metrics
         yield Text(headline(document), style="bold")
         for part in (
-            _decision(decision),
+            _decision(document, decision),
             _metrics(document, metrics),
             _times(document, metrics),
             _hbm(metrics.hbm_bytes_per_gpu),
@@ -105,7 +105,21 @@ def _rows(title: str, rows: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def _decision(decision: Decision) -> Table:
+def _why_alone(document: Document) -> str:
+    """What more sessions at once could add, where it is prefill that keeps the GPUs busy."""
+    decision, metrics = document.decision, document.metrics
+    if decision is None or metrics is None or decision.pools is not None or decision.parallel.pp > 1:
+        return ""
+    session_s = 3600.0 * decision.parallel.replicas / metrics.sessions_per_hour if metrics.sessions_per_hour else 0.0
+    measured = document.request.get("efficiency", "measured") != "peak"
+    working_s = session_s * (float(document.request.get("utilisation", 0.85)) if measured else 1.0)
+    if not 0.5 * working_s < metrics.prefill_s <= working_s:
+        return ""
+    share, more = metrics.prefill_s / working_s, working_s / metrics.prefill_s - 1.0
+    return f": prefill is {share:.0%} of it, so serving several at once could add at most {more:.0%}"
+
+
+def _decision(document: Document, decision: Decision) -> Table:
     rows = [("engine", decision.engine), ("weights", decision.weights)]
     for name in DIMENSIONS:
         choice = getattr(decision.compression, name)
@@ -122,7 +136,7 @@ def _decision(decision: Decision) -> Table:
     prefill = f"prefill in chunks of {size} tokens" if size else "prompts in one piece"
     rows.append(("batch", f"{batch.decode_sequences} decoding per replica; {prefill}"))
     if batch.resident_sessions == 1:
-        rows.append(("", "one session at a time"))
+        rows.append(("", f"one session at a time{_why_alone(document)}"))
     if batch.prefill_throttled:
         rows.append(("", "long prefills yield to questions"))
     caches = {

@@ -95,7 +95,13 @@ class Halves(Narrowing):
         points = self.points.take(pairs.point)
         indices, row = np.unique(pairs.cell, return_inverse=True)
         table, slowest = self._table(indices.tolist())
+        roomy = self._roomy(points, row, table)
+        pairs, points, row = pairs.take(roomy), points.take(roomy), row[roomy]
         self._feed(points, indices, row, table, slowest)
+        fast = self._fast_enough(points, pairs.cell)
+        pairs, points, row = pairs.take(fast), points.take(fast), row[fast]
+        if not len(pairs):
+            return pairs
         throttled = np.ones(len(pairs), dtype=np.bool_)
         longest = None if slowest is None else row + slowest
         priced = self.search.price(points, table, row, throttled, longest)
@@ -122,6 +128,31 @@ class Halves(Narrowing):
         pairs = pairs.take(self._promising(pairs))
         self._learn_fed(pairs)
         return pairs.take(self._promising(pairs))
+
+    def _roomy(self, points: Points, row: Ints, table: CompressionTable) -> Bools:
+        """Ways whose sessions fit HBM at best."""
+        fit = np.zeros(len(points))
+        for u in np.unique(points.unit):
+            mine = points.unit == u
+            fit[mine] = self.search.pools(self.search.units[int(u)].view, table)[int(u)].fit[row[mine]]
+        pp = np.array([unit.split.pp for unit in self.search.units], dtype=np.int64)[points.unit]
+        sequences = np.where(points.alone, 1, points.micro * pp)
+        return np.asarray(fit >= np.where(sequences > 1, sequences + 1, 1))
+
+    def _fast_enough(self, points: Points, cell: Ints) -> Bools:
+        """Ways that the other GPUs could feed fast enough to beat a plan that is known, if decoding took no time."""
+        keep = np.ones(len(points), dtype=np.bool_)
+        if self.incumbent is None or self.goal.name != "throughput":
+            return keep
+        least = 1.0 / (3600.0 * self.search.problem.request.rounds * self.incumbent.value * (1.0 + MARGIN))
+        key = points.unit * (len(self.cells.cells) + 1) + cell
+        for value in np.unique(key):
+            rows = key == value
+            first = int(np.argmax(rows))
+            unit = int(points.unit[first])
+            spare = self.total - self.search.units[unit].split.gpus
+            keep[rows] = spare > 0 and self._fed_by(unit, int(cell[first])).most(self.total)[spare] >= least
+        return keep
 
     def _feed(self, points: Points, indices: Ints, row: Ints, table: CompressionTable, slowest: int | None) -> None:
         """Price the prefill pools of every cell, once."""
