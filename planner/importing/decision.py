@@ -104,7 +104,7 @@ def import_text(text: str, gpus: str, catalog: Catalog) -> Imported:
         version=given[0].version,
         context_tokens=max((n for n in lengths if n > 0), default=None),
         gpus=gpus,
-        flags=given[-1].flags,
+        flags=_main(commands, given).flags,
         from_stamp=tuple(from_stamp),
         undetermined=tuple(undetermined),
         notes=tuple(dict.fromkeys(notes)),
@@ -120,7 +120,7 @@ def _fields(
     first = given[0]
     _hidden(first, engine, catalog, fields, open_fields)
     _weights(first, fields, open_fields, notes)
-    _offload(given[-1], fields)
+    _offload(_main(commands, given), fields)
     roles = {c.role for c in commands}
     transfers = any(set(_connectors(g)) & set(_TRANSFER) for g in given)
     fields["serving"] = "disaggregated" if transfers else "aggregated"
@@ -139,6 +139,12 @@ def _fields(
             "a server passes its caches on, but neither its name nor a stamp says whether it prefills or decodes"
         )
     return fields, open_fields
+
+
+def _main(commands: Sequence[Command], given: Sequence[Given]) -> Given:
+    """Where sessions stay: the decode pool where there are two, whatever their order in the file."""
+    decoding = (g for c, g in zip(commands, given, strict=True) if c.role == "decode")
+    return next(decoding, given[-1])
 
 
 def _pool(

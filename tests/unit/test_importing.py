@@ -86,6 +86,9 @@ def test_kserve_and_ray_give_their_decision_back(name: str) -> None:
         assert alike(found.decision) == alike(document.decision), target
         assert not found.undetermined
         assert found.model is not None
+        if document.decision.serving == "disaggregated":
+            shell = read(planned(name)[1]["vllm/decode.sh"], document.request["gpus"])
+            assert found.flags["--max-num-batched-tokens"] == shell.flags["--max-num-batched-tokens"]
 
 
 def test_an_inference_service_of_kserve() -> None:
