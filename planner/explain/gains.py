@@ -58,7 +58,12 @@ def gains(document: Document, catalog: Catalog, settings: Settings, seconds: flo
 
 
 def binding_gains(
-    problem: Problem, document: Document, settings: Settings, seconds: float = GAIN_SECONDS
+    problem: Problem,
+    document: Document,
+    settings: Settings,
+    seconds: float = GAIN_SECONDS,
+    *,
+    published: bool = True,
 ) -> list[Gain]:
     """What one unit more of each binding limit adds to the objective.
 
@@ -72,6 +77,8 @@ def binding_gains(
         How the solver runs.
     seconds
         Time for all rows together; what doesn't fit is left out [s].
+    published
+        Whether the published techniques are asked about too, where the request plans deployable ones.
 
     Returns
     -------
@@ -83,7 +90,7 @@ def binding_gains(
     ends_s = time.monotonic() + seconds
     now = objective_value(problem, evaluate(problem, document.decision))
     rows = []
-    changes = list(_changes(problem, document))
+    changes = [row for row in _changes(problem, document) if published or row[0] != "techniques"]
     for index, (constraint, change, changed) in enumerate(changes):
         left = ends_s - time.monotonic()
         if left <= 0:

@@ -147,7 +147,7 @@ def _with_gains(column: _Column, catalog: Catalog, settings: Settings, seconds: 
     if plan is None or plan.decision is None or plan.objective is None or not column.holds or seconds <= 0:
         return column.shown
     problem = resolve(read_request(plan.request), catalog)
-    found = binding_gains(problem, plan, settings, seconds)
+    found = binding_gains(problem, plan, settings, seconds, published=False)
     rows = [Relaxed(name=row.constraint, change=row.change, gain=row.share, proved=row.proved) for row in found]
     return column.shown.model_copy(update={"gains": tuple(rows)})
 

@@ -100,7 +100,7 @@ class Relaxed(Part):
     """One unit more of a limit that binds, with the best plan under it."""
 
     name: str
-    """Of the constraint; ``techniques`` for the published ones."""
+    """Of the constraint."""
     change: str
     gain: float
     """Share by which the variant's own objective gets better."""
