@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -259,9 +259,8 @@ class Halves(Narrowing):
         if not parts:
             return
         points, cell = Points.joined([p for p, _ in parts]), np.concatenate([c for _, c in parts])
-        columns = np.stack([getattr(points, f.name) for f in fields(Points)], axis=1)
-        _, first, row = np.unique(columns, axis=0, return_index=True, return_inverse=True)
-        into.add_pairs(points.take(first), row.reshape(-1), cell)
+        points, row = points.distinct()
+        into.add_pairs(points, row, cell)
 
     def _pointed(self, pair: Pairs, rate: float, moved: float, session_s: float) -> Iterator[tuple[Points, Ints]]:
         """Every prefill pool and number of replicas with which one pair could be part of a better plan."""

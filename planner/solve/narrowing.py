@@ -35,6 +35,8 @@ MOST_PAIRS = 2_000_000
 """Pairs that are priced in all."""
 FEW_POINTS, FEW_COMBINATIONS = 40, 300
 """What is left to CP-SAT without narrowing it further."""
+MOST_SPREAD = 200_000
+"""Pairs of points with every number of replicas that are listed."""
 MOST_ASKED = 64
 """Lone combinations of a wave whose engines are looked up."""
 
@@ -113,6 +115,8 @@ class Narrowing:
         self.incumbent = incumbent
         self.ends_s = ends_s
         self.first = first
+        self.fewest = goal.name == "cost"
+        """Points stand for any number of their replicas: what a session costs doesn't depend on it."""
         self.points = Points.none()
         self.gpus = np.zeros(0, dtype=np.int64)
         self.pairs = Pairs.of(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
@@ -135,10 +139,32 @@ class Narrowing:
             return
         base = len(self.points)
         self.points = Points.joined([self.points, points]) if base else points
-        self.gpus = self.search.gpus_of(self.points)
+        self.gpus = self.search.gpus_of(self._with_fewest() if self.fewest else self.points)
         fresh = self._bounded(Pairs.of(base + row, cell))
         self.pairs = Pairs.joined([self.pairs, fresh])
         self.drop()
+
+    def _with_fewest(self) -> Points:
+        """The points with as few replicas as make sense; pools stay as they are."""
+        one = self.search.replica_steps[self.points.unit]
+        return replace(self.points, replicas=np.where(self.points.pool_unit >= 0, self.points.replicas, one))
+
+    def spread(self) -> None:
+        """Replace points by themselves with every number of replicas, of which the cheapest is asked for."""
+        if not self.fewest or self.open_value < np.inf:
+            return
+        pairs, points = self.pairs, self.points.take(self.pairs.point)
+        step = self.search.replica_steps[points.unit]
+        counts = np.where(points.pool_unit >= 0, 1, points.replicas // step)
+        if counts.sum() > MOST_SPREAD:
+            return
+        rows = np.repeat(np.arange(len(points)), counts)
+        nth = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows] + 1
+        every = points.take(rows)
+        every = replace(every, replicas=np.where(every.pool_unit >= 0, every.replicas, nth * step[rows]))
+        self.fewest, self.points, self.pairs = False, Points.none(), pairs.take(np.zeros(0, dtype=np.int64))
+        every, row = every.distinct()
+        self.add_pairs(every, row, pairs.cell[rows])
 
     def drop(self) -> None:
         """Forget pairs that can't be part of a better plan than the one that is known."""
@@ -266,7 +292,7 @@ class Narrowing:
         if not self.limits.hold(priced)[0]:
             return None
         value = float(self.goal.value(priced, np.array([self.cells.cells[cell].loss]))[0])
-        return Incumbent(value, int(self.gpus[point]), row, options)
+        return Incumbent(value, int(self.search.gpus_of(row)[0]), row, options)
 
 
 def reached_otherwise(priced: Priced, points: Points) -> Bools:

@@ -72,6 +72,12 @@ class Points:
         """Some of the points."""
         return Points(*(getattr(self, field.name)[rows] for field in fields(self)))
 
+    def distinct(self) -> tuple[Points, Ints]:
+        """Each point once, and for every point which of those it is."""
+        columns = np.stack([getattr(self, f.name) for f in fields(self)], axis=1)
+        _, first, row = np.unique(columns, axis=0, return_index=True, return_inverse=True)
+        return self.take(first), row.reshape(-1)
+
     @staticmethod
     def none() -> Points:
         """No points."""
@@ -111,6 +117,11 @@ class Search:
             for u in range(len(self.units))
         ]
         return np.array(able, dtype=np.bool_).reshape(-1, count)
+
+    @cached_property
+    def replica_steps(self) -> Ints:
+        """Of each unit, what its replicas are a multiple of."""
+        return np.array([unit.split.replica_step for unit in self.units], dtype=np.int64)
 
     def weights_of(self, points: Points) -> Ints:
         """Index of each point's weights."""

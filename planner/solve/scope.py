@@ -98,6 +98,7 @@ def scope_of(
         narrowing.narrow()
     if space.disaggregated and not (first and narrowing.incumbent):
         considered += _add_pools(narrowing)
+    narrowing.spread()
     return _scope(narrowing, considered)
 
 

@@ -102,7 +102,7 @@ def _try(narrowing: Narrowing, rows: Ints, found: Combinations) -> None:
     priced = search.price(trial, table, column, throttled)
     keep = narrowing.limits.hold(priced) & reached_otherwise(priced, trial)
     value = np.where(keep, narrowing.goal.value(priced, loss), np.inf)
-    gpus = narrowing.gpus[owner]
+    gpus = search.gpus_of(trial)
     for row in np.lexsort((gpus, value))[:MOST_CHECKED].tolist():
         known = narrowing.incumbent
         if not np.isfinite(value[row]) or (known is not None and value[row] > known.value * (1.0 + TIE) + 1e-15):

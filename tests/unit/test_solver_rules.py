@@ -10,6 +10,7 @@ import pytest
 
 from catalog.load import open_catalog
 from planner.plan import DIMENSIONS
+from planner.pricing import evaluate
 from planner.problem import Problem, resolve
 from planner.request import Request
 from planner.solve.chains import Chain, write_chain
@@ -172,3 +173,14 @@ def test_one_request_has_one_answer_whatever_the_seed_and_the_workers() -> None:
     plans = [solve(problem, space, settings=Settings(60.0, workers, seed)) for seed in (0, 1) for workers in (1, 8)]
     assert {plan.status for plan in plans} == {"optimal"}
     assert len({decision_of(plan).model_dump_json() for plan in plans}) == 1
+
+
+@pytest.mark.parametrize("users", [3, 100, 1000])
+def test_the_cheapest_takes_as_few_gpus_as_serve_the_users(users: int) -> None:
+    problem, space = opened(ctx=32_000, gpus="8xA100", model="llama-3.1-8b", objective="cost", users=users)
+    chosen = decision_of(solve(problem, space))
+    fewer = chosen.parallel.replicas - 1
+    assert evaluate(problem, chosen).metrics.users >= users
+    if fewer:
+        smaller = chosen.model_copy(update={"parallel": chosen.parallel.model_copy(update={"replicas": fewer})})
+        assert evaluate(problem, smaller).metrics.users < users
