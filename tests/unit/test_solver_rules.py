@@ -175,7 +175,7 @@ def test_one_request_has_one_answer_whatever_the_seed_and_the_workers() -> None:
     assert len({decision_of(plan).model_dump_json() for plan in plans}) == 1
 
 
-@pytest.mark.parametrize("users", [3, 100, 1000])
+@pytest.mark.parametrize("users", [3, 100, 300])
 def test_the_cheapest_takes_as_few_gpus_as_serve_the_users(users: int) -> None:
     problem, space = opened(ctx=32_000, gpus="8xA100", model="llama-3.1-8b", objective="cost", users=users)
     chosen = decision_of(solve(problem, space))
