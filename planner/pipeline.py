@@ -24,7 +24,6 @@ from planner.problem import Problem, resolve
 from planner.request import Request
 from planner.short_end import parity_usd_per_interaction
 from planner.solve.decision import decision_of
-from planner.solve.exhaustive import solve_exhaustively
 from planner.solve.frontier import best_plan
 from planner.solve.solver import Settings, Solution, solve
 from planner.space import Space, open_space
@@ -91,6 +90,8 @@ def make_plan(
 def choose(problem: Problem, space: Space, *, solver: str = "cpsat", settings: Settings | None = None) -> Solution:
     """Solve a space in the way that was asked for."""
     if solver == "exhaustive":
+        from planner.solve.exhaustive import solve_exhaustively
+
         return solve_exhaustively(problem, space)
     if solver == "frontier":
         return best_plan(problem, space, ends_s=time.monotonic() + (settings or Settings()).time_limit_s)
