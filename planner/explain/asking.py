@@ -13,7 +13,7 @@ from planner.solve.goal import Goal
 from planner.solve.solver import Settings, Solution, solve
 from planner.space import open_space
 
-ASK_SECONDS = 3.0
+ASK_SECONDS = 6.0
 """Time for one question; without an answer the request counts as undecided [s]."""
 MOST_SECONDS = 30.0
 """Time for all questions about one request [s]."""
