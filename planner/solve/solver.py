@@ -23,6 +23,7 @@ from planner.solve.cpsat import import_cp_model
 from planner.solve.decisions import Decisions, Deployment
 from planner.solve.engines import engines_of
 from planner.solve.goal import Goal, Limits
+from planner.solve.narrowing import TIE
 from planner.solve.points import Points, Search, aggregated_points, capability_rank, open_search
 from planner.solve.rules import Rules
 from planner.solve.scope import MOST_MODELLED, Scope, affordable, scope_of
@@ -111,7 +112,10 @@ def solve(problem: Problem, space: Space, goal: Goal | None = None, settings: Se
             return Solution("unknown", search, None, (), None, None, None, scope.considered, left)
         engine = engines_of(search, known.row, 0, known.options)[0].id
         values = (known.value, min(scope.bound, known.value))
-        return Solution("feasible", search, known.row, known.options, engine, *values, scope.considered, left)
+        # Where bounds leave nothing better, it is the best; only what ties with it is too much to compare.
+        proved = scope.complete and scope.bound >= known.value * (1.0 - TIE) - 1e-15
+        status: Literal["optimal", "feasible"] = "optimal" if proved else "feasible"
+        return Solution(status, search, known.row, known.options, engine, *values, scope.considered, left)
     found = _Run(scope, settings, starts_s + settings.time_limit_s).solution()
     if scope.complete or found.status in ("feasible", "unknown"):
         return found
