@@ -289,6 +289,7 @@ def test_what_is_no_plan_is_told(plan: Plan, tmp_path: Path, text: str, said: st
     assert said in done.stderr
 
 
+@pytest.mark.slow
 def test_an_infeasible_plan_keeps_its_explanation(plan: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("planner.explain.asking.MOST_SECONDS", 0.5)
     document = make_plan(Request.model_validate({**ASKED["small"], "max_latency": 1e-6}))

@@ -106,6 +106,7 @@ def test_what_time_left_undecided_is_said(plan: Plan) -> None:
     assert "Time ran out" in output.stdout
 
 
+@pytest.mark.slow
 def test_a_request_without_a_plan_is_explained(plan: Plan) -> None:
     small = ("--engine", "vllm", "--weights", "bf16", "--rounds", "1", "--gpus", "1xA100")
     output = plan("pareto", *ASKED, *small, "--of", "cost,tpot", "--max-latency", "0.1ms")

@@ -31,7 +31,7 @@ def test_two_commands_take_a_fresh_machine_to_an_answer_and_to_passing_tests() -
     install, test = FRESH
     assert ".venv/bin/pip install ." in install
     assert ".venv/bin/plan " in install
-    assert test == "python3.11 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/pytest"
+    assert test == "python3.11 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/pytest -n 2"
 
 
 def test_ci_finds_exactly_one_command_that_passes_the_tests() -> None:
