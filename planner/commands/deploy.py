@@ -97,7 +97,6 @@ def check_emission(
     InputError
         With every reason.
     """
-    from planner.emit import check_directory, check_targets
     from planner.errors import InputError
 
     problems: list[str] = []
@@ -105,6 +104,8 @@ def check_emission(
         stray = {"--target": target, "--checkpoint": checkpoint}
         problems += [f"{name} {value}: is for --emit DIR; add it" for name, value in stray.items() if value is not None]
     else:
+        from planner.emit import check_directory, check_targets
+
         if efficiency == "peak":
             problems.append(
                 "--emit: a plan at theoretical peak leaves an engine no memory to run in; leave --efficiency out"
