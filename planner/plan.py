@@ -172,6 +172,9 @@ class Objective(_Document):
     """Relative; 0 is a proof."""
 
 
+UNDECIDED = "not decided in the time; give --time-limit more"
+
+
 class Relaxation(_Document):
     """One limit that alone would make a plan possible."""
 
@@ -179,8 +182,15 @@ class Relaxation(_Document):
     """As the option of the command line: ``--max-latency``."""
     from_: str = Field(alias="from")
     to: str | None
-    """The smallest change that is enough; None: this limit alone can't repair it."""
+    """The smallest change that is enough; None: this limit alone can't repair it, or `note` says it's undecided."""
     note: str | None = None
+
+    @property
+    def needed(self) -> str:
+        """What would be enough, in words."""
+        if self.to is None and self.note == UNDECIDED:
+            return UNDECIDED
+        return (self.to or "nothing is enough") + (f" ({self.note})" if self.note else "")
 
 
 class Infeasible(_Document):

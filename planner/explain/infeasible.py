@@ -10,7 +10,7 @@ from typing import Any
 from planner.explain.asking import Asker, smallest
 from planner.explain.clusters import Sizes, sizes_of
 from planner.explain.limits import TIMES, Limit, deployable, limits_of, milliseconds_text, without
-from planner.plan import Infeasible, Metrics, Relaxation
+from planner.plan import UNDECIDED, Infeasible, Metrics, Relaxation
 from planner.pricing import evaluate
 from planner.problem import Problem
 from planner.request import Request
@@ -27,7 +27,6 @@ SOME_MORE = 16
 """So many times the request's GPUs are tried before `MOST_GPUS`."""
 FEW_MORE = 4
 """So many times the request's GPUs tell how many its users take."""
-UNDECIDED = "not decided in the time; give --time-limit more"
 
 
 def explain_infeasible(problem: Problem, space: Space, settings: Settings) -> Infeasible:

@@ -293,8 +293,7 @@ def infeasible(document: Document) -> Iterable[RenderableType]:
     table.add_column("now", no_wrap=True)
     table.add_column("needed")
     for row in document.infeasible.relaxations:
-        note = f" ({row.note})" if row.note else ""
-        table.add_row(row.limit, row.from_, f"{row.to or 'nothing is enough'}{note}")
+        table.add_row(row.limit, row.from_, row.needed)
     yield table
 
 

@@ -184,10 +184,7 @@ def _repairs(advice: Advice) -> list[str]:
     if found is None:
         return []
     lines = [f"  clash: {', '.join(clash)}" for clash in found.conflicts]
-    return lines + [
-        f"  {row.limit}: {row.from_} -> {row.to or 'nothing is enough'}{f' ({row.note})' if row.note else ''}"
-        for row in found.relaxations
-    ]
+    return lines + [f"  {row.limit}: {row.from_} -> {row.needed}" for row in found.relaxations]
 
 
 def _number(value: float) -> str:

@@ -12,7 +12,7 @@ from planner.explain.asking import Asker, smallest
 from planner.explain.clusters import sizes_of
 from planner.explain.limits import deployable, limits_of, without
 from planner.pipeline import make_plan
-from planner.plan import Document
+from planner.plan import UNDECIDED, Document, Relaxation
 from planner.problem import Problem, resolve
 from planner.request import Request
 from planner.solve.solver import Settings
@@ -120,3 +120,16 @@ def test_gains_are_told_in_the_time_that_there_is(limited: Document, catalog: Ca
 
 def test_what_was_only_evaluated_has_no_gains(limited: Document, catalog: Catalog) -> None:
     assert gains(limited.model_copy(update={"objective": None}), catalog, Settings()) == []
+
+
+@pytest.mark.parametrize(
+    ("to", "note", "words"),
+    [
+        ("231ms", None, "231ms"),
+        ("24xA100", f"fewer may do: {UNDECIDED}", f"24xA100 (fewer may do: {UNDECIDED})"),
+        (None, "1024 GPUs aren't enough", "nothing is enough (1024 GPUs aren't enough)"),
+        (None, UNDECIDED, UNDECIDED),
+    ],
+)
+def test_what_was_not_decided_is_not_called_impossible(to: str | None, note: str | None, words: str) -> None:
+    assert Relaxation(limit="--gpus", **{"from": "8xA100"}, to=to, note=note).needed == words
