@@ -244,6 +244,8 @@ class _Run:
         solver = self.cp.CpSolver()
         solver.parameters.max_time_in_seconds = max(self.ends_s - time.monotonic(), LEAST_SECONDS)
         solver.parameters.num_workers = self.settings.workers
+        # One worker has one strategy, which may hang where another is done at once: let it take turns.
+        solver.parameters.interleave_search = self.settings.workers == 1
         solver.parameters.random_seed = self.settings.seed
         solver.parameters.stop_after_first_solution = self.settings.first
         return solver

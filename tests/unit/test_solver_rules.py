@@ -184,3 +184,8 @@ def test_the_cheapest_takes_as_few_gpus_as_serve_the_users(users: int) -> None:
     if fewer:
         smaller = chosen.model_copy(update={"parallel": chosen.parallel.model_copy(update={"replicas": fewer})})
         assert evaluate(problem, smaller).metrics.users < users
+
+
+def test_one_worker_alone_ends_too() -> None:
+    problem, space = opened(ctx=4_000, gpus="8xA100", model="llama-3.1-8b", max_latency=0.05)
+    assert solve(problem, space, settings=Settings(30.0, 1, 0)).status == "optimal"
