@@ -26,7 +26,7 @@ def show_accuracy(
 ) -> None:
     """Compare predictions with measured end-to-end points (docs/accuracy.md has the columns)."""
     if figure is not None:
-        from planner.report.figure import check_target
+        from planner.report.canvas import check_target
 
         check_target(figure, force=force)
     from planner.measured.accuracy import BUILT_IN_POINTS, accuracy, document

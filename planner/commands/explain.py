@@ -40,7 +40,7 @@ def explain(
     Choices and limits are explained by solving again without them.
     """
     if figure is not None:
-        from planner.report.figure import check_target
+        from planner.report.canvas import check_target
 
         check_target(figure, force=force)
     from planner.files import read_document

@@ -21,7 +21,7 @@ def paper(
 ) -> None:
     """Lay the source paper's analysis (arXiv 2405.08944) next to the values that it prints."""
     if figure is not None:
-        from planner.report.figure import check_target
+        from planner.report.canvas import check_target
 
         check_target(figure, force=force)
     from planner.paper.analysis import analyse, curves, document

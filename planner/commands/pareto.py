@@ -46,7 +46,7 @@ def show_frontier(
     from planner.whatif.pareto import pareto
 
     if figure is not None:
-        from planner.report.figure import check_target
+        from planner.report.canvas import check_target
 
         check_target(figure, force=force)
     try:

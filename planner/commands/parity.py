@@ -41,7 +41,7 @@ def show_parity(
     from planner.whatif.parity import Study, as_given, read_contexts
 
     if figure is not None:
-        from planner.report.figure import check_target
+        from planner.report.canvas import check_target
 
         check_target(figure, force=force)
     wanted = None if contexts is None else read_contexts(contexts)

@@ -98,7 +98,7 @@ def sweep_grid(
 def check_outputs(output: Path, figure: Path | None, force: bool) -> None:
     """Refuse files that can't be written, all problems at once, before anything is planned."""
     from planner.errors import InputError
-    from planner.report.figure import check_target
+    from planner.report.canvas import check_target
     from planner.whatif.sweep_rows import check_output
 
     problems = []

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from planner.measured.accuracy import Accuracy, Figures, Judged
+from planner.report.canvas import canvas
 
 _PIPE_WIDTH = 170
 """Columns where nobody's terminal sets the width."""
@@ -113,12 +114,7 @@ def draw(report: Accuracy, path: Path) -> None:
     path
         A .png or .svg file; overwritten if it exists.
     """
-    # The object-oriented interface: pyplot would pick a backend and keep global state.
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context({"svg.hashsalt": "plan accuracy", "font.size": 9.0}):
-        figure = Figure(figsize=(7.0, 6.4), layout="constrained")
+    with canvas(path, 7.0, 6.4) as figure:
         axes = figure.subplots()
         for metric, colour in _COLOURS.items():
             _draw_metric(axes, [one for one in report.judged if one.point.metric == metric], metric, colour)
@@ -130,8 +126,6 @@ def draw(report: Accuracy, path: Path) -> None:
         figures = Figures.of(report.judged)
         axes.set_title(f"{figures.n} points: MAPE {_percent(figures.mape)}, median {_percent(figures.median_ape)}")
         axes.legend()
-        stamp = {"Date": None} if path.suffix.lower() == ".svg" else {}
-        figure.savefig(path, dpi=150, metadata=stamp)
 
 
 def _draw_metric(axes: Any, judged: list[Judged], metric: str, colour: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from planner.report.canvas import canvas
 from planner.report.compare import WORDS
 
 if TYPE_CHECKING:
@@ -25,16 +26,12 @@ def draw_curves(explanation: Explanation, path: Path) -> bool:
     path
         A .png or .svg file; overwritten if it exists.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     curves = [row for row in explanation.limits if len(row.curve) > 1]
     if not curves:
         return False
     columns = min(_WIDE, len(curves))
     rows = -(-len(curves) // columns)
-    with matplotlib.rc_context({"svg.hashsalt": "plan explain", "font.size": 9.0}):
-        figure = Figure(figsize=(5.2 * columns, 3.4 * rows + 0.5), layout="constrained")
+    with canvas(path, 5.2 * columns, 3.4 * rows + 0.5) as figure:
         request = explanation.plan.request
         figure.suptitle(f"The best plan over each limit: {request['model']} on {request['gpus']}", fontsize=11)
         grid = figure.subplots(rows, columns, squeeze=False)
@@ -42,8 +39,6 @@ def draw_curves(explanation: Explanation, path: Path) -> bool:
             _panel(axes, row, explanation.metric)
         for axes in grid.flat[len(curves) :]:
             axes.set_axis_off()
-        stamp = {"Date": None} if path.suffix.lower() == ".svg" else {}
-        figure.savefig(path, dpi=150, metadata=stamp)
     return True
 
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from planner.errors import InputError
 from planner.paper.analysis import PAPER, Analysis, Curve
 from planner.paper.comparison import Comparison
 from planner.paper.view import Metrics
+from planner.report.canvas import canvas
 
-FORMATS = (".png", ".svg")
 _COLOURS = ("#b3450b", "#0b5cad", "#2f7d32", "#6a3d9a")
 
 
@@ -70,28 +69,6 @@ _MARKERS = {"found": "^", "secondary": "o", "derived": "v", "recalled": "s"}
 _TICKS = {1_000: "1K", 4_000: "4K", 10_000: "10K", 50_000: "50K", 100_000: "100K", 1_000_000: "1M"}
 
 
-def check_target(path: Path, *, force: bool) -> None:
-    """Refuse a figure that can't be written, before any work is done.
-
-    Raises
-    ------
-    InputError
-        If the name doesn't end in .png or .svg, its directory doesn't exist, or the file exists and
-        ``force`` is False.
-    """
-    problems = []
-    if path.suffix.lower() not in FORMATS:
-        problems.append(f"--figure {path}: unknown format {path.suffix or '(none)'!r}; end the name in .png or .svg")
-    if path.is_dir():
-        problems.append(f"--figure {path}: is a directory; name a file in it, such as {path / 'paper.svg'}")
-    elif not path.parent.is_dir():
-        problems.append(f"--figure {path}: the directory {path.parent} doesn't exist; create it first")
-    elif path.exists() and not force:
-        problems.append(f"--figure {path}: exists already; name another file, or overwrite it with --force")
-    if problems:
-        raise InputError(problems)
-
-
 def draw(curves: Sequence[Curve], analysis: Analysis, path: Path) -> None:
     """Draw the four metrics, one line per replica, with the printed values as points.
 
@@ -104,12 +81,7 @@ def draw(curves: Sequence[Curve], analysis: Analysis, path: Path) -> None:
     path
         A .png or .svg file; overwritten if it exists.
     """
-    # The object-oriented interface: pyplot would pick a backend and keep global state.
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context({"svg.hashsalt": "plan paper", "font.size": 9.0}):
-        figure = Figure(figsize=(10.0, 7.4), layout="constrained")
+    with canvas(path, 10.0, 7.4) as figure:
         tokens = analysis.conventions.output_tokens
         figure.suptitle(
             f"Yi-34B at theoretical peak: four metrics over context length\n{PAPER}; answers of {tokens} tokens",
@@ -120,8 +92,6 @@ def draw(curves: Sequence[Curve], analysis: Analysis, path: Path) -> None:
             _draw_panel(axes, panel, curves, analysis.comparisons)
         _mark_capacity(grid[0, 0])
         figure.supxlabel("context [tokens]", fontsize=9)
-        stamp = {"Date": None} if path.suffix.lower() == ".svg" else {}
-        figure.savefig(path, dpi=150, metadata=stamp)
 
 
 def _draw_panel(axes: Any, panel: _Panel, curves: Sequence[Curve], comparisons: Sequence[Comparison]) -> None:

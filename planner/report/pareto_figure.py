@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog.units import format_seconds, format_tokens
+from planner.report.canvas import canvas
 from planner.report.pareto import TITLES
 
 if TYPE_CHECKING:
@@ -27,14 +28,10 @@ def draw_frontier(document: FrontierDocument, path: Path) -> None:
     path
         A .png or .svg file; overwritten if it exists.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     names = list(document.points[0].values)
     columns = {name: [point.values[name] for point in document.points] for name in names}
     request = document.request
-    with matplotlib.rc_context({"svg.hashsalt": "plan pareto", "font.size": 9.0}):
-        figure = Figure(figsize=(8.0, 5.4), layout="constrained")
+    with canvas(path, 8.0, 5.4) as figure:
         axes = figure.subplots()
         across, up = names[1], names[0]
         if len(names) == 2:
@@ -55,8 +52,6 @@ def draw_frontier(document: FrontierDocument, path: Path) -> None:
             f"{format_tokens(int(request['ctx']))} on {request['gpus']}, {len(document.points)} plans",
             fontsize=10,
         )
-        stamp = {"Date": None} if path.suffix.lower() == ".svg" else {}
-        figure.savefig(path, dpi=150, metadata=stamp)
 
 
 def _steps(axes: Any, across: list[float], up: list[float]) -> None:

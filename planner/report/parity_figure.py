@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog.units import format_tokens
+from planner.report.canvas import canvas
 
 if TYPE_CHECKING:
     from planner.whatif.parity_document import ParityDocument, Series
@@ -25,12 +26,9 @@ def draw_parity(document: ParityDocument, path: Path) -> None:
     path
         A .png or .svg file; overwritten if it exists.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 
-    with matplotlib.rc_context({"svg.hashsalt": "plan parity", "font.size": 9.0}):
-        figure = Figure(figsize=(8.6, 5.6), layout="constrained")
+    with canvas(path, 8.6, 5.6) as figure:
         axes = figure.subplots()
         for series in document.series:
             _draw_series(axes, document, series)
@@ -57,8 +55,6 @@ def draw_parity(document: ParityDocument, path: Path) -> None:
             )
         axes.legend(loc="upper left", framealpha=1.0, edgecolor="white")
         axes.set_title(f"Cost parity: {document.model} on {document.request['gpus']}", fontsize=11)
-        stamp = {"Date": None} if path.suffix.lower() == ".svg" else {}
-        figure.savefig(path, dpi=150, metadata=stamp)
 
 
 def _draw_series(axes: Any, document: ParityDocument, series: Series) -> None:

@@ -19,6 +19,7 @@ from rich.text import Text
 from catalog.units import format_seconds
 from planner.plan import DIMENSIONS
 from planner.report.amounts import field_text, number
+from planner.report.canvas import canvas
 
 Row = dict[str, Any]
 
@@ -128,18 +129,13 @@ def draw_sweep(rows: Sequence[Row], fields: Sequence[str], path: Path) -> None:
     path
         A .png or .svg file; overwritten if it exists.
     """
-    # The object-oriented interface: pyplot would pick a backend and keep global state.
-    import matplotlib
-    from matplotlib.figure import Figure
-
     scale = _Scale.of(rows, fields)
     lines: dict[str, list[Row]] = {}
     for row in rows:
         named = [_label(field, row[field]) for field in fields if field != scale.field]
         lines.setdefault(", ".join(named), []).append(row)
     panels = _panels(rows)
-    with matplotlib.rc_context({"svg.hashsalt": "plan sweep", "font.size": 9.0}):
-        figure = Figure(figsize=(4.6 * len(panels) + 0.6, 4.4 + 0.2 * math.ceil(len(lines) / 3)), layout="constrained")
+    with canvas(path, 4.6 * len(panels) + 0.6, 4.4 + 0.2 * math.ceil(len(lines) / 3)) as figure:
         grid = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, (name, title) in zip(grid, panels.items(), strict=True):
             _draw_panel(axes, name, scale, lines)
@@ -149,8 +145,6 @@ def draw_sweep(rows: Sequence[Row], fields: Sequence[str], path: Path) -> None:
             figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
         bars = len(lines) <= MOST_BANDS and any(name.startswith("intervals.") for row in rows for name in row)
         figure.suptitle(_title(rows, fields) + ("; bars: 80 % intervals" if bars else ""), fontsize=10)
-        stamp = {"Date": None} if path.suffix.lower() == ".svg" else {}
-        figure.savefig(path, dpi=150, metadata=stamp)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ from planner.paper.levers import levers
 from planner.paper.session import busy_s, rounds_per_hour
 from planner.paper.tables import Table, session_throughput
 from planner.paper.view import View, kept, kv_bytes, metrics, paper_view, rounded, stage_of
-from planner.report.figure import check_target, draw
+from planner.report.canvas import check_target
+from planner.report.figure import draw
 from planner.report.paper import PaperReport
 
 GOLDEN: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "golden" / "paper.json").read_text("utf-8"))
