@@ -55,11 +55,6 @@ class Compatibility:
     surcharges: tuple[Surcharge, ...]
     reasons: dict[frozenset[str], str]
 
-    def allows(self, ids: Iterable[str]) -> bool:
-        """Whether options may all be chosen together."""
-        chosen = set(ids)
-        return not any(pair <= chosen for pair in self.pairs)
-
     def surcharge(self, ids: Iterable[str]) -> LogLoss:
         """Extra loss of options that are chosen together."""
         chosen = frozenset(ids)

@@ -110,10 +110,6 @@ class Journal:
         """Let it lie for the next run."""
         os.close(self.handle)
 
-    def remove(self) -> None:
-        """Delete it: the sweep's results are elsewhere, or there are none."""
-        self.path.unlink(missing_ok=True)
-
     def _lock(self) -> None:
         try:
             import fcntl
