@@ -22,7 +22,7 @@ from planner.commands.options import takes_request
 
 if TYPE_CHECKING:
     from catalog.load import Catalog
-    from planner.plan import Document
+    from planner.plan import Decision, Document
 
 TARGETS = (
     "vllm, sglang, tensorrt-llm, lmdeploy, llama.cpp or transformers-kvpress; "
@@ -164,7 +164,9 @@ def import_file(
     facts = open_overlays(context, catalog)
     settings = read_settings(time_limit, 2, 0)
     try:
-        advice = advise(read_input(file), asked, facts, instances=instances, settings=settings)
+        advice = advise(
+            read_input(file), asked, facts, beside=_decision_beside(file), instances=instances, settings=settings
+        )
     except OutOfTimeError as error:
         typer.echo(f"plan: {error}", err=True)
         raise typer.Exit(OUT_OF_TIME) from None
@@ -176,3 +178,19 @@ def import_file(
         raise typer.Exit(INFEASIBLE)
     if emit_to is not None and advice.plan is not None:
         emit_document(advice.plan, facts, emit_to, target=target, checkpoint=checkpoint, force=force)
+
+
+def _decision_beside(file: str) -> Decision | None:
+    """Return the decision of the ``plan.json`` with which ``plan emit`` wrote a file; None if there is none to read."""
+    from planner.emit import read_plan
+    from planner.errors import InputError
+
+    if file == "-":
+        return None
+    for folder in (Path(file).parent, Path(file).parent.parent):
+        path = folder / "plan.json"
+        try:
+            return read_plan(path.read_text(encoding="utf-8"), str(path)).decision
+        except (OSError, UnicodeDecodeError, InputError):
+            continue  # Not there, or somebody else's: the stamp in the file decides whether it is missed.
+    return None

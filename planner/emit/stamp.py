@@ -1,25 +1,30 @@
-"""The plan inside every file: which engine version, which catalog, and the decision itself.
+"""The stamp in every file: of which plan it is.
 
-What no flag expresses (resident sessions, the techniques' names) is read back from here by
-``plan import``.
+The decision itself stands in ``plan.json`` beside the files. A file only carries its hash, so that ``plan import``
+can tell whether the ``plan.json`` that it finds is the file's own, and take from it what no flag expresses
+(resident sessions, the techniques' names).
 """
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
 
 from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.launch import Launch
 from planner.emit.quoting import comment, json_line
+from planner.plan import Decision
 
-DECISION_KEY = "plan/decision"
+HASH_KEY = "plan/hash"
 POOL_KEY = "plan/pool"
-DECISION_LINE = "# plan-decision: "
+HASH_WORD = "plan-hash:"
+HASH_DIGITS = 12
+"""Of a SHA-256, in hexadecimal: enough to tell an operator's plans apart."""
 
 
-def decision_text(deployment: Deployment) -> str:
-    """Return the decision as one line of JSON."""
-    return json_line(deployment.decision.model_dump(mode="json"))
+def decision_hash(decision: Decision) -> str:
+    """Return the short hash of a decision: the same for equal decisions, however their file is written."""
+    text = json_line(decision.model_dump(mode="json"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:HASH_DIGITS]
 
 
 def header(deployment: Deployment, launch: Launch) -> str:
@@ -29,11 +34,11 @@ def header(deployment: Deployment, launch: Launch) -> str:
     lines = [
         comment(f"{launch.engine} {launch.version} for {deployment.served_name}, {pool.role} pool"),
         comment(f"catalog {provenance.catalog_hash}, efficiency {provenance.efficiency}; edit the plan, not this file"),
-        DECISION_LINE + decision_text(deployment),
+        comment(f"{HASH_WORD} {decision_hash(deployment.decision)} (the decision is in plan.json)"),
     ]
     return "\n".join(lines) + "\n"
 
 
-def stamp_of(deployment: Deployment, pool: PoolPlan) -> dict[str, Any]:
+def stamp_of(deployment: Deployment, pool: PoolPlan) -> dict[str, str]:
     """Return Kubernetes annotations, or labels of compose, with the stamp."""
-    return {DECISION_KEY: decision_text(deployment), POOL_KEY: pool.role}
+    return {HASH_KEY: decision_hash(deployment.decision), POOL_KEY: pool.role}

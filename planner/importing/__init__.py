@@ -1,12 +1,12 @@
 """ROOM: what somebody already runs becomes a decision. Reads commands, prices nothing.
 
     read_commands(text) -> commands: every ``vllm serve`` in a shell script, compose or manifest
-    import_text(text, gpus, catalog) -> `Imported`: the decision, and what no flag says
+    import_text(text, gpus, catalog, beside) -> `Imported`: the decision, and what no flag says
     catalog_model(name, ...) -> the model that it serves, whatever its checkpoint is called
     defaults.scheduling(imported, gpu) -> sequences, tokens and memory, given or vLLM's own defaults
 
-A flag that is given decides. What no flag expresses comes from the plan's stamp, if the file was
-written by ``plan emit``; else it is undetermined, and is said to be.
+A flag that is given decides. What no flag expresses comes from the ``plan.json`` beside the file, if the file's
+stamp says that ``plan emit`` wrote it for that plan; else it is undetermined, and is said to be.
 """
 
 from planner.importing.commands import Command, read_commands

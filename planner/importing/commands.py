@@ -17,7 +17,7 @@ _IMAGE = re.compile(
     r"(?:^|/)vllm-openai(?:-\w+)?(?::(?:v?(?P<version>\d+\.\d+\.\d+)[\w.+-]*|[\w.-]+))?(?:@sha256:[0-9a-f]+)?$"
 )
 _VERSION = re.compile(r"^# vllm (\d+\.\d+\.\d+) ", re.MULTILINE)
-_STAMP = re.compile(r"^# plan-decision: (\{.*\})$", re.MULTILINE)
+_STAMP = re.compile(r"^# plan-hash: ([0-9a-f]+)\b", re.MULTILINE)
 _MODULE = "vllm.entrypoints.openai.api_server"
 _ENDS = {";", "&", "&&", "|", "||", ">", ">>", "<", ")", "fi", "done", "else"}
 _MOST_BYTES = 4 << 20
@@ -36,8 +36,8 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=dict)
     role: str | None = None
     """``prefill`` or ``decode``, where a stamp or a name says so."""
-    stamp: Mapping[str, Any] | None = None
-    """The decision that ``plan emit`` wrote into the file."""
+    stamp: str | None = None
+    """Hash of the decision that ``plan emit`` wrote the file for."""
     config_files: Mapping[str, str] = field(default_factory=dict)
     """Texts of files that the command can name, by file name."""
 
@@ -100,7 +100,7 @@ def _from_compose(document: Mapping[str, Any]) -> Iterable[Command]:
             version=_image_version(image),
             environment={k: str(v) for k, v in _mapping(service.get("environment")).items()},
             role=_role(str(labels.get("plan/pool", name))),
-            stamp=_stamp(str(labels.get("plan/decision", "")).replace("$$", "$")),
+            stamp=_stamp(labels),
         )
 
 
@@ -126,7 +126,7 @@ def _from_manifest(document: Mapping[str, Any], files: Mapping[str, str]) -> Ite
                 version=_image_version(image),
                 environment={str(e.get("name")): str(e.get("value", "")) for e in container.get("env") or ()},
                 role=_role(str(own.get("plan/pool", workload.get("role") or name))),
-                stamp=_stamp(str(own.get("plan/decision", ""))),
+                stamp=_stamp(own),
                 config_files=files,
             )
 
@@ -173,7 +173,7 @@ def _from_ray(document: Mapping[str, Any], text: str) -> Iterable[Command]:
                 where=f"application {_mapping(application).get('name', '')}".strip(),
                 replicas=replicas if isinstance(replicas, int) else 1,
                 version=version[1] if version else None,
-                stamp=_stamp(stamp[1]) if stamp else None,
+                stamp=stamp[1] if stamp else None,
             )
 
 
@@ -203,7 +203,7 @@ def _from_shell(text: str) -> list[Command]:
                     where=f"command {number}",
                     version=_image_version(image) or (version[1] if version else None),
                     role=role[1] if role else None,
-                    stamp=_stamp(stamp[1]) if stamp else None,
+                    stamp=stamp[1] if stamp else None,
                 )
             )
     return _without_workers(commands)
@@ -274,9 +274,6 @@ def _role(name: str) -> str | None:
     return next((role for role in ("prefill", "decode") if role in name), None)
 
 
-def _stamp(text: str) -> dict[str, Any] | None:
-    try:
-        content = json.loads(text)
-    except ValueError:
-        return None
-    return content if isinstance(content, dict) else None
+def _stamp(notes: Mapping[str, Any]) -> str | None:
+    found = notes.get("plan/hash")
+    return None if found is None else str(found)

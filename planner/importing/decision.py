@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from catalog.load import Catalog
 from catalog.schema import Engine
+from planner.emit.stamp import decision_hash
 from planner.errors import InputError
 from planner.importing.commands import Command, read_commands
 from planner.importing.flags import Given, read_flags
@@ -50,9 +49,9 @@ class Imported:
     flags: Mapping[str, Any]
     """What the server is started with, of the decode pool where there are two; flags by their first name."""
     from_stamp: tuple[str, ...]
-    """Fields that came from the plan's stamp in the file."""
+    """Fields that came from the file's own plan, which its stamp names."""
     undetermined: tuple[str, ...]
-    """Fields that neither a flag nor a stamp gives."""
+    """Fields that neither a flag nor the file's own plan gives."""
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -69,7 +68,7 @@ class Imported:
         }
 
 
-def import_text(text: str, gpus: str, catalog: Catalog) -> Imported:
+def import_text(text: str, gpus: str, catalog: Catalog, beside: Decision | None = None) -> Imported:
     """Read a vLLM command line, a compose file or Kubernetes manifests into a decision.
 
     Parameters
@@ -80,6 +79,8 @@ def import_text(text: str, gpus: str, catalog: Catalog) -> Imported:
         The GPUs that it runs on, as ``--gpus`` takes them.
     catalog
         The facts.
+    beside
+        Decision of the ``plan.json`` beside the file; taken for what no flag expresses if the file's stamp is of it.
 
     Raises
     ------
@@ -96,7 +97,7 @@ def import_text(text: str, gpus: str, catalog: Catalog) -> Imported:
     stamp = next((c.stamp for c in commands if c.stamp is not None), None)
     notes = [f"{c.where}: {note}" for c, g in zip(commands, given, strict=True) for note in g.notes]
     fields, open_fields = _fields(commands, given, engine, catalog, notes)
-    from_stamp, undetermined = _fill_from_stamp(fields, open_fields, stamp, notes)
+    from_stamp, undetermined = _fill_from_plan(fields, open_fields, _own_plan(stamp, beside, notes), notes)
     lengths = [g.flags["--max-model-len"] for g in given if isinstance(g.flags.get("--max-model-len"), int)]
     return Imported(
         decision=_decision(fields),
@@ -238,16 +239,28 @@ def _whole(flags: Mapping[str, Any], name: str, default: int) -> int:
     return value if isinstance(value, int) and value >= 1 else default
 
 
-def _fill_from_stamp(
-    fields: dict[str, Any], open_fields: list[str], stamp: Mapping[str, Any] | None, notes: list[str]
-) -> tuple[list[str], list[str]]:
-    """Fill open fields from the stamp; note where a flag says something else than the stamp."""
+def _own_plan(stamp: str | None, beside: Decision | None, notes: list[str]) -> Decision | None:
+    """Return the plan beside the file if the file was written for it; note where it wasn't, or is missing."""
     if stamp is None:
-        return [], list(dict.fromkeys(open_fields))
-    try:
-        planned = Decision.model_validate(stamp)
-    except ValidationError:
-        notes.append("the plan's stamp in the file can't be read; only the flags were used")
+        return None
+    if beside is None:
+        notes.append(
+            f"the file was written for plan {stamp}, whose plan.json isn't beside it or one folder up; only the flags "
+            "were used"
+        )
+        return None
+    found = decision_hash(beside)
+    if found != stamp:
+        notes.append(f"the plan.json beside the file is plan {found}, the file is of {stamp}; only flags were used")
+        return None
+    return beside
+
+
+def _fill_from_plan(
+    fields: dict[str, Any], open_fields: list[str], planned: Decision | None, notes: list[str]
+) -> tuple[list[str], list[str]]:
+    """Fill open fields from the file's own plan; note where a flag says something else than it."""
+    if planned is None:
         return [], list(dict.fromkeys(open_fields))
     filled = []
     for name in dict.fromkeys(open_fields):
@@ -264,7 +277,7 @@ def _fill_from_stamp(
     for name, value in fields.items():
         said = _at(planned, name)
         if name not in filled and said is not None and not _same(said, value):
-            notes.append(f"{name}: the flags say {_shown(value)}, the plan's stamp {_shown(said)}; the flags are taken")
+            notes.append(f"{name}: the flags say {_shown(value)}, its plan {_shown(said)}; the flags are taken")
     return filled, []
 
 

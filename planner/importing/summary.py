@@ -26,7 +26,7 @@ def summary(imported: Imported) -> str:
             lines += _pool(role, pool.parallel, pool.batch, f"pools.{role}.", imported.undetermined)
     tier = f" to {decision.offload.tier}" if decision.offload.tier else ""
     lines.append(f"offload     {decision.offload.policy}{tier}")
-    lines += [f"from the plan's stamp: {', '.join(imported.from_stamp)}"] if imported.from_stamp else []
+    lines += [f"from plan.json: {', '.join(imported.from_stamp)}"] if imported.from_stamp else []
     lines += [f"undetermined: {', '.join(imported.undetermined)}"] if imported.undetermined else []
     lines += [f"note: {note}" for note in imported.notes]
     return "\n".join(lines)

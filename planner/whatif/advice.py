@@ -88,6 +88,7 @@ def advise(
     asked: Mapping[str, str | None],
     catalog: Catalog,
     *,
+    beside: Decision | None = None,
     instances: int | None = None,
     settings: Settings | None = None,
 ) -> Advice:
@@ -101,6 +102,8 @@ def advise(
         Options of a request; ``gpus`` is needed, ``ctx`` defaults to the longest document that is served.
     catalog
         The facts.
+    beside
+        Decision of the ``plan.json`` that lies beside the file.
     instances
         Servers like the one in a command line; None: one.
     settings
@@ -114,7 +117,7 @@ def advise(
     gpus = asked.get("gpus")
     if gpus is None:
         raise InputError("--gpus: missing; add the GPUs that it runs on, for example 8xA100")
-    imported = import_text(text, gpus, catalog)
+    imported = import_text(text, gpus, catalog, beside)
     served = imported.flags.get("--served-model-name")
     name = served[0] if isinstance(served, list) and served else served
     model, note = catalog_model(imported.model, str(name) if name else None, catalog)

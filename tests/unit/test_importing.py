@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from catalog.load import open_catalog
 from planner.emit import emit
+from planner.emit.stamp import decision_hash
 from planner.errors import InputError
 from planner.importing import Imported, import_text
 from planner.plan import Decision, Document
@@ -22,8 +23,8 @@ PLANS = sorted((Path(__file__).parents[1] / "golden" / "emit" / "plans").glob("*
 VLLM_PLANS = [p.stem for p in PLANS if json.loads(p.read_text())["decision"]["engine"] == "vllm"]
 
 
-def read(text: str, gpus: str = "8xA100") -> Imported:
-    return import_text(text, gpus, open_catalog())
+def read(text: str, gpus: str = "8xA100", beside: Decision | None = None) -> Imported:
+    return import_text(text, gpus, open_catalog(), beside)
 
 
 @cache
@@ -52,7 +53,7 @@ def test_every_emitted_file_gives_its_decision_back(name: str) -> None:
     texts = [text for path, text in files.items() if path.endswith(("serve.sh", "prefill.sh", "decode.sh"))]
     texts += [text for path, text in files.items() if path.endswith(("compose.yaml", "kubernetes.yaml"))]
     for text in texts:
-        found = read(text, document.request["gpus"])
+        found = read(text, document.request["gpus"], document.decision)
         assert alike(found.decision) == alike(document.decision)
         assert not found.undetermined
         assert found.version == "0.33.0"
@@ -62,8 +63,8 @@ def test_every_emitted_file_gives_its_decision_back(name: str) -> None:
 @pytest.mark.parametrize("name", VLLM_PLANS)
 def test_without_its_stamp_a_file_says_what_it_leaves_open(name: str) -> None:
     document, files = planned(name)
-    text = files["kubernetes/kubernetes.yaml"].replace("plan-decision", "note").replace("plan/decision", "note")
-    found = read(text, document.request["gpus"])
+    text = files["kubernetes/kubernetes.yaml"].replace("plan-hash", "note").replace("plan/hash", "note")
+    found = read(text, document.request["gpus"], document.decision)
     assert any(field.endswith("batch.resident_sessions") for field in found.undetermined)
     assert not found.from_stamp
     assert found.decision.serving == document.decision.serving
@@ -82,12 +83,12 @@ def test_kserve_and_ray_give_their_decision_back(name: str) -> None:
         except InputError:
             continue  # this plan isn't written for this platform
         (text,) = (text for path, text in files.items() if path.startswith(f"{target}/") and path.endswith(".yaml"))
-        found = read(text, document.request["gpus"])
+        found = read(text, document.request["gpus"], document.decision)
         assert alike(found.decision) == alike(document.decision), target
         assert not found.undetermined
         assert found.model is not None
         if document.decision.serving == "disaggregated":
-            shell = read(planned(name)[1]["vllm/decode.sh"], document.request["gpus"])
+            shell = read(planned(name)[1]["vllm/decode.sh"], document.request["gpus"], document.decision)
             assert found.flags["--max-num-batched-tokens"] == shell.flags["--max-num-batched-tokens"]
 
 
@@ -98,12 +99,26 @@ def test_an_inference_service_of_kserve() -> None:
     assert (found.decision.parallel.tp, found.decision.parallel.replicas) == (4, 2)
 
 
-def test_a_flag_wins_over_the_stamp_and_is_told() -> None:
-    _, files = planned("llama8b-int8")
+def test_a_flag_wins_over_the_plan_and_is_told() -> None:
+    document, files = planned("llama8b-int8")
     text = files["vllm/serve.sh"].replace("--max-num-seqs 5", "--max-num-seqs 9")
-    found = read(text)
+    found = read(text, beside=document.decision)
     assert found.decision.batch.decode_sequences == 8
-    assert any("batch.decode_sequences: the flags say 8, the plan's stamp 4" in note for note in found.notes)
+    assert any("batch.decode_sequences: the flags say 8, its plan 4" in note for note in found.notes)
+
+
+def test_the_plan_of_another_file_is_not_taken() -> None:
+    document, files = planned("llama8b-int8")
+    other, _ = planned("llama70b-fp8")
+    for beside, told in ((other.decision, "only flags were used"), (None, "isn't beside it")):
+        found = read(files["kubernetes/kubernetes.yaml"], beside=beside)
+        assert any(told in note for note in found.notes)
+        assert not found.from_stamp
+        assert "batch.resident_sessions" in found.undetermined
+    stamp = decision_hash(document.decision)
+    for text in (files["vllm/serve.sh"], files["compose/compose.yaml"], files["kubernetes/kubernetes.yaml"]):
+        assert stamp in text
+        assert max(len(line) for line in text.splitlines() if line.startswith("#")) <= 130
 
 
 def test_a_plain_command_line() -> None:
