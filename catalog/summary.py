@@ -14,6 +14,7 @@ from catalog.load import Catalog
 from catalog.schema import (
     KINDS,
     Engine,
+    EngineRule,
     Entry,
     Hardware,
     Linear,
@@ -232,6 +233,16 @@ def _engine(entry: Engine) -> dict[str, Any]:
     }
 
 
+def _engine_rule(entry: EngineRule) -> dict[str, Any]:
+    return {
+        "engine": entry.engine,
+        "verdict": entry.verdict,
+        "when": entry.when.model_dump(mode="json", exclude_defaults=True),
+        "evidence": entry.evidence,
+        "why": entry.why,
+    }
+
+
 def _price(entry: Price) -> dict[str, Any]:
     return {
         "provider": entry.provider,
@@ -271,6 +282,7 @@ _FACTS: dict[type[Entry], Callable[[Any], dict[str, Any]]] = {
     Model: _model,
     Technique: _technique,
     Engine: _engine,
+    EngineRule: _engine_rule,
     Price: _price,
     Rule: _rule,
     Measurement: _measurement,

@@ -19,6 +19,7 @@ from catalog.read_yaml import read_entries
 from catalog.schema import (
     KINDS,
     Engine,
+    EngineRule,
     Entry,
     Hardware,
     Measurement,
@@ -196,6 +197,12 @@ def _check_engine(entry: Engine, names: _Names) -> Iterator[str]:
         yield from names.missing(f"kv_formats.{index}.technique_point", [kv_format.technique_point], "points")
     for index, weights in enumerate(entry.weight_formats):
         yield from names.missing(f"weight_formats.{index}.technique_point", [weights.technique_point], "points")
+    for index, checkpoint in enumerate(entry.checkpoint_formats):
+        yield from names.missing(f"checkpoint_formats.{index}.point", [checkpoint.point], "points")
+
+
+def _check_engine_rule(entry: EngineRule, names: _Names) -> Iterator[str]:
+    yield from names.missing("engine", [entry.engine], "engines")
 
 
 def _check_rule(entry: Rule, names: _Names) -> Iterator[str]:
@@ -226,6 +233,7 @@ _CHECKS: dict[type[Entry], Callable[[Any, _Names], Iterator[str]]] = {
     Model: _check_model,
     Technique: _check_technique,
     Engine: _check_engine,
+    EngineRule: _check_engine_rule,
     Rule: _check_rule,
     Measurement: _check_measurement,
 }

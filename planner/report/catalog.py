@@ -137,6 +137,11 @@ _COLUMNS: dict[str, list[Column]] = {
         ("WEIGHTS", _words("weight_formats")),
         ("OFFLOAD", _words("offload_tiers")),
     ],
+    "engine_rules": [
+        ("ENGINE", _text("engine")),
+        ("VERDICT", _text("verdict")),
+        ("WHEN", _selected("when")),
+    ],
     "measurements": [
         ("GPU", _text("hardware")),
         ("ENGINE", lambda row: f"{row['engine']} {row['engine_version']}"),
