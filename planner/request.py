@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from catalog.errors import nearest
 from catalog.load import Catalog
 from catalog.schema import Hardware, Node
+from catalog.site import NOTHING_SAID, Site, site_of
 from catalog.units import parse_quantity, parse_tokens
 from planner.errors import InputError
 
@@ -157,6 +158,8 @@ class Cluster:
     """GPUs of one server that the request may use: the most for tensor parallelism over NVLink."""
     assumed_node: bool
     """True when the request named only GPUs and the node is the catalog's default for them."""
+    site: Site = NOTHING_SAID
+    """What a cluster file says of its network, storage and Kubernetes."""
 
     @property
     def nodes(self) -> int:
@@ -264,19 +267,32 @@ def _check_total(gpus: int, shown: str) -> None:
 
 
 def _cluster_from_file(path: Path, catalog: Catalog) -> Cluster:
-    """Read a cluster file: ``node`` or ``hardware``, ``nodes``, and node fields to override."""
+    """Read a cluster file: ``node`` or ``hardware``, ``nodes``, node fields to override, and the site's blocks."""
     where = f"--gpus {path}"
     raw = _read_cluster_file(path, where)
+    problems: list[str] = []
+    site = _site_of_file(raw, problems)
     nodes = raw.pop("nodes", 1)
     assumed = raw.keys() == {"hardware"}
-    problems = []
     if not isinstance(nodes, int) or isinstance(nodes, bool) or not 1 <= nodes <= _MOST_GPUS:
         problems.append(f"nodes: must be a whole number from 1 to {_MOST_GPUS}; got {str(nodes)[:60]!r}")
     node = _node_of_file(raw, catalog, problems)
     if node is None or problems:
         raise InputError([f"{where}: {problem}" for problem in problems])
     _check_total(nodes * node.gpus, where)
-    return Cluster(catalog.get(Hardware, node.hardware), node, nodes * node.gpus, node.gpus, assumed_node=assumed)
+    hardware = catalog.get(Hardware, node.hardware)
+    return Cluster(hardware, node, nodes * node.gpus, node.gpus, assumed_node=assumed, site=site)
+
+
+def _site_of_file(raw: dict[str, Any], problems: list[str]) -> Site:
+    """Take the blocks ``network``, ``storage`` and ``kubernetes`` out of a cluster file."""
+    from catalog.read_yaml import describe
+
+    try:
+        return site_of(raw)
+    except ValidationError as error:
+        problems.extend(describe(error, Site))
+        return NOTHING_SAID
 
 
 def _read_cluster_file(path: Path, where: str) -> dict[str, Any]:

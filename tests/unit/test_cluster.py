@@ -202,3 +202,58 @@ def test_directory_and_binary_file_are_refused(facts: Catalog, tmp_path: Path) -
     for name in ("folder.yaml", "binary.yaml"):
         with pytest.raises(InputError, match=r"can't be read|UTF-8"):
             resolve_cluster(str(tmp_path / name), facts)
+
+
+SITE = """
+node: dgx-h100
+nodes: 2
+network:
+  rdma: {resource: rdma/roce_gdr, count: 8}
+  annotations: {k8s.v1.cni.cncf.io/networks: roce-p2}
+  interface: eth0
+  hcas: [mlx5_0, mlx5_1]
+  gid_index: 3
+  all2all: {vllm: deepep_low_latency}
+  environment: {NCCL_IB_QPS_PER_CONNECTION: 4}
+storage: {class: fast, access: ReadWriteMany, bandwidth: 4 GB/s}
+kubernetes:
+  registry: registry.example.com/mirror
+  pull_secrets: [regcred]
+  tolerations: [{key: dedicated, operator: Equal, value: llm, effect: NoSchedule}]
+"""
+
+
+def test_a_cluster_file_says_how_its_place_is_set_up(facts: Catalog, tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(SITE)
+    cluster = resolve_cluster(str(path), facts)
+    site = cluster.site
+    assert (cluster.gpus, cluster.node.id) == (16, "dgx-h100")
+    assert site.network.rdma is not None
+    assert (site.network.rdma.resource, site.network.rdma.count) == ("rdma/roce_gdr", 8)
+    assert site.network.hcas == ("mlx5_0", "mlx5_1")
+    assert site.network.environment == {"NCCL_IB_QPS_PER_CONNECTION": "4"}
+    assert (site.storage.storage_class, site.storage.bandwidth) == ("fast", 4e9)
+    assert site.kubernetes.tolerations[0].value == "llm"
+    assert resolve_cluster("2x8xH100", facts).site.network.rdma is None
+
+
+@pytest.mark.parametrize(
+    ("block", "told"),
+    [
+        ("network: {rdma: {resource: 'a b'}}", "network.rdma.resource"),
+        ("network: {interfaces: eth0}", "did you mean interface"),
+        ("network: {hcas: ['mlx5_0; rm -rf /']}", "network.hcas.0"),
+        ("network: {all2all: {llama.cpp: x}}", "network.all2all.llama.cpp"),
+        ("network: yes", "network:"),
+        ("storage: {bandwidth: 4}", "no unit"),
+        ("storage: {access: Many}", "ReadWriteMany"),
+        ("kubernetes: {registry: 'https://x y'}", "kubernetes.registry"),
+        ("kubernetes: {tolerations: [{key: a, operator: Equal}]}", "Equal needs a value"),
+    ],
+)
+def test_what_a_site_cannot_be_is_told(facts: Catalog, tmp_path: Path, block: str, told: str) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(f"node: dgx-h100\n{block}\n")
+    with pytest.raises(InputError, match=told):
+        resolve_cluster(str(path), facts)
