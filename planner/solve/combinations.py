@@ -51,6 +51,8 @@ class Combinations:
     @staticmethod
     def joined(parts: list[Combinations]) -> Combinations:
         """Several sets, one after the other."""
+        if not parts:
+            return Combinations(np.zeros((len(DIMENSIONS), 0), dtype=np.int64), np.zeros(0), np.zeros(0))
         return Combinations(
             np.concatenate([p.options for p in parts], axis=1),
             np.concatenate([p.loss_mean for p in parts]),

@@ -86,6 +86,8 @@ class Points:
     @staticmethod
     def joined(parts: list[Points]) -> Points:
         """Several sets of points, one after the other."""
+        if not parts:
+            return Points.none()
         return Points(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Points)))
 
 
@@ -116,7 +118,7 @@ class Search:
             [any(e.long_prefill_throttle for e in self.engines(u, p, ())) for p in range(count)]
             for u in range(len(self.units))
         ]
-        return np.array(able, dtype=np.bool_).reshape(-1, count)
+        return np.array(able, dtype=np.bool_).reshape(len(self.units), count)
 
     @cached_property
     def replica_steps(self) -> Ints:
@@ -249,7 +251,8 @@ def aggregated_points(search: Search) -> Points:
     )
     unit, micro, chunk, policy = (grid.reshape(-1) for grid in grids)
     runs = [[bool(search.engines(u, p, ())) for p in range(len(space.policies))] for u in range(len(search.units))]
-    keep = np.array(runs, dtype=np.bool_).reshape(len(search.units), -1)[unit, policy] & space.aggregated
+    keep = np.array(runs, dtype=np.bool_).reshape(len(search.units), len(space.policies))[unit, policy]
+    keep &= space.aggregated
     unit, micro, chunk, policy = (axis[keep] for axis in (unit, micro, chunk, policy))
     first = micro == 1
     shared = _points(search, unit, micro, chunk, policy, alone=False)
