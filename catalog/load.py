@@ -20,7 +20,10 @@ from typing import Any, TypeVar, cast
 from catalog.errors import CatalogError, UnknownEntryError
 from catalog.schema import KINDS, Engine, Entry, Hardware, Model, Node, Point, Price, Rule, Technique
 
-_CODE = tuple(Path(__file__).with_name(name) for name in ("load.py", "schema.py", "units.py", "read_yaml.py"))
+_CODE = (
+    *(Path(__file__).with_name(name) for name in ("load.py", "units.py", "read_yaml.py")),
+    *sorted(Path(__file__).with_name("schema").glob("*.py")),
+)
 
 E = TypeVar("E", bound=Entry)
 
@@ -179,6 +182,12 @@ def entry_files(kind: str, root: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in {".yaml", ".yml"})
 
 
+def config_files(root: Path) -> list[Path]:
+    """Return the config files of the models of a catalog directory, by name."""
+    folder = root / "configs"
+    return sorted(folder.glob("*.json")) if folder.is_dir() else []
+
+
 def _key(name: str) -> str:
     return name.strip().lower()
 
@@ -205,7 +214,8 @@ def _fingerprint(files: Iterable[Path]) -> list[list[Any]]:
 
 def _load_compiled(kind: str, roots: Sequence[Path]) -> dict[str, Any]:
     files = [entry_file for root in roots for entry_file in entry_files(kind, root)]
-    fingerprint = _fingerprint([*_CODE, *files])
+    configs = [path for root in roots for path in config_files(root)] if kind == "models" else []
+    fingerprint = _fingerprint([*_CODE, *files, *configs])
     place = hashlib.sha256("\n".join(map(str, roots)).encode()).hexdigest()[:16]
     cache = cache_directory() / f"{kind}-{place}.json"
     cached = _read_cache(cache, fingerprint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def read_entries(
     seen: dict[str, Path] = {}
     for path in entry_files(kind, root):
         raw = _read_mapping(path, trusted, problems)
-        if raw is None:
+        if raw is None or (kind == "models" and not _add_config(path, raw, problems)):
             continue
         try:
             entry = KINDS[kind].model_validate(raw)
@@ -99,6 +100,35 @@ def read_entries(
         else:
             seen[entry.id] = path
             yield path, raw, entry
+
+
+def _add_config(path: Path, raw: dict[str, Any], problems: list[str]) -> bool:
+    """Read the file that a model names in ``config_file`` into ``config``; say what is wrong with it."""
+    name = raw.get("config_file")
+    if name is None:
+        return True
+    if "config" in raw:
+        problems.append(f"{path}: config: config_file names {name}; write one of the two")
+        return False
+    if not isinstance(name, str) or name != Path(name).name:
+        problems.append(f"{path}: config_file: {name!r} isn't the name of a file; put it into configs/ and name it")
+        return False
+    file = path.parent.parent / "configs" / name
+    try:
+        if file.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"larger than {_MAX_BYTES >> 20} MiB; a config is a small file")
+        config = json.loads(file.read_bytes())
+    except OSError as error:
+        problems.append(f"{path}: config_file: {file} can't be read: {error.strerror}")
+        return False
+    except (ValueError, RecursionError) as error:
+        problems.append(f"{file}: {error}; give a config.json as the hub has it")
+        return False
+    if not isinstance(config, dict):
+        problems.append(f"{file}: holds no object; give a config.json as the hub has it")
+        return False
+    raw["config"] = config
+    return True
 
 
 def _read_mapping(path: Path, trusted: bool, problems: list[str]) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ problems. A dangling reference would otherwise show when somebody first plans wi
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -90,6 +91,8 @@ def validate(catalog: Catalog, today: dt.date | None = None) -> int:
     for of_kind in entries.values():
         for read in of_kind.values():
             found = [*_own_problems(read, day), *_CHECKS[type(read.entry)](read.entry, names)]
+            if isinstance(read.entry, Model):
+                found += _config_problems(read.entry, read.path, built_in=read.path.is_relative_to(catalog.roots[0]))
             problems.extend(f"{read.path}: {problem}" for problem in found)
     problems.extend(_clashes(entries))
     if problems:
@@ -118,6 +121,10 @@ def _unexpected_files(root: Path) -> Iterator[str]:
             for inner in sorted(path.iterdir()):
                 if inner.suffix not in _ENTRY_SUFFIXES and not inner.name.startswith("."):
                     yield f"{inner}: isn't an entry and would be ignored; entries are files named ID.yaml"
+        elif path.is_dir() and path.name == "configs":
+            for inner in sorted(path.iterdir()):
+                if inner.suffix != ".json" and not inner.name.startswith("."):
+                    yield f"{inner}: would be ignored; a model names a .json file in config_file"
         elif path.is_dir() or path.suffix in _ENTRY_SUFFIXES:
             near = nearest(path.stem, KINDS)
             fix = f"did you mean {near[0]}/?" if near else f"the folders are {', '.join(KINDS)}"
@@ -181,6 +188,34 @@ def _check_model(entry: Model, names: _Names) -> Iterator[str]:
         read_config(entry.config, where="config")
     except UnknownArchitectureError as error:
         yield from error.problems
+    for index, default in enumerate(entry.default_for):
+        yield from names.missing(f"default_for.{index}.engines", default.engines, "engines")
+        if default.context_tokens > entry.context_tokens:
+            window = f"the advertised window is {entry.context_tokens}"
+            yield f"default_for.{index}.context_tokens: {default.context_tokens}, but {window}"
+
+
+def _config_problems(entry: Model, path: Path, *, built_in: bool) -> Iterator[str]:
+    """Yield what doesn't fit between a config file, its hashes and the grade that the entry claims."""
+    if built_in and entry.config_file is not None and entry.config_grade is None:
+        yield "config_grade: a model that ships has a config_file and its grade; add both"
+    if entry.config_file is None:
+        if entry.config_grade == "proven":
+            yield "config_grade: proven is the grade of a file's bytes; name it in config_file"
+        return
+    found = hashlib.sha256((path.parent.parent / "configs" / entry.config_file).read_bytes()).hexdigest()
+    if entry.config_sha256 is not None and entry.config_sha256 != found:
+        yield f"config_sha256: configs/{entry.config_file} has {found}; take the file as it was, or correct the hash"
+    if built_in and entry.config_sha256 is None:
+        yield f"config_sha256: missing; configs/{entry.config_file} has {found}"
+    published = entry.config_published
+    if entry.config_grade == "proven" and (published is None or published.sha256 != found):
+        hash_of = f"the published hash is {published.sha256}" if published else "no published hash is given"
+        yield f"config_grade: proven, but configs/{entry.config_file} has {found} and {hash_of}"
+    if published is not None and (published.sha256 == found) != (published.differs is None):
+        equal = published.sha256 == found
+        fix = "remove it, the bytes are equal" if equal else "say which fields differ, or that it isn't known"
+        yield f"config_published.differs: {fix}"
 
 
 def _check_technique(entry: Technique, names: _Names) -> Iterator[str]:

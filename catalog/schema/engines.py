@@ -1,0 +1,119 @@
+"""Serving engines: what each runs, on which GPUs, and how it is told."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from catalog.schema.base import Bytes, Entry, Fact, Fraction, Id, Text
+
+
+class KvFormat(Fact):
+    """How an engine stores K and V: bits, scales, and which GPUs and attention kinds it takes."""
+
+    option: str
+    """The value of the engine's own setting, e.g. ``int8_per_token_head``."""
+    technique_point: Id
+    """The catalog point (dimension hidden) that this format realises."""
+    k_bits: Annotated[float, Field(gt=0)]
+    v_bits: Annotated[float, Field(gt=0)]
+    scale_bytes_per_head: Fraction = 0.0
+    """Scales and zero points, K and V together, per token and KV head."""
+    group_elements: int | None = None
+    """Block scaling: one scale byte per this many elements."""
+    unquantised_edge_layers: int = 0
+    """Layers kept in bf16 at each end of a dense model."""
+    compute_capabilities: tuple[Text, ...]
+    attention: tuple[str, ...]
+    head_dims: tuple[int, ...] = ()
+    """Head dimensions that the kernel takes; empty: every one."""
+    attention_sinks: bool = True
+    """Whether models with attention sinks (gpt-oss, MiMo) can use it."""
+    backend: dict[str, str] = {}
+    """Compute capability -> attention backend that the engine chooses."""
+    note: str | None = None
+
+
+class WeightFormat(Fact):
+    """A weight precision that an engine loads, and on which GPUs."""
+
+    technique_point: Id
+    setting: str | None = None
+    compute_capabilities: tuple[Text, ...]
+    note: str | None = None
+
+
+class CheckpointFormat(Fact):
+    """Weights that a checkpoint's makers quantised, as an engine runs them on some GPUs."""
+
+    quant_method: str
+    """As ``quantization_config.quant_method`` of the checkpoint has it: ``fp8``, ``compressed-tensors``, ..."""
+    algorithm: str | None = None
+    """What of the method, where it has several: ``FP8``, ``NVFP4``, ``W8A8-INT8``, ``W4A16``. None: all of them."""
+    point: Id | None = None
+    """The catalog point of the weights that this is; None: no technique of the catalog has this precision."""
+    compute_capabilities: tuple[Text, ...]
+    weight_only: bool
+    """True: only bytes shrink, products are made in bf16 after the weights are unpacked (Marlin)."""
+    note: str | None = None
+
+
+class Parallelism(Fact):
+    """Which ways of splitting a model an engine has."""
+
+    tensor: bool = True
+    pipeline: bool = False
+    decode_context: bool = False
+    prefill_context: bool = False
+    expert: bool = False
+    attention_data: bool = False
+    note: str | None = None
+
+
+class Offload(Fact):
+    """A tier below HBM into which an engine moves KV between rounds."""
+
+    tier: Literal["ddr", "nvme"]
+    setting: str
+    inclusive: bool
+    """True: the copy stays in the tier for the whole session, also while the cache is in HBM."""
+    link_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the link's rate that the engine's copies reach; None: nobody measured it."""
+    note: str | None = None
+
+
+class EngineMemory(Fact):
+    """HBM that an engine takes on each GPU beside weights and caches."""
+
+    workspace: Bytes
+    """Activations of dense models in chunked prefill, whatever the context."""
+    workspace_experts: Bytes
+    """The same of mixtures of experts."""
+    overhead: Bytes
+    """Libraries, communication buffers, captured graphs."""
+
+
+class Engine(Entry):
+    """One serving engine at one version."""
+
+    version: Text
+    compute_capabilities: tuple[Text, ...]
+    kv_block_tokens: Annotated[int, Field(ge=1)]
+    hbm_utilisation: Annotated[float, Field(gt=0, le=1)]
+    """Share of HBM that the engine takes by default."""
+    memory: EngineMemory | None = None
+    """None: not measured; the planner takes vLLM's."""
+    parallelism: Parallelism
+    chunked_prefill: bool
+    continuous_batching: bool = True
+    """False: a library that runs one batch at a time, not a server; planned only when named."""
+    long_prefill_throttle: str | None = None
+    disaggregated: str | None = None
+    offload: tuple[Offload, ...] = ()
+    attention: dict[str, tuple[Text, ...]]
+    """Attention kind -> compute capabilities on which the engine runs it."""
+    kv_formats: tuple[KvFormat, ...]
+    weight_formats: tuple[WeightFormat, ...]
+    checkpoint_formats: tuple[CheckpointFormat, ...] = ()
+    """Ready quantised checkpoints by their method; one that isn't listed isn't known to load."""
