@@ -55,6 +55,8 @@ class Launch:
     server's address."""
     worker_flags: Flags = ()
     """Of all servers but the first."""
+    first_node_flags: frozenset[str] = frozenset()
+    """Names of flags that only the first server takes: of the API that it alone serves."""
     shared_memory_bytes: int = SHARED_MEMORY_BYTES
     host_memory_bytes: int = 0
     """Host memory that the plan gives to caches [bytes]."""
@@ -94,12 +96,25 @@ class Launch:
         make = f'{install}python3 {script} "$0.part" && mv "$0.part" "$0"'
         return f'mkdir -p "${{0%/*}}" && ( flock 9 && {{ [ -e "$0" ] || {{ {make}; }}; }} ) 9>"$0.lock"'
 
-    def arguments(self, directory: str) -> list[str]:
-        """Return the whole command line with the launch's files below a directory."""
+    @property
+    def shared_flags(self) -> Flags:
+        """Flags that every server of an instance takes."""
+        return tuple(flag for flag in self.flags if flag[0] not in self.first_node_flags)
+
+    def arguments(self, directory: str, *, is_worker: bool = False) -> list[str]:
+        """Return the whole command line with the launch's files below a directory.
+
+        Parameters
+        ----------
+        directory
+            Of the launch's files.
+        is_worker
+            Whether it is for a server after an instance's first; without the flags of its place among them.
+        """
         words = [word.replace("{directory}", directory) for word in self.program]
         if directory == CONFIG_DIRECTORY:
             words[0] = self.container_prefix + words[0]
-        return words + flag_words(self.flags, directory)
+        return words + flag_words(self.shared_flags if is_worker else self.flags, directory)
 
     def value(self, name: str) -> Value | None:
         """Return the value of a flag, None if it isn't given."""

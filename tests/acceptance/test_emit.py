@@ -29,7 +29,7 @@ from planner.plan import Document
 GOLDEN = Path(__file__).parents[1] / "golden" / "emit"
 PLANS = sorted((GOLDEN / "plans").glob("*.json"))
 KUBERNETES = "1.37"
-SEVERAL_SERVERS = {"scout-1m-pp"}
+SEVERAL_SERVERS = {"scout-1m-pp", "deepseek-v3-two-servers"}
 OFFLINE = {"kvpress-snapkv"}
 SERVED = [path.stem for path in PLANS if path.stem not in OFFLINE]
 

@@ -236,7 +236,7 @@ def test_scaled_positions_are_not_scaled_again() -> None:
 
 
 def test_the_config_file_says_what_the_command_says() -> None:
-    for name in ("llama70b-swap", "qwen32b-awq-yarn", "scout-1m-pp"):
+    for name in ("llama70b-swap", "qwen32b-awq-yarn"):
         (launch,) = launches(name)
         config = yaml.safe_load(str(launch.config))
         assert config.pop("model") == launch.program[-1].replace("{models}", "models")
@@ -244,6 +244,20 @@ def test_the_config_file_says_what_the_command_says() -> None:
             expected = json.loads(value) if isinstance(value, str) and value.startswith("{") else value
             assert config.pop(flag.removeprefix("--")) == expected
         assert not config
+
+
+def test_a_config_file_has_no_rank_so_several_servers_get_none() -> None:
+    (launch,) = launches("scout-1m-pp")
+    assert (launch.nodes, launch.config) == (2, None)
+
+
+def test_servers_without_an_api_get_none_of_its_flags() -> None:
+    """vLLM refuses --api-server-count beside --headless, and ignores the others there."""
+    (launch,) = launches("deepseek-v3-two-servers")
+    first, worker = launch.arguments("."), launch.arguments(".", is_worker=True)
+    left_out = {word for word in first if word.startswith("--")} - set(worker)
+    assert left_out == {"--api-server-count", "--host", "--port", "--served-model-name", "--max-num-queued-reqs"}
+    assert worker[worker.index("--data-parallel-size") + 1] == "4"
 
 
 def test_a_plan_at_theoretical_peak_is_not_deployed() -> None:

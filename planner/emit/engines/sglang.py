@@ -49,7 +49,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         *_memory_flags(deployment, pool),
         *_cache_flags(deployment),
         *(_offload_flags(deployment, pool, lmcache) if swaps else ()),
-        *_transfer_flags(pool),
+        *_transfer_flags(pool, swaps),
     )
     return Launch(
         engine="sglang",
@@ -63,7 +63,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         port=PORT,
         environment=_environment(deployment, tier_bytes if on_disk and not lmcache else 0),
         files={LMCACHE_FILE: lmcache_file(deployment, pool)} if lmcache else {},
-        config=config_text(flags),
+        config=config_text(flags) if nodes == 1 else None,  # a rank and an address aren't settings
         config_command="python3 -m sglang.launch_server --config {file}",
         nodes=nodes,
         gpus_per_node=each,
@@ -156,11 +156,14 @@ def _offload_flags(deployment: Deployment, pool: PoolPlan, lmcache: bool) -> Fla
     return (*flags, ("--hicache-size", math.ceil(each / _GB)))
 
 
-def _transfer_flags(pool: PoolPlan) -> Flags:
+def _transfer_flags(pool: PoolPlan, swaps: bool) -> Flags:
     if pool.role == "serve":
         return ()
     flags: Flags = (("--disaggregation-mode", pool.role), ("--disaggregation-transfer-backend", "nixl"))
-    return (*flags, ("--disaggregation-bootstrap-port", BOOTSTRAP_PORT)) if pool.role == "prefill" else flags
+    if pool.role == "prefill":
+        return (*flags, ("--disaggregation-bootstrap-port", BOOTSTRAP_PORT))
+    # A tier wants a prefix cache, which a decode server has only when asked (SGLang calls it experimental).
+    return (*flags, ("--disaggregation-decode-enable-radix-cache", True)) if swaps else flags
 
 
 def _node_flags(nodes: int) -> Flags:

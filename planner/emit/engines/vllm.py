@@ -11,6 +11,7 @@ from planner.emit.checkpoint import COMPRESSOR, checkpoint_script, makes_checkpo
 from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.engines.refusals import refuse_unshipped
 from planner.emit.engines.settings import config_text
+from planner.emit.flags import snapshot
 from planner.emit.launch import SHARED_MEMORY_BYTES, Flags, Launch, servers
 from planner.emit.lmcache import DISK, lmcache_file
 from planner.emit.longer_window import longer_window
@@ -32,6 +33,7 @@ QUANTIZATION = {
 """Catalog point of the weights -> ``--quantization``; None: vLLM reads it from the checkpoint."""
 _WHOLE_SESSIONS = {"offload_prompt_only": False}
 """vLLM keeps only prompts below HBM by default; the plan counts on the answers too, which the next round repeats."""
+_ADMISSION = frozenset({"--max-num-queued-reqs", "--max-num-queued-tokens"})
 MADE_AT_LOAD = frozenset({"w_fp8"})
 """Made from bf16 weights while they are loaded, without a checkpoint of their own."""
 
@@ -94,7 +96,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         flags=flags,
         pool=pool,
         port=PORT,
-        config=config_text(flags, model=model),
+        config=config_text(flags, model=model) if nodes == 1 else None,  # a rank and an address aren't settings
         config_command="vllm serve --config {file}",
         batched_tokens=batched,
         notes=tuple(note for note in (reservation.note if reservation else None, throttle, unbounded) if note),
@@ -104,6 +106,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         gpus_per_node=each,
         node_flags=_node_flags(nodes),
         worker_flags=(("--headless", True),) if nodes > 1 else (),
+        first_node_flags=_api_flags(flags, version),
         shared_memory_bytes=SHARED_MEMORY_BYTES + (0 if lmcache else tier_bytes),
         host_memory_bytes=0 if on_disk else tier_bytes,
         disk_bytes=tier_bytes if on_disk else 0,
@@ -256,6 +259,18 @@ def _admission_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
     """Refuse (503) what would push idle sessions out of the cache; vLLM counts over its data-parallel ranks."""
     most = deployment.requests_at_most(pool)
     return () if most is None else (("--max-num-queued-reqs", most * pool.data_parallel),)
+
+
+def _api_flags(flags: Flags, version: str) -> frozenset[str]:
+    """Return the flags of the API server, which a server without one (``--headless``) refuses or ignores.
+
+    They are those that are no argument of the engine, and the two limits on admission, which vLLM keeps where
+    requests come in.
+    """
+    engine = snapshot("vllm", version)["tables"]["EngineArgs"]
+    fields = {name: name.removeprefix("--").removeprefix("disable-").replace("-", "_") for name, _ in flags}
+    outside = {name for name, field in fields.items() if field not in engine and f"enable_{field}" not in engine}
+    return frozenset((outside | _ADMISSION | {"--served-model-name"}) & set(fields))
 
 
 def _node_flags(nodes: int) -> Flags:

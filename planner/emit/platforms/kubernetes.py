@@ -107,11 +107,8 @@ def container_words(launch: Launch) -> list[str]:
 
 
 def _leader_worker_set(deployment: Deployment, launch: Launch) -> dict[str, Any]:
-    line = shell([word.replace("{models}", MODELS_DIRECTORY) for word in launch.arguments(CONFIG_DIRECTORY)])
-    for name, value in launch.node_flags:
-        spelled = str(value).replace("{rank}", "$LWS_WORKER_INDEX").replace("{head}", "$LWS_LEADER_ADDRESS")
-        line += f' {name} "{spelled}"'
-    worker = f"{line} {shell(flag_words(launch.worker_flags))}" if launch.worker_flags else line
+    line = _group_line(launch)
+    worker = " ".join([_group_line(launch, is_worker=True), shell(flag_words(launch.worker_flags))]).rstrip()
     return {
         "apiVersion": "leaderworkerset.x-k8s.io/v1",
         "kind": "LeaderWorkerSet",
@@ -127,6 +124,16 @@ def _leader_worker_set(deployment: Deployment, launch: Launch) -> dict[str, Any]
             },
         },
     }
+
+
+def _group_line(launch: Launch, *, is_worker: bool = False) -> str:
+    """Return the shell line of an instance's first server, or of the others."""
+    words = launch.arguments(CONFIG_DIRECTORY, is_worker=is_worker)
+    line = shell([word.replace("{models}", MODELS_DIRECTORY) for word in words])
+    for name, value in launch.node_flags:
+        spelled = str(value).replace("{rank}", "$LWS_WORKER_INDEX").replace("{head}", "$LWS_LEADER_ADDRESS")
+        line += f' {name} "{spelled}"'
+    return line
 
 
 def _exec(line: str) -> str:

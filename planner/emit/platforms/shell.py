@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from planner.emit.checkpoint import MODELS, SCRIPT
 from planner.emit.deployment import Deployment
-from planner.emit.launch import Launch, Place, Value, flag_words, places
+from planner.emit.launch import Flags, Launch, Place, Value, flag_words, places
 from planner.emit.quoting import comment, shell, shell_lines
 from planner.emit.router import PORT, is_routed, router_flags, router_of, worker_words
 from planner.emit.stamp import header
@@ -124,21 +124,30 @@ def _local(value: Value) -> str:
 
 def _command(launch: Launch) -> str:
     """Return the command, with the port, the rank and local paths left to the shell."""
+    command = _server_command(launch, launch.flags)
+    if not (launch.worker_flags or launch.first_node_flags) or launch.nodes == 1:
+        return command
+    worker = _server_command(launch, launch.shared_flags)
+    added = shell(flag_words(launch.worker_flags))
+    worker += f" \\\n  {added}" if added else ""
+    return f'if [ "$rank" = 0 ]; then\n{command}\nelse\n{worker}\nfi'
+
+
+def _server_command(launch: Launch, flags: Flags) -> str:
+    """Return the command of one server with these of the launch's flags."""
     program = [word for word in launch.program if not _is_local(word)]
     raw = [_local(word) for word in launch.program if _is_local(word)]
+    given = [name for name, _ in flags]
     own = {launch.port_flag, *launch.port_flags}
-    plain = tuple(f for f in launch.flags if f[0] not in own and not _is_local(f[1]))
-    raw += [f"{name} {_local(value)}" for name, value in launch.flags if _is_local(value)]
-    raw.append(f'{launch.port_flag} "$port"')
-    raw += [f"{name} {_with_slot(launch.value(name), launch.port)}" for name in launch.port_flags]
+    plain = tuple(f for f in flags if f[0] not in own and not _is_local(f[1]))
+    raw += [f"{name} {_local(value)}" for name, value in flags if _is_local(value)]
+    if launch.port_flag in given:
+        raw.append(f'{launch.port_flag} "$port"')
+    raw += [f"{name} {_with_slot(launch.value(name), launch.port)}" for name in launch.port_flags if name in given]
     for name, value in launch.node_flags:
         spelled = str(value).replace("{rank}", "$rank").replace("{head}", "$head")
         raw.append(f'{name} "{spelled}"')
-    command = "exec " + shell_lines(program, flag_words(plain), raw=tuple(raw))
-    if not launch.worker_flags:
-        return command
-    workers = shell(flag_words(launch.worker_flags))
-    return f'if [ "$rank" = 0 ]; then\n{command}\nelse\n{command} \\\n  {workers}\nfi'
+    return "exec " + shell_lines(program, flag_words(plain), raw=tuple(raw))
 
 
 def _with_slot(port: Value | None, first: int) -> str:
