@@ -31,7 +31,7 @@ def read(text: str, gpus: str = "8xA100", beside: Decision | None = None) -> Imp
 def planned(name: str) -> tuple[Document, dict[str, str]]:
     path = next(p for p in PLANS if p.stem == name)
     document = Document.model_validate_json(path.read_text())
-    targets = ["vllm", "kubernetes"] + ([] if name == "scout-1m-pp" else ["compose"])
+    targets = ["vllm", "kubernetes"] + ([] if name in ("scout-1m-pp", "deepseek-v3-two-servers") else ["compose"])
     return document, emit(document, targets, open_catalog())
 
 
