@@ -30,6 +30,10 @@ class Wheel:
         """Tell whether the wheel holds a file."""
         return name in self._archive.namelist()
 
+    def text(self, name: str) -> str:
+        """Return a file's text."""
+        return self._archive.read(name).decode()
+
     def tree(self, name: str) -> ast.Module:
         """Return a parsed file."""
         if name not in self._trees:
