@@ -122,7 +122,8 @@ def llama_cpp(wheel: Wheel) -> dict[str, Any]:
     }
 
 
-TENSORRT_LLM_FROM = "https://github.com/NVIDIA/TensorRT-LLM docs/source/models/supported-models.md@00b6d5a25c30b4382d24fbdf52956d601b3ffd24"
+_PAGE = "docs/source/models/supported-models.md@00b6d5a25c30b4382d24fbdf52956d601b3ffd24"
+TENSORRT_LLM_FROM = f"https://github.com/NVIDIA/TensorRT-LLM {_PAGE}"
 TENSORRT_LLM = """
 AfmoeForCausalLM Cohere2ForCausalLM DeciLMForCausalLM DeepseekV3ForCausalLM DeepseekV32ForCausalLM DeepseekV4ForCausalLM
 Exaone4ForCausalLM ExaoneMoEForCausalLM Gemma3ForCausalLM Gemma3nForConditionalGeneration Gemma4ForConditionalGeneration
