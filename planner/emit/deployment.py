@@ -185,16 +185,18 @@ class Deployment:
             whole = max(self.request.question_tokens, 1)  # the document is prefilled elsewhere
         return max((pool.chunk_tokens or whole) + pool.decode_sequences, pool.sequences)
 
-    def requests_at_most(self, pool: PoolPlan) -> int | None:
-        """Requests that one replica may have in the system at a time; None where the plan counts no sessions.
+    @property
+    def requests_at_most(self) -> int | None:
+        """Requests that the whole service has in the system at a time; None where the plan counts no sessions.
 
-        One per session that HBM holds; where sessions wait below HBM or nowhere, also one per planned user.
+        One per session that HBM holds, and where sessions wait below HBM or nowhere, also one per planned user. Every
+        instance takes that many: a router can place sessions unevenly, and the promised users are never refused.
         """
+        pool = self.pools[-1]
         if pool.resident_sessions is None:
             return None
-        waits_in_hbm = self.decision.offload.policy == "none"
-        users = 0 if waits_in_hbm else math.ceil(self.metrics.users / pool.replicas)
-        return max(pool.resident_sessions, pool.sequences, users)
+        users = 0 if self.decision.offload.policy == "none" else math.ceil(self.metrics.users)
+        return max(pool.resident_sessions * pool.replicas, pool.sequences * pool.replicas, users)
 
     def technology(self, dimension: str) -> Technology | None:
         """Return the technique of a dimension, if any."""

@@ -47,6 +47,8 @@ class Launch:
     """Tokens of one step where vLLM's allocation is known; else 0 [tokens]."""
     notes: tuple[str, ...] = ()
     """What an operator should know."""
+    admitted: int | None = None
+    """Requests that an instance takes before it refuses; None: it refuses none, further ones wait."""
     nodes: int = 1
     """Servers of one instance."""
     gpus_per_node: int = 1

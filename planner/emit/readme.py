@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 
 from planner.emit.capacity import reserve
@@ -10,7 +11,7 @@ from planner.emit.checks import load_test_words, quality_test_words, uncompresse
 from planner.emit.deployment import Deployment
 from planner.emit.launch import Launch
 from planner.emit.quoting import code, code_block, shell_lines
-from planner.emit.router import PORT, SESSION_HEADER, admission_cap, is_routed
+from planner.emit.router import PORT, idle_s, is_routed, ranks_routed, router_of
 
 _GIB = 1 << 30
 
@@ -25,7 +26,7 @@ def readme(deployment: Deployment, launches: list[Launch], files: Iterable[str])
         "## What to expect",
         _expectations(deployment, launches),
         "## Keep it true",
-        _keep_true(deployment),
+        _keep_true(deployment, launches),
         "## Check speed",
         _speed_check(deployment),
         "## Check quality",
@@ -158,8 +159,7 @@ def _shown(key: str, value: float | None) -> str:
     return f"{value:.0f}" if key == "concurrency" else f"{value:.1f}"
 
 
-def _keep_true(deployment: Deployment) -> str:
-    cap = admission_cap(deployment)
+def _keep_true(deployment: Deployment, launches: list[Launch]) -> str:
     users = int(deployment.metrics.users)
     offload = deployment.decision.offload
     if offload.policy == "swap":
@@ -179,11 +179,45 @@ def _keep_true(deployment: Deployment) -> str:
             "document again."
         ]
     if is_routed(deployment):
-        header = code(f"{SESSION_HEADER}: <session>")
-        lines.append(f"- Send {header} with every request: the router sends a session to one instance.")
-    if cap is not None:
-        lines.append(f"- Requests beyond {cap} in the system are refused (429 or 503); let clients retry later.")
-    return "\n".join(lines)
+        lines += _about_router(deployment)
+    return "\n".join([*lines, *_about_overload(deployment, launches[-1])])
+
+
+def _about_router(deployment: Deployment) -> list[str]:
+    router = router_of(deployment)
+    name = code(f"{router.session_header}: <session>")
+    where = "one instance" if ranks_routed(deployment) == 1 else "one rank of one instance, which has its own cache"
+    lines = [
+        f"- Send {name} with every request: the router keeps a session at {where}, and gives a new one to the least "
+        "loaded. A request without it goes anywhere, and pays for its whole document.",
+        f"- The router forgets a session that sends nothing for {idle_s(deployment)} s, and all of them when it "
+        "restarts: they then go on anywhere, with their whole document to prefill.",
+    ]
+    if router.end_of_session:
+        lines.append(
+            f"- Tell it when a session is over, so that its place counts as free: {code(router.end_of_session)}"
+        )
+    return lines
+
+
+def _about_overload(deployment: Deployment, launch: Launch) -> list[str]:
+    """What happens beyond the promised users."""
+    if not launch.is_server:
+        return []
+    users = math.ceil(deployment.metrics.users)
+    if launch.admitted is not None:
+        of_all = ", those of the whole service, however unevenly they are spread" if is_routed(deployment) else ""
+        return [
+            f"- An instance refuses (503) what exceeds {launch.admitted} requests of its own{of_all}: the {users} "
+            "planned users never see it. Below that, what exceeds the sequences that run waits; let clients retry "
+            "later."
+        ]
+    slots = f"{launch.value('--parallel')} slots" if launch.engine == "llama.cpp" else "sequences that run"
+    one = "" if is_routed(deployment) else " No router stands before it; put one there if clients should be refused."
+    return [
+        f"- {launch.engine} refuses nothing: requests beyond the {slots} wait, first come first served, without a "
+        f"limit. Keep to the {users} planned users.{one}"
+    ]
 
 
 def _speed_check(deployment: Deployment) -> str:

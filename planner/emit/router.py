@@ -1,11 +1,18 @@
-"""The router before several instances: the same session to the same instance, and no more than fit.
+"""The router before several instances: a known session to its instance, a new one to the instance with the fewest.
 
 Idle sessions live in an LRU prefix cache, nothing reserves their memory; a session that comes back to
-another instance, or too many at once, would prefill everything again.
+another instance would prefill everything again. Data-parallel ranks of one instance are caches of their own,
+among which the engine itself spreads requests by load: the router names the rank too.
+
+What the pinned routers do was found out by running them (tests/acceptance/test_emit_router.py):
+``consistent_hash`` puts sessions together by chance, ``cache_aware`` puts all sessions of a quiet hour on one
+instance, and ``--max-concurrent-requests`` is a bucket that refills with time: it limits how many requests
+start in a second, not how many are in the system. Instances therefore hold the cap, and the router none.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,11 +24,12 @@ from planner.errors import InputError
 IMAGE = "python:3.12-slim"
 """The router is installed into it at its pinned version; it publishes no image that is known here."""
 PORT = 30000
-SESSION_HEADER = "X-Session-ID"
 LOAD_SECONDS = 7200
 """How long instances may take to load before they count as broken [s]."""
 BOOTSTRAP_PORT = 8998
 """On which SGLang's prefill instances meet their decode instances."""
+_KNOWS_RANKS = frozenset({"vllm", "sglang"})
+"""Engines that take the data-parallel rank from a request's header (``X-data-parallel-rank``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +39,18 @@ class Router:
     name: str
     version: str
     program: tuple[str, ...]
-    policy: str
+    policy: Flags
+    """A known session to its instance, a new one to the least loaded."""
+    session_header: str
+    """In which a client names its session."""
+    idle_setting: str
+    """Flag, or environment variable, for how long a session may send nothing before it is forgotten [s]."""
+    idle_s: int
+    """Its default [s]."""
     pool_flags: Flags
     """Flags for separate prefill and decode pools."""
+    end_of_session: str = ""
+    """Command that tells the router that a session is over; empty if it takes none."""
 
     @property
     def requirement(self) -> str:
@@ -45,14 +62,21 @@ VLLM_ROUTER = Router(
     "vllm-router",
     "0.1.17",
     ("vllm-router",),
-    "consistent_hash",
+    (("--policy", "sticky_least_loaded"),),
+    "X-Session-ID",
+    "VLLM_ROUTER_SLL_SESSION_EXPIRATION_IN_S",
+    7200,
     (("--vllm-pd-disaggregation", True), ("--kv-connector", "nixl")),
+    f"curl -X POST 'http://localhost:{PORT}/finish_session?session_id=<session>'",
 )
 SGLANG_ROUTER = Router(
     "sglang-router",
     "0.3.2",
     ("python3", "-m", "sglang_router.launch_router"),
-    "cache_aware",
+    (("--policy", "manual"), ("--assignment-mode", "min_load")),
+    "X-SMG-Routing-Key",
+    "--max-idle-secs",
+    14400,
     (("--pd-disaggregation", True),),
 )
 
@@ -63,15 +87,15 @@ def router_of(deployment: Deployment) -> Router:
 
 
 def is_routed(deployment: Deployment) -> bool:
-    """Tell whether there is more than one instance to choose from."""
-    return len(deployment.pools) > 1 or any(pool.instances > 1 for pool in deployment.pools)
+    """Tell whether there is more than one cache that a session may be in: instances, or their ranks."""
+    pools = deployment.pools
+    return len(pools) > 1 or any(pool.instances > 1 for pool in pools) or ranks_routed(deployment) > 1
 
 
-def admission_cap(deployment: Deployment) -> int | None:
-    """Requests that may be in the system at a time, over all replicas; None if the plan counts no sessions."""
-    pool = deployment.pools[-1]
-    most = deployment.requests_at_most(pool)
-    return None if most is None else most * pool.replicas
+def ranks_routed(deployment: Deployment) -> int:
+    """Return the data-parallel ranks of each instance among which the router chooses; 1: it chooses instances."""
+    ranks = {pool.data_parallel for pool in deployment.pools}
+    return ranks.pop() if len(ranks) == 1 and deployment.engine.id in _KNOWS_RANKS else 1
 
 
 def router_flags(deployment: Deployment) -> Flags:
@@ -86,19 +110,44 @@ def router_flags(deployment: Deployment) -> Flags:
     flags: Flags = (
         ("--host", "0.0.0.0"),  # noqa: S104 - a server that clients reach
         ("--port", PORT),
-        ("--policy", router.policy),
+        *router.policy,
         ("--worker-startup-timeout-secs", LOAD_SECONDS),
         ("--request-timeout-secs", LOAD_SECONDS),
+        # It would take every full instance for a broken one, and then refuse the sessions of all.
+        ("--disable-circuit-breaker", True),
     )
-    cap = admission_cap(deployment)
-    if cap is not None:
-        flags += (("--max-concurrent-requests", cap), ("--queue-size", 0))
+    if router.idle_setting.startswith("--") and idle_s(deployment) > router.idle_s:
+        flags += ((router.idle_setting, idle_s(deployment)),)
     if len(deployment.pools) > 1:
         flags += router.pool_flags
+    if router is VLLM_ROUTER and ranks_routed(deployment) > 1:
+        flags += (("--intra-node-data-parallel-size", ranks_routed(deployment)),)
     problems = problems_of_flags(flags, router.name, router.version)
     if problems:
         raise InputError(problems)
     return flags
+
+
+def router_environment(deployment: Deployment) -> dict[str, str]:
+    """Return the environment variables that the router needs, by name."""
+    router = router_of(deployment)
+    if router.idle_setting.startswith("--") or idle_s(deployment) <= router.idle_s:
+        return {}
+    return {router.idle_setting: str(idle_s(deployment))}
+
+
+def idle_s(deployment: Deployment) -> int:
+    """Return how long a session may send nothing before the router may forget it [s].
+
+    The router hears of a session when a request arrives: between two of them an answer, those of all other users of
+    the instance before it, and the thinking. Twice that, and never less than the router's own default.
+    """
+    metrics, request = deployment.metrics, deployment.request
+    cold_s = metrics.ttft_cold_s or 0.0
+    turn_s = cold_s + request.output_tokens * (metrics.tpot_s or 0.0)
+    users = math.ceil(metrics.users / deployment.pools[-1].replicas)
+    gap_s = deployment.workload.think_s + max(users, 1) * turn_s
+    return max(router_of(deployment).idle_s, math.ceil(2 * gap_s))
 
 
 def worker_words(deployment: Deployment, role: Role, address: str) -> list[str]:

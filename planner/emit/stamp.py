@@ -27,12 +27,17 @@ def decision_hash(decision: Decision) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:HASH_DIGITS]
 
 
-def header(deployment: Deployment, launch: Launch) -> str:
-    """Return the comment lines with which a shell or YAML file begins."""
+def header(deployment: Deployment, launch: Launch, program: str | None = None) -> str:
+    """Return the comment lines with which a shell or YAML file begins.
+
+    ``program`` names what the file starts where it isn't the launch's engine.
+    """
     provenance = deployment.document.provenance
-    pool = launch.pool
+    engine = f"{launch.engine} {launch.version}"
+    # The only pool needs no name.
+    what = engine if launch.pool.role == "serve" else f"{engine} {launch.pool.role} pool"
     lines = [
-        comment(f"{launch.engine} {launch.version} for {deployment.served_name}, {pool.role} pool"),
+        comment(f"{program or what} for {deployment.served_name}"),
         comment(f"catalog {provenance.catalog_hash}, efficiency {provenance.efficiency}; edit the plan, not this file"),
         comment(f"{HASH_WORD} {decision_hash(deployment.decision)} (the decision is in plan.json)"),
     ]

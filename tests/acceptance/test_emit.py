@@ -240,8 +240,7 @@ def test_the_router_knows_every_instance(tmp_path: Path) -> None:
     words = call["argv"]
     assert words.count("--prefill") == 2
     assert words.count("--decode") == 4
-    assert words[words.index("--policy") + 1] == "consistent_hash"
-    assert words[words.index("--max-concurrent-requests") + 1] == str(4 * 4)
+    assert words[words.index("--policy") + 1] == "sticky_least_loaded"
     assert len({word for word in words if word.startswith("http://")}) == 6
 
 

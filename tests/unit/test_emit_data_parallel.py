@@ -43,7 +43,7 @@ def test_sglang_counts_requests_over_ranks_and_everything_else_per_rank() -> Non
     assert (flags["--tp-size"], flags["--attn-dp-size"], flags["--ep-size"], flags["--dcp-size"]) == (8, 4, 8, 2)
     assert flags["--max-running-requests"] == 4 * (16 + 1)  # divided by the ranks (model_runner, per dp worker)
     assert flags["--chunked-prefill-size"] == 4 * 4096  # divided by the ranks (_handle_data_parallelism)
-    assert flags["--max-queued-requests"] == RESIDENT - 17  # of each rank's own scheduler
+    assert flags["--max-queued-requests"] == 4 * RESIDENT  # of each rank's own scheduler, which may get them all
     assert flags["--max-total-tokens"] == RESIDENT * SESSION // 2  # rows of a rank; dcp spreads the tokens over two
 
 

@@ -56,7 +56,7 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
             checkpoint_script=_convert_script(deployment) if made else None,
             notes=(
                 "llama-server decodes every slot that has a request: up to the resident sessions at once, not only "
-                f"{pool.decode_sequences}; let the router's cap hold it",
+                f"{pool.decode_sequences}, which makes each slower",
             ),
         )
     ]

@@ -44,6 +44,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         pool=pool,
         port=PORT,
         port_flag="--server-port",
+        admitted=deployment.requests_at_most,
         gpus_per_node=each,
         packages=("lmdeploy",),
         checkpoint_script=checkpoint_script(deployment) if making else None,
@@ -74,7 +75,7 @@ def _flags(deployment: Deployment, pool: PoolPlan, making: bool) -> Flags:
     window = longer_window(deployment)
     if window is not None:
         flags += (("--hf-overrides", json.dumps(window.overrides)),)
-    most = deployment.requests_at_most(pool)
+    most = deployment.requests_at_most
     if most is not None:
         flags += (("--max-concurrent-requests", most),)
     return flags

@@ -65,6 +65,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         files={LMCACHE_FILE: lmcache_file(deployment, pool)} if lmcache else {},
         config=config_text(flags) if nodes == 1 else None,  # a rank and an address aren't settings
         config_command="python3 -m sglang.launch_server --config {file}",
+        admitted=None if (most := _most_waiting(deployment, pool)) is None else most + pool.sequences,
         nodes=nodes,
         gpus_per_node=each,
         node_flags=_node_flags(nodes),
@@ -116,11 +117,13 @@ def _batch_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
         # SGLang divides the chunk over its attention-data-parallel ranks; the queue is each rank's own.
         ("--chunked-prefill-size", -1 if unchunked else chunk * pool.data_parallel),
     )
-    most = deployment.requests_at_most(pool)
-    if most is not None and pool.role == "serve":
-        waiting = most - pool.sequences
-        flags += (("--max-queued-requests", waiting),)
-    return flags
+    waiting = _most_waiting(deployment, pool)
+    return flags if waiting is None else (*flags, ("--max-queued-requests", waiting))
+
+
+def _most_waiting(deployment: Deployment, pool: PoolPlan) -> int | None:
+    """Requests beyond those that run, of a rank: all of the service, as running ones may be few for want of memory."""
+    return deployment.requests_at_most if pool.role == "serve" else None
 
 
 def _memory_flags(deployment: Deployment, pool: PoolPlan) -> Flags:

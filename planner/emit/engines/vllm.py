@@ -63,6 +63,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
     tier_bytes = deployment.tier_bytes_per_instance(pool) if swaps else 0
     lmcache = swaps and _uses_lmcache(deployment)
     on_disk = deployment.decision.offload.tier == "nvme"
+    admitted = None if pool.resident_sessions is None else deployment.requests_at_most
     flags: Flags = (
         *_interface_flags(deployment),
         *_parallel_flags(pool),
@@ -73,7 +74,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         *_memory_flags(deployment, reservation),
         *_cache_flags(deployment),
         *_connector_flags(deployment, pool),
-        *_admission_flags(deployment, pool),
+        *_admission_flags(admitted),
     )
     model = served_checkpoint(deployment, MADE_AT_LOAD)
     throttle = _throttle_note(deployment, pool) if pool.throttled else None
@@ -102,6 +103,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         notes=tuple(note for note in (reservation.note if reservation else None, throttle, unbounded) if note),
         environment=_environment(deployment, pool, lmcache),
         files={LMCACHE_FILE: lmcache_file(deployment, pool)} if lmcache else {},
+        admitted=admitted,
         nodes=nodes,
         gpus_per_node=each,
         node_flags=_node_flags(nodes),
@@ -255,10 +257,9 @@ def _connector_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
     return (("--kv-transfer-config", json.dumps({**both, "kv_connector_extra_config": {"connectors": connectors}})),)
 
 
-def _admission_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
-    """Refuse (503) what would push idle sessions out of the cache; vLLM counts over its data-parallel ranks."""
-    most = deployment.requests_at_most(pool)
-    return () if most is None else (("--max-num-queued-reqs", most * pool.data_parallel),)
+def _admission_flags(admitted: int | None) -> Flags:
+    """Refuse (503) beyond the promised users; vLLM counts waiting and running ones, over its data-parallel ranks."""
+    return () if admitted is None else (("--max-num-queued-reqs", admitted),)
 
 
 def _api_flags(flags: Flags, version: str) -> frozenset[str]:

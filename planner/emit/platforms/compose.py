@@ -10,7 +10,7 @@ from planner.emit.launch import CONFIG_DIRECTORY, Launch, Place, places
 from planner.emit.lmcache import DISK
 from planner.emit.platforms.shell import own_files
 from planner.emit.quoting import compose_value, yaml_text
-from planner.emit.router import IMAGE, LOAD_SECONDS, PORT, install_and_run, is_routed, router_words
+from planner.emit.router import IMAGE, LOAD_SECONDS, PORT, install_and_run, is_routed, router_environment, router_words
 from planner.emit.stamp import header, stamp_of
 from planner.errors import InputError
 
@@ -127,10 +127,12 @@ def _router(deployment: Deployment, launches: list[Launch]) -> dict[str, Any]:
         launch.pool.role: [f"http://{launch.pool.role}-{i}:{launch.port}" for i in range(launch.pool.instances)]
         for launch in launches
     }
+    environment = router_environment(deployment)
     waits = {f"{launch.pool.role}-{i}" for launch in launches for i in range(launch.pool.instances)}
     return {
         "image": IMAGE,
         "command": [compose_value(word) for word in install_and_run(deployment, router_words(deployment, addresses))],
+        **({"environment": environment} if environment else {}),
         "ports": [f"{PORT}:{PORT}"],
         "restart": "unless-stopped",
         "depends_on": {name: {"condition": "service_healthy"} for name in sorted(waits)},

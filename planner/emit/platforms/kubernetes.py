@@ -22,6 +22,7 @@ from planner.emit.router import (
     SGLANG_ROUTER,
     install_and_run,
     is_routed,
+    router_environment,
     router_flags,
     router_of,
 )
@@ -280,7 +281,10 @@ def _router(deployment: Deployment, launches: list[Launch]) -> list[dict[str, An
         "name": "router",
         "image": IMAGE,
         "command": install_and_run(deployment, words),
-        "env": [{"name": "NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}],
+        "env": [
+            {"name": "NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+            *({"name": name, "value": value} for name, value in router_environment(deployment).items()),
+        ],
         "ports": [{"name": "http", "containerPort": PORT}],
         "readinessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": LOAD_CHECK_SECONDS},
     }

@@ -9,7 +9,6 @@ from planner.emit.deployment import Deployment
 from planner.emit.flags import problems_of_keys, snapshot
 from planner.emit.launch import Flags, Launch
 from planner.emit.quoting import yaml_text
-from planner.emit.router import admission_cap
 from planner.emit.stamp import header
 from planner.errors import InputError
 
@@ -61,9 +60,9 @@ def _config(deployment: Deployment, launch: Launch) -> dict[str, Any]:
         "engine_kwargs": engine_arguments(launch.flags),
         "deployment_config": {"num_replicas": launch.pool.instances},
     }
-    cap = admission_cap(deployment)
+    cap = deployment.requests_at_most
     if cap is not None:
-        config["deployment_config"]["max_ongoing_requests"] = cap // launch.pool.instances
+        config["deployment_config"]["max_ongoing_requests"] = cap
         config["deployment_config"]["max_queued_requests"] = 1  # Ray takes no 0
     if launch.pool.instances > 1:
         config["deployment_config"]["request_router_config"] = {"request_router_class": AFFINITY}

@@ -6,7 +6,7 @@ from planner.emit.checkpoint import MODELS, SCRIPT
 from planner.emit.deployment import Deployment
 from planner.emit.launch import Flags, Launch, Place, Value, flag_words, places
 from planner.emit.quoting import comment, shell, shell_lines
-from planner.emit.router import PORT, is_routed, router_flags, router_of, worker_words
+from planner.emit.router import PORT, is_routed, router_environment, router_flags, router_of, worker_words
 from planner.emit.stamp import header
 
 _START = "set -euo pipefail"
@@ -165,8 +165,10 @@ def _offline_script(deployment: Deployment, launch: Launch) -> str:
 
 def _router_script(deployment: Deployment, launches: list[Launch], where: dict[str, Place]) -> str:
     """Return the router's script for instances on this server, or on the hosts that it is told."""
-    lines = ["#!/usr/bin/env bash", header(deployment, launches[-1]).rstrip(), _START]
     router = router_of(deployment)
+    before = f"{router.name} {router.version}, before {launches[0].engine},"
+    lines = ["#!/usr/bin/env bash", header(deployment, launches[-1], before).rstrip(), _START]
+    lines += [_export(name, value) for name, value in router_environment(deployment).items()]
     lines.append(comment(f"Needs: pip install {router.requirement}. Clients talk to port {PORT}."))
     lines.append("workers=()")
     for launch in launches:
