@@ -277,7 +277,8 @@ def name_index(parsed: Mapping[str, Entry], files: Mapping[str, str], problems: 
     """Return every spelling of every entry, in lower case, with the id that it means; note those that mean two."""
     names = {_key(entry_id): entry_id for entry_id in parsed}
     for entry_id, entry in sorted(parsed.items()):
-        for alias in entry.aliases:
+        own = (entry.hf_id,) if isinstance(entry, Model) and "/" in entry.hf_id else ()
+        for alias in (*entry.aliases, *own):
             owner = names.setdefault(_key(alias), entry_id)
             if owner != entry_id:
                 already = f"{alias!r} already names {owner} ({files[owner]})"

@@ -183,7 +183,10 @@ def _check_price(entry: Price, names: _Names) -> Iterator[str]:
 
 def _check_model(entry: Model, names: _Names) -> Iterator[str]:
     from catalog.architecture import UnknownArchitectureError, read_config
+    from catalog.identity import misleading_aliases
 
+    for alias in misleading_aliases(entry):
+        yield f"aliases: {alias!r} names a variant whose hub id isn't listed; add the hub id, or remove the alias"
     try:
         read_config(entry.config, where="config")
     except UnknownArchitectureError as error:

@@ -147,7 +147,7 @@ def _without_plan(problem: Problem, solver: str, explanation: Any) -> Document:
 def request_document(problem: Problem) -> dict[str, Any]:
     """The request with what it left open filled in, as a plan file keeps it."""
     filled = problem.request.model_dump(mode="json", exclude_none=True)
-    filled["model"] = problem.model_id
+    filled["model"] = problem.model_name
     return filled
 
 

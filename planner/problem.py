@@ -14,6 +14,7 @@ from typing import TypeVar
 from catalog.architecture import Architecture, UnknownArchitectureError, read_config
 from catalog.architecture.read import read_config_file
 from catalog.errors import UnknownEntryError
+from catalog.identity import all_names, family_of, hub_id_of, served_name_of
 from catalog.load import Catalog
 from catalog.schema import Engine, Model, Price
 from catalog.units import format_tokens
@@ -39,6 +40,10 @@ class Problem:
     model_id: str
     """Catalog id, or the path that was given."""
     model_entry: Model | None
+    hub_id: str | None
+    """The checkpoint that was asked for, as the hub spells it; None for a path, or where nobody publishes weights."""
+    served_name: str
+    """Name of the model for clients: as it was asked for."""
     architecture: Architecture
     window_tokens: int
     """Context that the model was trained for [tokens]."""
@@ -50,6 +55,11 @@ class Problem:
     usd_per_gpu_hour: float | None
     assumptions: tuple[str, ...] = field(default=())
     warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def model_name(self) -> str:
+        """The model as it was asked for, or the id of the one that was chosen."""
+        return self.request.model or self.model_id
 
     @property
     def window(self) -> LogLoss:
@@ -85,6 +95,8 @@ def resolve(request: Request, catalog: Catalog) -> Problem:
         cluster=cluster,
         model_id=model_id,
         model_entry=entry,
+        hub_id=None if entry is None else hub_id_of(entry, request.model or entry.id),
+        served_name=_served_name(model_id, request.model, entry),
         architecture=architecture,
         window_tokens=window,
         workload=workload_of(request),
@@ -147,8 +159,27 @@ def _model(request: Request, catalog: Catalog, assumptions: list[str]) -> tuple[
     if path.exists() or path.suffix == ".json" or name.startswith((".", "/", "~")):
         architecture = read_config_file(path)
         return str(path), architecture, architecture.context_tokens, None
-    known = [spelling for model in catalog.all(Model) for spelling in (model.id, *model.aliases)]
-    raise UnknownEntryError("models", name, known, "(plan catalog list models; the path of a config.json works too)")
+    raise _unknown_model(name, catalog)
+
+
+def _unknown_model(name: str, catalog: Catalog) -> UnknownEntryError:
+    family = family_of(name, catalog)
+    if family is not None and "/" in name:
+        hint = (
+            f"(the catalog doesn't list it; if it is a fine-tune or a quantisation of {family}, plan with "
+            f"--model {family}, and emit with --checkpoint {name})"
+        )
+        return UnknownEntryError("models", name, [], hint)
+    known = [spelling for model in catalog.all(Model) for spelling in all_names(model)]
+    return UnknownEntryError("models", name, known, "(plan catalog list models; the path of a config.json works too)")
+
+
+def _served_name(model_id: str, asked: str | None, entry: Model | None) -> str:
+    if entry is not None:
+        return served_name_of(entry, asked or entry.id)
+    path = Path(model_id).absolute()
+    folder = path.parent if path.is_file() else path
+    return folder.name.lstrip("-") or "model"  # a leading dash would be read as a flag
 
 
 def default_model(ctx: int, catalog: Catalog) -> Model:

@@ -90,7 +90,7 @@ def unavailable(problem: Problem, space: Space, evaluation: Evaluation) -> list[
         if request.engine != "any":
             return [f"engine: {decision.engine} isn't the --engine {request.engine} that was asked for"]
         known = ", ".join(e.id for e in space.engines)
-        return [f"engine: {decision.engine} doesn't serve {problem.model_id} on these GPUs; {known} do"]
+        return [f"engine: {decision.engine} doesn't serve {problem.model_name} on these GPUs; {known} do"]
     problems = []
     ids = set()
     for name in DIMENSIONS:

@@ -126,7 +126,7 @@ def emit_document(
     """Write a plan's deployment files and say on stderr which."""
     from planner.emit import emit, usual_targets, write
 
-    files = emit(document, target or usual_targets(document, facts), facts, checkpoint=checkpoint)
+    files = emit(document, target or usual_targets(document, facts, checkpoint), facts, checkpoint=checkpoint)
     write(files, directory, force, "--emit")
     for name in sorted(files):
         typer.echo(f"emitted: {directory / name}", err=True)

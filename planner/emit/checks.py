@@ -36,7 +36,7 @@ def load_test_words(deployment: Deployment) -> list[str]:
         ("--backend", "openai"),
         ("--base-url", _url(deployment)),
         ("--model", deployment.served_name),
-        ("--tokenizer", deployment.model_source),
+        ("--tokenizer", deployment.tokenizer),
         ("--dataset-name", "prefix_repetition"),
         ("--prefix-repetition-prefix-len", request.ctx),
         ("--prefix-repetition-suffix-len", max(1, request.question_tokens)),
@@ -58,7 +58,7 @@ def quality_test_words(deployment: Deployment) -> list[str]:
     arguments = {
         "model": deployment.served_name,
         "base_url": f"{_url(deployment)}/v1/completions",
-        "tokenizer": deployment.model_source,
+        "tokenizer": deployment.tokenizer,
         "max_length": deployment.max_model_len,
         "num_concurrent": 1,
     }
@@ -71,13 +71,14 @@ def quality_test_words(deployment: Deployment) -> list[str]:
         "--tasks",
         "ruler",
         "--metadata",
-        json.dumps({"max_seq_lengths": [deployment.request.ctx], "tokenizer": deployment.model_source}),
+        json.dumps({"max_seq_lengths": [deployment.request.ctx], "tokenizer": deployment.tokenizer}),
     ]
 
 
 def uncompressed_words(deployment: Deployment, launch: Launch) -> list[str]:
     """Return the command line of the same engine without compression, for the comparison."""
     kept = tuple(flag for flag in launch.flags if flag[0] not in (*_COMPRESSING, "--max-num-seqs"))
-    program = [*launch.program[: launch.program_words], deployment.model_source]
+    named = deployment.checkpoint if deployment.weights is None else None  # a quantised one is compression too
+    program = [*launch.program[: launch.program_words], named or deployment.model_source]
     alone = _ALONE if launch.engine == "vllm" else ()
     return program + flag_words((*kept, *alone))

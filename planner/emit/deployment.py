@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -20,14 +19,13 @@ from catalog.load import Catalog
 from catalog.schema import Engine, Hardware, KvFormat, Point, Technique, WeightFormat
 from planner.cost.workload import Workload
 from planner.emit.formats import kv_format_of, weight_format_of
+from planner.emit.source import config_of, model_source, one_word
 from planner.errors import InputError
 from planner.plan import DIMENSIONS, UNCOMPRESSED, Choice, Decision, Document, Metrics, Pool
 from planner.problem import Problem, resolve
 from planner.request import Cluster, Request
 
 Role = Literal["serve", "prefill", "decode"]
-PLACES = ("{models}", "{directory}", "{rank}", "{head}", "{file}")
-"""What launches leave for platforms to fill in; no user's text may contain it."""
 NATIVE = "native"
 """Weights of a plan that are as the checkpoint's makers quantised them."""
 
@@ -149,8 +147,18 @@ class Deployment:
     @property
     def served_name(self) -> str:
         """Name under which clients ask for the model."""
-        name = Path(self.model_source).name if self.problem.model_entry is None else self.problem.model_id
-        return name.lstrip("-") or "model"  # a leading dash would be read as a flag
+        return self.problem.served_name
+
+    @property
+    def tokenizer(self) -> str:
+        """What clients that count tokens load: of the checkpoint that was named, else of the model."""
+        named = self.checkpoint
+        return self.model_source if named is None or named.lower().endswith(".gguf") else named
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the model is a directory of the machine that plans, and no checkpoint was named for others."""
+        return self.problem.model_entry is None and self.checkpoint is None
 
     @property
     def slug(self) -> str:
@@ -171,8 +179,8 @@ class Deployment:
     @property
     def local_paths(self) -> list[str]:
         """Directories of the server that the engine reads."""
-        named = (self.model_source, self.checkpoint)
-        return sorted({path for path in named if path is not None and path.startswith("/")})
+        path = self.checkpoint or self.model_source
+        return [path] if path.startswith("/") else []
 
     def kv_tokens(self, pool: PoolPlan) -> int | None:
         """Tokens of the pool's resident sessions at their full length; None where the plan counts none [tokens]."""
@@ -267,9 +275,9 @@ def read_deployment(
         kv_format=kv_format_of(hidden, chosen, capability, problem.architecture),
         weight_format=weight_format_of(weights.point.id if weights else None, chosen, capability),
         pools=_pools(decision, metrics.concurrency, problem.cluster),
-        model_source=_model_source(problem),
-        config=_config(problem),
-        checkpoint=None if checkpoint is None else _plain(checkpoint, "--checkpoint"),
+        model_source=model_source(problem, checkpoint),
+        config=config_of(problem),
+        checkpoint=None if checkpoint is None else one_word(checkpoint, "--checkpoint"),
         offload_backend=offload_backend,
     )
 
@@ -362,39 +370,3 @@ def _pool(role: Role, pool: Pool, cluster: Cluster, fits: int | None) -> PoolPla
             "experts spread over whole replicas"
         )
     return planned
-
-
-def _model_source(problem: Problem) -> str:
-    if problem.model_entry is not None:
-        source = problem.model_entry.hf_id
-    else:
-        path = Path(problem.model_id)
-        source = str((path.parent if path.is_file() else path).absolute())
-    return _plain(source, "the plan: model")
-
-
-def _plain(name: str, where: str) -> str:
-    """Return a name that can be one word of a command line.
-
-    Raises
-    ------
-    InputError
-        If a program would take it for a flag, a terminal for a command, or this program for a place to fill in.
-    """
-    if not name or name.startswith("-") or any(not character.isprintable() for character in name):
-        raise InputError(f"{where} {name!r}: is empty, begins with a dash or has control characters; rename it")
-    filled = [place for place in PLACES if place in name]
-    if filled:
-        raise InputError(f"{where} {name!r}: contains {filled[0]}, which stands for something here; rename it")
-    return name
-
-
-def _config(problem: Problem) -> dict[str, Any]:
-    if problem.model_entry is not None:
-        return problem.model_entry.config
-    import json
-
-    path = Path(problem.model_id)
-    file = path if path.is_file() else path / "config.json"
-    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return config

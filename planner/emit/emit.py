@@ -87,6 +87,7 @@ def emit(
     _check(launches)
     if platforms and not launches[0].is_server:
         raise InputError(f"--target {platforms[0]}: {deployment.engine.id} is no server; leave the platform out")
+    _check_source(deployment, platforms)
     contained = [name for name in platforms if name not in ("shell", "ray")]
     if contained and not launches[0].image:
         raise InputError(
@@ -105,19 +106,34 @@ def emit(
     return files
 
 
-def usual_targets(document: Document, catalog: Catalog) -> list[str]:
+def usual_targets(document: Document, catalog: Catalog, checkpoint: str | None = None) -> list[str]:
     """Return what most operators want of a plan: its engine's files, Kubernetes, and compose if one server is enough.
+
+    A model that is a directory of this machine, without a checkpoint that servers can load, gets its engine's files.
 
     Raises
     ------
     InputError
         If the plan can't be deployed.
     """
-    deployment = read_deployment(document, catalog)
+    deployment = read_deployment(document, catalog, checkpoint=checkpoint)
     if deployment.engine.id in OFFLINE:
+        return [deployment.engine.id]
+    if deployment.is_local:
         return [deployment.engine.id]
     one_server = deployment.gpus <= deployment.cluster.gpus_per_node
     return [deployment.engine.id, *(["compose"] if one_server else []), "kubernetes"]
+
+
+def _check_source(deployment: Deployment, platforms: list[str]) -> None:
+    """Refuse to write a directory of this machine into files for other machines."""
+    elsewhere = [name for name in platforms if name != "shell"]
+    if deployment.is_local and elsewhere:
+        raise InputError(
+            f"--target {elsewhere[0]}: the model is a config.json on this machine, where no server finds it; add "
+            "--checkpoint ID (of the model hub) or --checkpoint PATH (a directory on every server), or use "
+            f"--target {deployment.engine.id}"
+        )
 
 
 def check_targets(targets: str | Sequence[str]) -> tuple[list[str], list[str], Literal["native", "lmcache"]]:

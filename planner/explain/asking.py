@@ -27,7 +27,7 @@ class Asker:
     """
 
     def __init__(self, problem: Problem, settings: Settings) -> None:
-        self.request = problem.request.model_copy(update={"model": problem.model_id, "objective": "throughput"})
+        self.request = problem.request.model_copy(update={"model": problem.model_name, "objective": "throughput"})
         self.catalog = problem.catalog
         self.settings = settings
         self.ends_s = time.monotonic() + min(settings.time_limit_s, MOST_SECONDS)

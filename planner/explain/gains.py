@@ -139,7 +139,7 @@ def _next_time(limit: float) -> float:
 
 
 def _asked(problem: Problem, change: dict[str, Any]) -> Problem:
-    request = problem.request.model_copy(update={"model": problem.model_id, **change})
+    request = problem.request.model_copy(update={"model": problem.model_name, **change})
     return resolve(request, problem.catalog)
 
 

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
+from catalog.identity import shorter_names
 from catalog.load import Catalog
 from catalog.schema import Model
-
-_ADDED = re.compile(
-    r"[-_.](?:fp8|awq|gptq|int[48]|w\d+a\d+(?:kv\d+)?|quantized|dynamic|block|kv|bnb|[48]bits?|marlin|nvfp4|mxfp4|gguf|"
-    r"g?128g?|autoround|instruct|it|chat|hf|bf16|base)$",
-    re.IGNORECASE,
-)
-"""What names of derived checkpoints end in."""
 
 
 def catalog_model(name: str | None, served: str | None, catalog: Catalog) -> tuple[str | None, str | None]:
@@ -45,22 +38,9 @@ def catalog_model(name: str | None, served: str | None, catalog: Catalog) -> tup
     for given in (name, served):
         if given is None:
             continue
-        for spelling in _spellings(given):
+        for spelling in shorter_names(given):
             if catalog.has(Model, spelling):
                 found = catalog.get(Model, spelling).id
                 exact = spelling == given
                 return found, None if exact else f"{given}: taken to be a checkpoint of {found}"
     return None, None
-
-
-def _spellings(name: str) -> list[str]:
-    """Return the name, then shorter ones: without its owner or directories, without what quantisers add."""
-    found = [name]
-    rest = name.rstrip("/").rsplit("/", 1)[-1]
-    while rest:
-        found += [rest, f"{name.rsplit('/', 1)[0]}/{rest}"]
-        shorter = _ADDED.sub("", rest)
-        if shorter == rest:
-            break
-        rest = shorter
-    return found

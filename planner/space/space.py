@@ -116,7 +116,7 @@ def _engines(problem: Problem, dropped: Dropped) -> tuple[Engine, ...]:
             found.append(engine)
     if not found:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in dropped.reasons.items())
-        raise InputError(f"no engine serves {problem.model_id} on {problem.cluster.hardware.name} ({reasons})")
+        raise InputError(f"no engine serves {problem.model_name} on {problem.cluster.hardware.name} ({reasons})")
     return tuple(found)
 
 

@@ -44,7 +44,7 @@ class Question:
         """
         found = problem
         if self.changes:
-            request = problem.request.model_copy(update={"model": problem.model_id, **self.changes})
+            request = problem.request.model_copy(update={"model": problem.model_name, **self.changes})
             found = resolve(request, problem.catalog)
         return replace(found, cluster=_with_memory(found, self.memory)) if self.memory else found
 

@@ -244,7 +244,7 @@ class Study:
         request = self.problem.request.model_dump(mode="json", exclude_none=True, exclude={"ctx", "techniques"})
         return ParityDocument(
             request=request,
-            model=self.problem.model_id,
+            model=self.problem.model_name,
             window_tokens=self.problem.window_tokens,
             unit="GPU-hours" if self.unit_price else "USD",
             base_cost=_base(series),
@@ -274,7 +274,7 @@ class Study:
             notes.append("some plans aren't proved cheapest: time ran out for them")
         if any(ctx > self.problem.window_tokens for ctx in self.contexts):
             window = format_tokens(self.problem.window_tokens)
-            notes.append(f"* beyond the {window} tokens that {self.problem.model_id} was trained for")
+            notes.append(f"* beyond the {window} tokens that {self.problem.model_name} was trained for")
         return tuple(notes)
 
     def _movers(self, target: int, rows: Sequence[Mover]) -> Movers:
