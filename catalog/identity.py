@@ -101,13 +101,13 @@ def family_of(name: str, catalog: Catalog) -> str | None:
     --------
     >>> from catalog.load import open_catalog
     >>> family_of("RedHatAI/Meta-Llama-3.1-70B-Instruct-quantized.w8a8", open_catalog([]))
-    'Meta-Llama-3.1-70B-Instruct'
+    'meta-llama/Meta-Llama-3.1-70B-Instruct'
     >>> family_of("NousResearch/Hermes-3-Llama-3.1-8B", open_catalog([]))
     'llama-3.1-8b'
     """
-    for spelling in shorter_names(name):
-        if catalog.has(Model, spelling):
-            return spelling
+    listed = listed_name(name, catalog)
+    if listed is not None:
+        return listed
     inside = f"-{_dashed(_base(name))}-"
     inside = "-" + inside.rpartition("-distill-")[2]  # a distillation is a checkpoint of what follows
     spellings = [spelling for model in catalog.all(Model) for spelling in all_names(model)]
@@ -115,7 +115,18 @@ def family_of(name: str, catalog: Catalog) -> str | None:
     return max(found, key=lambda s: (len(_base(s)), "/" not in s, s), default=None)
 
 
-def shorter_names(name: str) -> list[str]:
+def listed_name(name: str, catalog: Catalog) -> str | None:
+    """Return the listed name that a checkpoint has when what quantisers and directories add is taken away."""
+    by_base = {_base(hub_id).lower(): hub_id for model in catalog.all(Model) for hub_id in reversed(hub_ids(model))}
+    for spelling in _shorter_names(name):
+        if catalog.has(Model, spelling):
+            return spelling
+        if _base(spelling).lower() in by_base:
+            return by_base[_base(spelling).lower()]
+    return None
+
+
+def _shorter_names(name: str) -> list[str]:
     """Return a name, then shorter ones: without its owner or directories, without what quantisers add."""
     found = [name]
     rest = _base(name.rstrip("/"))

@@ -65,7 +65,7 @@ class Request(BaseModel):
     gpus: str
     """``8xA100``, ``2x8xH100`` (nodes x GPUs), a catalog node (``p4d.24xlarge``), or a cluster file."""
     model: str | None = None
-    """Catalog id, or the path of a ``config.json`` or its directory. None: chosen for the context."""
+    """Catalog id, hub id, or the path of a ``config.json`` or its directory. None: chosen for the context."""
     engine: str = "any"
     rounds: Annotated[int, Field(ge=1, le=1000)] = 5
     output_tokens: TokenCount = 250

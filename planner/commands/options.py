@@ -15,7 +15,7 @@ import typer
 PLANNING = {
     "ctx": "Length of the document that opens a session: 50K, 1M, 131072.",
     "gpus": "8xA100, 2x8xH100 (nodes x GPUs), a node of the catalog, or a cluster file.",
-    "model": "Catalog id, or a config.json or its directory; left out: chosen for the context.",
+    "model": "Catalog id, hub id, or a config.json or its directory; left out: chosen for the context.",
     "max_latency": "Limit on the time per output token in the worst interleaved step: 200ms.",
     "max_ttft": "Limit on the time to the first token of a new session: 30s.",
     "max_warm_ttft": "Limit on the time to the first token of a later question: 2s.",

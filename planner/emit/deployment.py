@@ -26,6 +26,10 @@ from planner.problem import Problem, resolve
 from planner.request import Cluster, Request
 
 Role = Literal["serve", "prefill", "decode"]
+LOCAL = (
+    "the model is a directory of the machine that planned; files for other machines (kubernetes, compose, kserve, ray) "
+    "need --checkpoint ID or PATH, what they are to load"
+)
 NATIVE = "native"
 """Weights of a plan that are as the checkpoint's makers quantised them."""
 
@@ -279,6 +283,7 @@ def read_deployment(
         config=config_of(problem),
         checkpoint=None if checkpoint is None else one_word(checkpoint, "--checkpoint"),
         offload_backend=offload_backend,
+        notes=(LOCAL,) if problem.model_entry is None and checkpoint is None else (),
     )
 
 

@@ -1,10 +1,10 @@
-"""Which model of the catalog a command serves: by its id, without what a quantiser or a path adds to it."""
+"""Which model of the catalog a command serves: by its name, without what a quantiser or a path adds to it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from catalog.identity import shorter_names
+from catalog.identity import hub_id_of, listed_name
 from catalog.load import Catalog
 from catalog.schema import Model
 
@@ -24,23 +24,22 @@ def catalog_model(name: str | None, served: str | None, catalog: Catalog) -> tup
     Returns
     -------
     tuple
-        Catalog id, or the path of a directory with a ``config.json``; None if neither is found. And a
+        Hub id of a listed model, or the path of a directory with a ``config.json``; None if neither is found. And a
         note where the name had to be shortened.
 
     Examples
     --------
     >>> from catalog.load import open_catalog
     >>> catalog_model("RedHatAI/Meta-Llama-3.1-70B-Instruct-quantized.w8a8", None, open_catalog())[0]
-    'llama-3.1-70b'
+    'meta-llama/Meta-Llama-3.1-70B-Instruct'
     """
     if name is not None and name.startswith(("/", ".", "~")) and (Path(name).expanduser() / "config.json").is_file():
         return name, None
     for given in (name, served):
-        if given is None:
-            continue
-        for spelling in shorter_names(given):
-            if catalog.has(Model, spelling):
-                found = catalog.get(Model, spelling).id
-                exact = spelling == given
-                return found, None if exact else f"{given}: taken to be a checkpoint of {found}"
+        listed = None if given is None else listed_name(given, catalog)
+        if listed is not None:
+            entry = catalog.get(Model, listed)
+            meant = hub_id_of(entry, listed) or entry.id
+            exact = given is not None and given.lower() in (listed.lower(), meant.lower())
+            return meant, None if exact else f"{given}: taken to be a checkpoint of {meant}"
     return None, None

@@ -301,7 +301,8 @@ def test_a_hostile_path_stays_one_argument(name: str, tmp_path: Path) -> None:
     (directory / "config.json").write_text(json.dumps(config))
     content = json.loads((GOLDEN / "plans" / "llama8b-int8.json").read_text())
     content["request"]["model"] = str(directory)
-    files = emit(Document.model_validate(content), ["vllm", "compose", "kubernetes"], open_catalog())
+    targets = ["vllm", "compose", "kubernetes"]
+    files = emit(Document.model_validate(content), targets, open_catalog(), checkpoint=str(directory))
     (call,) = run_script(files, "vllm/serve.sh", tmp_path / "run")
     assert call["argv"][2] == str(directory)
     assert call["argv"][4] == (name.lstrip("-") or "model")

@@ -34,7 +34,7 @@ def test_a_command_line_is_priced_and_improved(plan: Plan, command: Path, tmp_pa
     advice = found.json
     assert advice["model"] == "meta-llama/Llama-3.1-8B-Instruct"
     priced = advice["priced"]
-    assert priced["request"]["model"] == "llama-3.1-8b"
+    assert priced["request"]["model"] == "meta-llama/Llama-3.1-8B-Instruct"
     assert priced["fits"]
     assert priced["broken"] == ["tpot_s"]  # a foreign chunk of 2,048 tokens takes longer than 200 ms
     # 0.9 of 80 GiB without 14.96 of weights, 5.6 of workspace, 1.55 of overhead: 49.89 GiB, 128 KiB per token
@@ -136,13 +136,13 @@ def test_what_cannot_be_priced_is_still_read(plan: Plan, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "served", "model"),
     [
-        ("meta-llama/Llama-3.1-70B-Instruct", None, "llama-3.1-70b"),
-        ("RedHatAI/Meta-Llama-3.1-70B-Instruct-quantized.w8a8", None, "llama-3.1-70b"),
-        ("hugging-quants/Meta-Llama-3.1-70B-Instruct-AWQ-INT4", None, "llama-3.1-70b"),
-        ("Qwen/Qwen3-32B-AWQ", None, "qwen3-32b"),
-        ("/srv/models/DeepSeek-V3", None, "deepseek-v3"),
-        ("$here/models/plan-yi-awq4", "yi-34b-200k", "yi-34b-200k"),
-        ("openai/gpt-oss-120b", None, "gpt-oss-120b"),
+        ("meta-llama/Llama-3.1-70B-Instruct", None, "meta-llama/Llama-3.1-70B-Instruct"),
+        ("RedHatAI/Meta-Llama-3.1-70B-Instruct-quantized.w8a8", None, "meta-llama/Meta-Llama-3.1-70B-Instruct"),
+        ("hugging-quants/Meta-Llama-3.1-70B-Instruct-AWQ-INT4", None, "meta-llama/Meta-Llama-3.1-70B-Instruct"),
+        ("Qwen/Qwen3-32B-AWQ", None, "Qwen/Qwen3-32B"),
+        ("/srv/models/DeepSeek-V3", None, "deepseek-ai/DeepSeek-V3"),
+        ("$here/models/plan-yi-awq4", "yi-34b-200k", "01-ai/Yi-34B-200K"),
+        ("openai/gpt-oss-120b", None, "openai/gpt-oss-120b"),
         ("some/thing", None, None),
         (None, None, None),
     ],
