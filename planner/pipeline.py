@@ -114,6 +114,9 @@ def evaluate(request: Request, decision: Decision | None = None, catalog: Catalo
 
 def _document(problem: Problem, evaluation: Evaluation, solution: Solution | None, solver: str | None) -> Document:
     metrics = evaluation.metrics
+    provenance = provenance_of(problem, evaluation, solver)
+    if solution is not None and solution.fault:
+        provenance = provenance.model_copy(update={"warnings": (*provenance.warnings, solution.fault)})
     base = parity_usd_per_interaction(problem)
     if base and metrics.usd_per_interaction is not None:
         metrics = metrics.model_copy(update={"cost_ratio_vs_4k": metrics.usd_per_interaction / base})
@@ -125,7 +128,7 @@ def _document(problem: Problem, evaluation: Evaluation, solution: Solution | Non
         metrics=metrics,
         intervals=evaluation.intervals,
         constraints=evaluation.constraints,
-        provenance=provenance_of(problem, evaluation, solver),
+        provenance=provenance,
     )
 
 

@@ -68,7 +68,7 @@ class Cells:
         self._effects = _effects(problem, self._table)
         self._losses: dict[int, Floats] = {}
         self._able: dict[int, Ints] = {}
-        self._forbids = _forbids(space, self.found.options)
+        self._forbids = forbidding_conditions(space, self.found.options)
         self.cells: list[Cell] = []
         self._children: dict[int, list[int]] = {}
         self.nothing = blank(1)
@@ -85,7 +85,7 @@ class Cells:
             every = (1 << len(self.space.engines)) - 1
             return self._add(Cell(w, np.zeros(0, dtype=np.int64), least, nothing, nothing, every, 0))
         mine, losses = _with_weights(self.problem, self.space, self.found, w)
-        self._able[w] = _able(self.space, self.found.options, weights)
+        self._able[w] = engines_able(self.space, self.found.options, weights)
         self._losses[w] = losses
         return self._cell(w, mine, self._effects[:, mine]) if len(mine) else None
 
@@ -237,7 +237,7 @@ def _with_weights(problem: Problem, space: Space, found: Combinations, w: int) -
     return mine, losses
 
 
-def _able(space: Space, options: Ints, weights: WeightOption) -> Ints:
+def engines_able(space: Space, options: Ints, weights: WeightOption) -> Ints:
     """Engines that run each combination with some weights, a bit each."""
     able: Ints = np.zeros(options.shape[1], dtype=np.int64)
     for bit, engine in enumerate(space.engines):
@@ -256,7 +256,7 @@ def _is(weights: WeightOption, name: str) -> bool:
     return weights.point is not None and weights.point.id == name
 
 
-def _forbids(space: Space, options: Ints) -> Ints:
+def forbidding_conditions(space: Space, options: Ints) -> Ints:
     """Conditions that exclude each combination, a bit each."""
     forbids: Ints = np.zeros(options.shape[1], dtype=np.int64)
     for bit, condition in enumerate(CONDITIONS):
@@ -298,4 +298,4 @@ def _from_dimensions(problem: Problem, space: Space, weights: list[int], *, wors
     return rows
 
 
-__all__ = ["MOST_LISTED", "Cell", "Cells", "blank"]
+__all__ = ["MOST_LISTED", "Cell", "Cells", "blank", "engines_able", "forbidding_conditions"]

@@ -1,8 +1,8 @@
-"""Choose, prove: a scope becomes a CP-SAT model, its best solution a decision.
+"""Choose, prove: the best decision of a scope, by pricing what is left of it or by CP-SAT.
 
-The objective is locked before ties are broken, so that one request has one answer whatever the seed,
-the number of workers or the order of catalog files: fewer GPUs, fewer techniques, a smaller loss, the
-more capable engine, last a hash of the names.
+Where bounds leave few decisions each is priced. CP-SAT chooses among many, in a process of its own: a plan
+that is known doesn't end with it. Ties are broken by rule, so that one request has one answer whatever the
+seed, the number of workers or the order of catalog files.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import math
 import time
 from dataclasses import dataclass, replace
 from typing import Any, Literal
-from zlib import crc32
 
 import numpy as np
 
@@ -19,12 +18,15 @@ from catalog.units import parse_quantity
 from planner.errors import InputError
 from planner.plan import DIMENSIONS
 from planner.problem import Problem
+from planner.solve.apart import DIED, Answer, solve_apart
 from planner.solve.cpsat import import_cp_model
 from planner.solve.decisions import Decisions, Deployment
 from planner.solve.engines import engines_of
 from planner.solve.goal import Goal, Limits
-from planner.solve.narrowing import TIE
-from planner.solve.points import Points, Search, aggregated_points, capability_rank, open_search
+from planner.solve.narrowing import MARGIN
+from planner.solve.points import Points, Search, aggregated_points, open_search
+from planner.solve.preference import Preference
+from planner.solve.remaining import MOST_PRICED, price_remaining
 from planner.solve.rules import Rules
 from planner.solve.scope import MOST_MODELLED, Scope, affordable, scope_of
 from planner.space import Option, Space
@@ -48,6 +50,8 @@ class Settings:
     seed: int = SEED
     first: bool = False
     """Any plan will do: only whether there is one is asked."""
+    most_priced: int = MOST_PRICED
+    """Decisions that are priced where bounds leave no more; 0: CP-SAT always chooses."""
 
 
 def read_settings(time_limit: str, workers: int, seed: int) -> Settings:
@@ -85,6 +89,13 @@ class Solution:
     """Operating points of the space."""
     left: int
     """Operating points that bounds alone didn't decide."""
+    fault: str = ""
+    """What went wrong on the way to it, for the user to know; nothing as a rule."""
+
+
+def status_of(value: float, bound: float) -> Literal["optimal", "feasible"]:
+    """Whether a value is proved by a bound: values within `MARGIN` are equal, as in everything that bounds drop."""
+    return "optimal" if bound >= value * (1.0 - MARGIN) - 1e-15 else "feasible"
 
 
 def solve(problem: Problem, space: Space, goal: Goal | None = None, settings: Settings | None = None) -> Solution:
@@ -101,27 +112,46 @@ def solve(problem: Problem, space: Space, goal: Goal | None = None, settings: Se
         return Solution("infeasible", search, None, (), None, None, None, 0, 0)
     narrowed_s = starts_s + NARROWING_SHARE * settings.time_limit_s
     scope = scope_of(search, points, goal, Limits.of(problem.request), first=settings.first, ends_s=narrowed_s)
-    left = len(scope.points)
-    known = scope.incumbent
+    left, known = len(scope.points), scope.incumbent
     if not left and scope.complete:
-        return Solution("infeasible", search, None, (), None, None, None, scope.considered, 0)
+        return _without(scope, "infeasible")
     if settings.first and known is not None:
-        return Solution("feasible", search, known.row, known.options, None, known.value, None, scope.considered, left)
+        return replace(_known(scope, known.value), status="feasible", bound=None)
     if left > MOST_MODELLED or not left:
-        if known is None:
-            return Solution("unknown", search, None, (), None, None, None, scope.considered, left)
-        engine = engines_of(search, known.row, 0, known.options)[0].id
-        values = (known.value, min(scope.bound, known.value))
         # Where bounds leave nothing better, it is the best; only what ties with it is too much to compare.
-        proved = scope.complete and scope.bound >= known.value * (1.0 - TIE) - 1e-15
-        status: Literal["optimal", "feasible"] = "optimal" if proved else "feasible"
-        return Solution(status, search, known.row, known.options, engine, *values, scope.considered, left)
-    found = _Run(scope, settings, starts_s + settings.time_limit_s).solution()
-    if scope.complete or found.status in ("feasible", "unknown"):
-        return found
-    # Of what was left out only a bound is known.
-    bound = None if found.value is None else min(scope.bound, found.value)
-    return replace(found, status="unknown" if found.value is None else "feasible", bound=bound)
+        return _known(scope, scope.bound)
+    ends_s = starts_s + settings.time_limit_s
+    remaining = price_remaining(scope, settings.most_priced, ends_s)
+    if not remaining.complete:
+        return _Run(scope, settings, ends_s).solution()
+    chosen = remaining.chosen
+    if chosen is None:
+        # Of what was left out nothing is known.
+        return _without(scope, "infeasible" if scope.complete else "unknown")
+    return _with(scope, chosen.points, chosen.options, chosen.engine, chosen.value, chosen.best)
+
+
+def _with(
+    scope: Scope, row: Points, options: tuple[Option, ...], engine: str | None, value: float, best: float
+) -> Solution:
+    """A plan, where nothing that was left is better than ``best``; of what was left out only a bound is known."""
+    bound = min(best, value) if scope.complete else min(scope.bound, best, value)
+    status = status_of(value, bound)
+    left = len(scope.points)
+    return Solution(status, scope.search, row, options, engine, value, bound, scope.considered, left)
+
+
+def _without(scope: Scope, status: Literal["infeasible", "unknown"]) -> Solution:
+    return Solution(status, scope.search, None, (), None, None, None, scope.considered, len(scope.points))
+
+
+def _known(scope: Scope, bound: float) -> Solution:
+    """The plan that was known before anything chose."""
+    known = scope.incumbent
+    if known is None:
+        return _without(scope, "unknown")
+    engine = engines_of(scope.search, known.row, 0, known.options)[0].id
+    return _with(scope, known.row, known.options, engine, known.value, bound)
 
 
 class _Run:
@@ -133,6 +163,7 @@ class _Run:
         self.scope = scope
         self.search = scope.search
         self.settings = settings
+        self.deaths: list[str] = []
         known = scope.incumbent.value if scope.incumbent else None
         self.decisions = Decisions(self.cp, scope)
         self.rules = Rules(self.decisions, scope.goal, scope.limits, known)
@@ -161,75 +192,61 @@ class _Run:
         return rows
 
     def solution(self) -> Solution:
-        solver = self._solver()
-        status = solver.status_name(solver.solve(self.decisions.model))
-        considered, left = self.scope.considered, len(self.scope.points)
-        if status == "INFEASIBLE":
+        """Choose among what is left; the plan that is known where CP-SAT doesn't come to an answer."""
+        answer = self._ask()
+        if answer.status == DIED:
+            answer = self._ask(presolve=False)
+        if answer.status == "INFEASIBLE":
             # A false proof of infeasibility has been seen; another path through the solver must agree.
-            solver = self._solver()
-            solver.parameters.random_seed = self.settings.seed + 1
-            solver.parameters.linearization_level = 2
-            status = solver.status_name(solver.solve(self.decisions.model))
-        if status == "INFEASIBLE":
-            known = self.scope.incumbent
-            if known is None:
-                return Solution("infeasible", self.search, None, (), None, None, None, considered, left)
+            answer = self._ask(linearization_level=2, random_seed=self.settings.seed + 1)
+        if answer.status == "INFEASIBLE" and self.scope.incumbent is None:
+            return self._told(_without(self.scope, "infeasible" if self.scope.complete else "unknown"))
+        if answer.status == "INFEASIBLE" and self.scope.incumbent is not None and self._refuses_known():
             # Nothing is better than the plan that is known, if rounding against us is what refuses that one.
-            return self._known(considered, left, proved=self._refuses_known())
-        if status not in ("OPTIMAL", "FEASIBLE") and self.scope.incumbent is not None:
-            return self._known(considered, left, proved=False)
-        if status not in ("OPTIMAL", "FEASIBLE"):
-            return Solution("unknown", self.search, None, (), None, None, None, considered, left)
-        value, bound = round(solver.objective_value), math.floor(solver.best_objective_bound)
-        proved = value <= bound
-        chosen = self._read(solver)
-        if proved:
+            return self._told(_known(self.scope, self.scope.incumbent.value))
+        if not answer.found:
+            return self._told(_known(self.scope, self.scope.bound))
+        value, bound = round(answer.objective), math.floor(answer.bound)
+        chosen = self._read(answer)
+        if value <= bound:
             chosen = self._break_ties(value, chosen)
         else:
-            value = self._tightened(solver, value)
-        points, options, engine = chosen
-        return Solution(
-            "optimal" if proved else "feasible",
-            self.search,
-            points,
-            options,
-            engine,
-            self._real(value),
-            max(self._real(min(bound, value)), min(self.scope.bound, self._real(value))),
-            considered,
-            left,
-        )
+            value = self._tightened(answer, value)
+        least = max(self._real(min(bound, value)), min(self.scope.bound, self._real(value)))
+        return self._told(_with(self.scope, *chosen, self._real(value), least))
 
-    def _tightened(self, solver: Any, value: int) -> int:
+    def _told(self, solution: Solution) -> Solution:
+        """With what went wrong on the way."""
+        return replace(solution, fault="; ".join(dict.fromkeys(self.deaths)))
+
+    def _ask(self, **parameters: Any) -> Answer:
+        """One run of CP-SAT on the model as it stands."""
+        solver = self._solver()
+        for name, value in parameters.items():
+            setattr(solver.parameters, {"presolve": "cp_model_presolve"}.get(name, name), value)
+        answer = solve_apart(solver, self.decisions.model)
+        if answer.status == DIED:
+            self.deaths.append(f"a run of CP-SAT ended with {answer.death}; what it was asked was answered another way")
+        return answer
+
+    # Presolve has changed small models that are nearly fixed until CP-SAT ended over them: they are solved as they are.
+
+    def _tightened(self, answer: Answer, value: int) -> int:
         """What the choice costs: where time ran out, the objective may still be above what its choice needs."""
         of = self.decisions
         groups = (of.deployment, of.micro, of.chunk, of.policy, of.weights, of.engine)
         literals = [x for group in groups for x in group.values()] + [x for _, __, ___, x in of.options()] + [of.alone]
         for literal in literals:
-            of.model.add(literal == int(solver.boolean_value(literal)))
+            of.model.add(literal == int(answer.holds(literal)))
         of.model.clear_hints()
-        again = self._solver()
-        again.parameters.max_time_in_seconds = TIGHTEN_S
-        return round(again.objective_value) if again.status_name(again.solve(of.model)) == "OPTIMAL" else value
+        again = self._ask(presolve=False, max_time_in_seconds=TIGHTEN_S)
+        return round(again.objective) if again.status == "OPTIMAL" else value
 
     def _refuses_known(self) -> bool:
         """Whether the model refuses the known plan by itself; if it doesn't, a proof of infeasibility was false."""
         for literal, holds in self._known_literals():
             self.decisions.model.add(literal == int(holds))
-        solver = self._solver()
-        status: str = solver.status_name(solver.solve(self.decisions.model))
-        return status == "INFEASIBLE"
-
-    def _known(self, considered: int, left: int, *, proved: bool) -> Solution:
-        """The plan that the search started from; unless it is proved, with the bound that it started from."""
-        known = self.scope.incumbent
-        if known is None:
-            raise ValueError("no plan is known")
-        row = known.row
-        engine = engines_of(self.search, row, 0, known.options)[0].id
-        bound = known.value if proved else min(self.scope.bound, known.value)
-        status: Literal["optimal", "feasible"] = "optimal" if proved else "feasible"
-        return Solution(status, self.search, row, known.options, engine, known.value, bound, considered, left)
+        return self._ask(presolve=False).status == "INFEASIBLE"
 
     def _real(self, value: int) -> float:
         """An objective of the model in the goal's own unit."""
@@ -251,80 +268,53 @@ class _Run:
         return solver
 
     def _break_ties(self, value: int, chosen: tuple[Points, tuple[Option, ...], str]) -> Any:
-        of, model = self.decisions, self.decisions.model
+        model = self.decisions.model
         model.add(self.rules.objective.variable <= value)
         model.minimize(sum(weight * literal for weight, literal in self._preferences()))
         model.clear_hints()
-        solver = self._solver()
-        if solver.status_name(solver.solve(of.model)) == "OPTIMAL":
-            return self._read(solver)
-        return chosen
+        answer = self._ask(presolve=False)
+        return self._read(answer) if answer.status == "OPTIMAL" else chosen
 
     def _preferences(self) -> list[tuple[int, Any]]:
-        """Weights of literals: GPUs first, then techniques, loss, the engine's rank, a hash of the name."""
-        of, space = self.decisions, self.search.space
-        ranked = sorted(space.engines, key=capability_rank)
-        rows: list[tuple[int, Any]] = []
-        for d, literal in of.deployment.items():
-            gpus = self.rules.gpus(d)
-            split = self.search.units[d.unit].split
-            plain = split.pp + split.dcp + split.pcp + (split.ep > 1) + (d.pool >= 0)
-            rows.append(((gpus << 44) + (plain << 36) + _hash(self._unit_name(d)), literal))
-        for _, __, option, literal in of.options():
-            if option.point:
-                rows.append(((1 << 42) + (min(round(option.loss.mean * 1e4), 1023) << 28) + _hash(option.id), literal))
-        for w, literal in of.weights.items():
-            weights = space.weights[w]
-            quantised = (1 << 42) if weights.point else 0
-            rows.append((quantised + (min(round(weights.loss.mean * 1e4), 1023) << 28) + _hash(weights.id), literal))
-        rows += [((ranked.index(engine) << 26) + 0, of.engine[engine.id]) for engine in space.engines]
-        rows += [(_hash(space.policies[p].id) + (p << 30), literal) for p, literal in of.policy.items()]
-        rows += [(m << 16, literal) for m, literal in of.micro.items()]
-        rows += [(-(c << 8), literal) for c, literal in of.chunk.items()]
-        rows.append((1 << 20, of.alone))
-        return rows
+        """Weights of literals."""
+        of, preference = self.decisions, Preference(self.search)
+        rows = [
+            (preference.deployment(d.unit, d.replicas, d.pool, d.pool_replicas), x) for d, x in of.deployment.items()
+        ]
+        rows += [(preference.option(option), literal) for _, __, option, literal in of.options()]
+        rows += [(preference.weights(w), literal) for w, literal in of.weights.items()]
+        rows += [(preference.engine(name), literal) for name, literal in of.engine.items()]
+        rows += [(preference.policy(p), literal) for p, literal in of.policy.items()]
+        rows += [(preference.micro(m), literal) for m, literal in of.micro.items()]
+        rows += [(preference.chunk(c), literal) for c, literal in of.chunk.items()]
+        return [*rows, (preference.alone(1), of.alone)]
 
-    def _unit_name(self, d: Deployment) -> str:
-        parts = [self.search.units[d.unit], self.search.units[d.pool] if d.pool >= 0 else None]
-        return (
-            f"{[(p.split, self.search.space.weights[p.weights].id) for p in parts if p]}:{d.replicas}:{d.pool_replicas}"
-        )
-
-    def _read(self, solver: Any) -> tuple[Points, tuple[Option, ...], str]:
+    def _read(self, answer: Answer) -> tuple[Points, tuple[Option, ...], str]:
         of = self.decisions
-        deployment = next(d for d, x in of.deployment.items() if solver.boolean_value(x))
+        deployment = next(d for d, x in of.deployment.items() if answer.holds(x))
 
         def one(value: int) -> Any:
             return np.array([value], dtype=np.int64)
 
         def which(literals: dict[int, Any]) -> int:
-            return next(key for key, x in literals.items() if solver.boolean_value(x))
+            return next(key for key, x in literals.items() if answer.holds(x))
 
         points = Points(
             unit=one(deployment.unit),
             micro=one(which(of.micro)),
             chunk=one(which(of.chunk)),
             policy=one(which(of.policy)),
-            alone=np.array([bool(solver.boolean_value(of.alone))]),
+            alone=np.array([answer.holds(of.alone)]),
             replicas=one(deployment.replicas),
             pool_unit=one(deployment.pool),
             pool_replicas=one(deployment.pool_replicas),
         )
         options = tuple(
-            next(
-                option
-                for option, x in zip(of.space.options[name], of.option[name], strict=True)
-                if solver.boolean_value(x)
-            )
+            next(option for option, x in zip(of.space.options[name], of.option[name], strict=True) if answer.holds(x))
             for name in DIMENSIONS
         )
-        engine = next(name for name, x in of.engine.items() if solver.boolean_value(x))
+        engine = next(name for name, x in of.engine.items() if answer.holds(x))
         return points, options, engine
-
-
-def _hash(name: str) -> int:
-    """24 bits that are the same on every machine."""
-    return crc32(name.encode()) & 0xFFFFFF
 
 
 __all__ = ["Settings", "Solution", "engines_of", "solve"]

@@ -22,7 +22,10 @@ from planner.solve.solver import Settings
 from planner.whatif.outcome import Outcome, Task, from_json, to_line
 
 ATTEMPTS = 3
-"""So many processes may die over one request before it counts as failed."""
+"""So many processes may be ended from outside over one request before it counts as failed."""
+FROM_OUTSIDE = (-9, -15)
+"""Exit codes of processes that somebody else ended: the system for want of memory, or a person. Any other
+death is the request's own, and comes again."""
 
 
 _Process = subprocess.Popen[bytes]
@@ -149,21 +152,18 @@ class _Pool:
         """Plan one request; returns the process too, which may be another one by then."""
         request = self.requests[index]
         question = {"index": index, "request": request.model_dump(mode="json", exclude_none=True)}
-        code = 0
-        for _ in range(ATTEMPTS):
+        code = ended = 0
+        while ended < ATTEMPTS and (not ended or code in FROM_OUTSIDE):
             process = process or self._begin()
             answer = _ask(process, question)
             if answer is not None:
                 return from_json(answer), process
             code = self._end(process)
             process = None
+            ended += 1
             if self.stopped:
                 raise WorkerError("stopped")
-        reason = (
-            f"{ATTEMPTS} processes ended over it, the last with {_exit(code)}; "
-            "if memory was short, plan it alone or with fewer --jobs"
-        )
-        return Outcome(index, request, "error", reason=reason), None
+        return Outcome(index, request, "error", reason=_why_dead(code, ended)), None
 
     def _begin(self) -> _Process:
         """Start a process and wait until it is warm."""
@@ -225,6 +225,16 @@ def _ask(process: _Process, question: dict[str, Any]) -> dict[str, Any] | None:
         return None
     answer: dict[str, Any] = json.loads(line)
     return answer
+
+
+def _why_dead(code: int, ended: int) -> str:
+    """Why a request has no outcome, and what to do."""
+    if code in FROM_OUTSIDE:
+        return (
+            f"{ended} processes were ended from outside over it, the last with {_exit(code)}; "
+            "if memory was short, plan it alone or with fewer --jobs"
+        )
+    return f"a fault of the program: the process that planned it ended with {_exit(code)}; the other points are planned"
 
 
 def _exit(code: int) -> str:

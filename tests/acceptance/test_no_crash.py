@@ -29,6 +29,22 @@ def test_where_no_weights_keep_the_budget_the_budget_that_lets_them_in_is_named(
     assert plan(*NO_WEIGHTS_LEFT, "--no-gains", "--max-quality-loss", needed).code == 0
 
 
+ABORTED = {
+    14679.46: "--model llama-3.1-8b --ctx 50K --gpus 8xA100 --max-latency 50ms --techniques published",
+    0.00985452: "--model llama-3.1-70b --ctx 128K --gpus 64xMI300X --users 200 --objective cost --max-latency 200ms",
+}
+"""Requests over which CP-SAT ended the process, with their optimum: interactions per hour, USD per interaction."""
+
+
+@pytest.mark.parametrize("value", list(ABORTED))
+def test_what_once_aborted_is_proved(plan: Plan, value: float) -> None:
+    made = plan(*ABORTED[value].split(), "--no-gains", "--format", "json")
+    assert made.code == 0, made.stderr
+    assert made.json["status"] == "optimal"
+    assert made.json["objective"]["value"] == pytest.approx(value, rel=1e-6)
+    assert made.json["objective"]["gap"] <= 1e-6
+
+
 @pytest.mark.parametrize("solver", ["cpsat", "exhaustive", "frontier"])
 @pytest.mark.parametrize("users", [None, 3])
 def test_every_solver_takes_a_space_without_replicas(solver: str, users: int | None) -> None:

@@ -57,9 +57,20 @@ def test_a_process_that_dies_takes_no_other_request_with_it(monkeypatch: pytest.
     outcomes = list(run_parallel(requests, jobs=2))
     assert sorted(outcome.index for outcome in outcomes) == [0, 1, 2, 3, 4]
     dead = next(outcome for outcome in outcomes if outcome.index == 1)
-    assert f"{ATTEMPTS} processes ended over it, the last with signal 9" in (dead.reason or "")
+    assert f"{ATTEMPTS} processes were ended from outside over it, the last with signal 9" in (dead.reason or "")
     assert all(outcome.reason == "-" for outcome in outcomes if outcome is not dead)
     assert ATTEMPTS <= len(started) <= ATTEMPTS + 2
+
+
+def test_a_request_that_ends_its_process_by_itself_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "start_worker", lambda: begin(FAKE.replace("os.kill(os.getpid(), 9)", "os.abort()")))
+    dead, other = sorted(
+        run_parallel([Request(ctx=ctx, gpus="1xA100") for ctx in (666, 2000)], jobs=1), key=lambda o: o.index
+    )
+    assert dead.reason is not None
+    assert "fault of the program: the process that planned it ended with signal 6" in dead.reason
+    assert "memory" not in dead.reason
+    assert other.reason == "-"
 
 
 def test_whoever_stops_reading_leaves_no_process_behind(monkeypatch: pytest.MonkeyPatch) -> None:
