@@ -2,7 +2,7 @@
 
 Each verb is one small function in ``planner/commands`` that imports what it needs when it runs, so
 that ``plan catalog`` doesn't wait for OR-Tools. Data goes to stdout, talk to stderr. Exit codes: 0
-done; 2 usage or bad input; 3 infeasible, explained; 4 no plan in time.
+done; 2 usage or bad input; 3 infeasible, explained; 4 no plan in time; 70 a fault of the program.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import typer
 from planner.commands.accuracy import show_accuracy
 from planner.commands.calibrate import calibrate_machine
 from planner.commands.catalog import catalog_app
-from planner.commands.common import BAD_INPUT, CatalogDirs
+from planner.commands.common import BAD_INPUT, FAULT, CatalogDirs
 from planner.commands.compare import compare_scenarios
 from planner.commands.deploy import emit_plan, import_file
 from planner.commands.explain import explain
@@ -95,12 +95,13 @@ def name_verb(arguments: Sequence[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; a user never sees a traceback for bad input."""
+    """Run one command and return its exit code; a user never sees a traceback."""
     from catalog.errors import CatalogError, UnknownEntryError
     from planner.errors import PlannerError
 
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        code = _run(name_verb(sys.argv[1:] if arguments is None else arguments))
+        code = _run(name_verb(given))
         sys.stdout.flush()
     except (PlannerError, CatalogError, UnknownEntryError) as error:
         typer.echo(f"plan: {error}", err=True)
@@ -115,6 +116,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except Exception as error:  # Always a defect: the user can't mend it, and gets what helps to.
+        from planner.commands.fault import fault_line
+
+        typer.echo(f"plan: {fault_line(given, error)}", err=True)
+        return FAULT
     return code
 
 

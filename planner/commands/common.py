@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from catalog.load import Catalog
     from planner.plan import Document
 
-BAD_INPUT, INFEASIBLE, OUT_OF_TIME = 2, 3, 4
+BAD_INPUT, INFEASIBLE, OUT_OF_TIME, FAULT = 2, 3, 4, 70
 
 CatalogDirs = Annotated[
     list[Path] | None,

@@ -9,6 +9,7 @@ import typer
 
 from planner.commands.common import (
     BAD_INPUT,
+    FAULT,
     INFEASIBLE,
     OUT_OF_TIME,
     CatalogDirs,
@@ -78,6 +79,8 @@ def compare_scenarios(
 
         print_comparison(found)
     columns = (found.base, *found.variants)
+    if any(column.status == "error" for column in columns):
+        raise typer.Exit(FAULT)
     if any(column.status == "bad input" for column in columns):
         raise typer.Exit(BAD_INPUT)
     if all(column.plan is None or column.plan.decision is None for column in columns):

@@ -106,7 +106,14 @@ def compare_scenarios(
         raise InputError(list(first.shown.problems))
     pricer = Pricer(catalog)
     metric = _metric(first.shown)
-    columns = [_with_cause(first, column(one), metric, pricer) for one in variants]
+    columns = []
+    for one in variants:
+        try:
+            columns.append(_with_cause(first, column(one), metric, pricer))
+        except Exception as error:  # A fault of the program at one column must not cost the others.
+            name, changes = (one.name, one.changes) if isinstance(one, Scenario) else (one[0], {})
+            problems = (f"fault of the program, {type(error).__name__}: {error}",)
+            columns.append(Variant(name=name, changes=changes, status="error", problems=problems))
     return Comparison(metric=metric, base=first.shown, variants=tuple(columns))
 
 

@@ -114,9 +114,9 @@ class Variant(Part):
     name: str
     changes: dict[str, Any]
     """Overrides as they were written; None takes a limit away. Empty for a plan file."""
-    status: Literal["optimal", "feasible", "infeasible", "evaluated", "out of time", "bad input"]
+    status: Literal["optimal", "feasible", "infeasible", "evaluated", "out of time", "bad input", "error"]
     problems: tuple[str, ...] = ()
-    """Why there is no plan, where the request couldn't be understood or time ran out."""
+    """Why there is no plan, where the request couldn't be understood, time ran out, or the program failed (error)."""
     notes: tuple[str, ...] = ()
     """What a reader must know of a plan from a file: planned with other facts, numbers that no longer hold."""
     plan: Document | None = None
