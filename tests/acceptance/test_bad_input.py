@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
         (["catalog", "list", "modles"], "unknown kind of entry 'modles'; did you mean models"),
         (
             ["catalog", "list", "everything"],
-            "hardware, nodes, models, techniques, rules, engines, prices, measurements",
+            "one of hardware, nodes, models, techniques, rules, engines,",
         ),
         (["catalog", "list"], "Missing argument 'KIND'"),
         (["catalog", "list", "models", "--format", "xml"], "'xml'"),
