@@ -154,6 +154,8 @@ def describe(error: ValidationError, schema: type[BaseModel]) -> list[str]:
     """Turn pydantic's errors into ``field: what; how to fix`` lines, one per problem."""
     lines = []
     for item in error.errors(include_url=False):
+        if item["type"] == "default_factory_not_called":
+            continue  # It waits for fields whose own problems are told.
         field = ".".join(str(part) for part in item["loc"]) or "the entry"
         if item["type"] == "extra_forbidden":
             near = nearest(str(item["loc"][-1]), _field_names(schema))
