@@ -32,6 +32,7 @@ from planner.plan import (
     Parallel,
 )
 from planner.problem import Problem
+from planner.run_notes import run_notes
 from planner.space.compatibility import compatibility
 from planner.space.options import NATIVE, Option, WeightOption, native_weights, weight_format
 
@@ -86,6 +87,7 @@ def evaluate(problem: Problem, decision: Decision) -> Evaluation:
     priced = price(setting, candidates)
     metrics = _metrics(problem, read, setting, priced)
     constraints = constraints_of(problem, completed, metrics, BOUNDS[int(priced.bound[0])])
+    assumptions += run_notes(problem, completed)
     assumptions += measured_notes(problem, completed.engine) + _turns_note(problem, completed, metrics)
     intervals = _intervals(problem, read, setting, candidates, metrics)
     return Evaluation(completed, metrics, constraints, BOUNDS[int(priced.bound[0])], tuple(assumptions), intervals)

@@ -6,13 +6,14 @@ assume is kept in words, since a default that shapes an answer must be visible.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from catalog.architecture import Architecture, UnknownArchitectureError, read_config
-from catalog.architecture.read import read_config_file
+from catalog.architecture.read import load_config, read_config_file
 from catalog.errors import UnknownEntryError
 from catalog.identity import all_names, family_of, hub_id_of, served_name_of
 from catalog.load import Catalog
@@ -55,6 +56,11 @@ class Problem:
     usd_per_gpu_hour: float | None
     assumptions: tuple[str, ...] = field(default=())
     warnings: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """The model's ``config.json``, parsed: the catalog's, or the file that was given."""
+        return self.model_entry.config if self.model_entry is not None else load_config(Path(self.model_id))
 
     @property
     def model_name(self) -> str:

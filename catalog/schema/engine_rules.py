@@ -54,6 +54,8 @@ class EngineCondition(Fact):
     compute_capabilities: tuple[Text, ...] = ()
     ctx_above: Tokens | None = None
     """The document is longer than this [tokens]."""
+    rounds_above: int | None = None
+    """Sessions ask more questions than this."""
     beyond_declared: bool | None = None
     """The longest session is longer than the config's ``max_position_embeddings``."""
 
@@ -87,7 +89,7 @@ class EngineRule(Entry):
     trusted_key: str | None = None
     """Key of the config that says the same of each model."""
     kv_formats: tuple[str, ...] = ()
-    """The engine's own names of KV formats that it can't use."""
+    """The engine's own names of the KV formats that it can't use, or for which it takes `backend` (empty: all)."""
     backend: str | None = None
     kv_cache_dtype: str | None = None
     """What to write for KV in the engine's own precision, where its usual word for it is refused."""

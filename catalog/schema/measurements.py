@@ -39,5 +39,7 @@ class Measurement(Entry):
     table: dict[str, tuple[float, ...]] = {}
     error: FitError | None
     """None: not judged on anything held out."""
+    attention_backends: tuple[str, ...] = ()
+    """The engine's own names of the attention kernels that were measured; empty: not told."""
     valid: dict[str, tuple[float, float]] = {}
     """Range of each size on which the parameters were fitted; beyond it they are extrapolated."""

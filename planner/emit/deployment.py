@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,11 +20,12 @@ from catalog.load import Catalog
 from catalog.schema import Engine, Hardware, KvFormat, Point, Technique, WeightFormat
 from planner.cost.workload import Workload
 from planner.emit.formats import kv_format_of, weight_format_of
-from planner.emit.source import config_of, model_source, one_word
+from planner.emit.source import model_source, one_word
 from planner.errors import InputError
 from planner.plan import DIMENSIONS, UNCOMPRESSED, Choice, Decision, Document, Metrics, Pool
 from planner.problem import Problem, resolve
 from planner.request import Cluster, Request
+from planner.space import Run, merged, runs
 
 Role = Literal["serve", "prefill", "decode"]
 LOCAL = (
@@ -96,6 +98,8 @@ class Deployment:
     """Techniques other than 'none', in the order of `planner.plan.DIMENSIONS`."""
     weights: Technology | None
     """None: as the checkpoint has them (bf16, or quantised by its makers)."""
+    run: Run
+    """How the engine runs the model on this GPU."""
     kv_format: KvFormat | None
     """None: the engine's own precision."""
     weight_format: WeightFormat | None
@@ -171,6 +175,17 @@ class Deployment:
         return f"plan-{plain}" if plain else "plan-model"
 
     @property
+    def kv_option(self) -> str | None:
+        """The engine's name of the format that KV is kept in: said always, as a checkpoint may change its default."""
+        if self.kv_format is None:
+            return None
+        return (self.technology("hidden") is None and self.run.kv_cache_dtype) or self.kv_format.option
+
+    def config_overrides(self, window: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the changes to ``config.json`` with which the engine starts, those of a longer window included."""
+        return merged(self.run.overrides or {}, window)
+
+    @property
     def memory_share(self) -> float:
         """Share of HBM that the plan fills, of 1."""
         return round(self.metrics.hbm_bytes_per_gpu.limit / self.hardware.hbm, 4)
@@ -227,6 +242,7 @@ def read_deployment(
     engine: str | None = None,
     checkpoint: str | None = None,
     offload_backend: Literal["native", "lmcache"] = "native",
+    engine_version: str | None = None,
 ) -> Deployment:
     """Look up everything that a plan names.
 
@@ -242,6 +258,8 @@ def read_deployment(
         A quantised checkpoint to serve; None: one is made from the model's own weights.
     offload_backend
         What moves caches below HBM where the engine has a choice.
+    engine_version
+        Another version of the engine than the catalog's.
 
     Raises
     ------
@@ -266,6 +284,7 @@ def read_deployment(
     technologies = _technologies(decision, catalog)
     weights = _weights(decision.weights, catalog)
     capability = problem.cluster.hardware.compute_capability
+    run = runs(problem, chosen, engine_version)
     hidden = next((t.point.id for t in technologies if t.dimension == "hidden"), UNCOMPRESSED["hidden"])
     return Deployment(
         document=document,
@@ -276,11 +295,12 @@ def read_deployment(
         engine=chosen,
         technologies=technologies,
         weights=weights,
-        kv_format=kv_format_of(hidden, chosen, capability, problem.architecture),
+        run=run,
+        kv_format=kv_format_of(hidden, run, problem),
         weight_format=weight_format_of(weights.point.id if weights else None, chosen, capability),
         pools=_pools(decision, metrics.concurrency, problem.cluster),
         model_source=model_source(problem, checkpoint),
-        config=config_of(problem),
+        config=dict(problem.config),
         checkpoint=None if checkpoint is None else one_word(checkpoint, "--checkpoint"),
         offload_backend=offload_backend,
         notes=(LOCAL,) if problem.model_entry is None and checkpoint is None else (),

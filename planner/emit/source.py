@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from planner.errors import InputError
 from planner.problem import Problem
@@ -45,13 +43,3 @@ def one_word(name: str, where: str) -> str:
     if filled:
         raise InputError(f"{where} {name!r}: contains {filled[0]}, which stands for something here; rename it")
     return name
-
-
-def config_of(problem: Problem) -> dict[str, Any]:
-    """Return the model's ``config.json``."""
-    if problem.model_entry is not None:
-        return problem.model_entry.config
-    path = Path(problem.model_id)
-    file = path if path.is_file() else path / "config.json"
-    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return config

@@ -32,6 +32,14 @@ SHORTEST_PROMPT, LONG_PROMPT = 128, 1024
 """Shortest prompts that are fitted; and those from which on an entry gives its error, that of shorter ones being in its
 notes [tokens]."""
 ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt-llm"}
+ATTENTION_BACKENDS = {
+    ("a100-sxm-80gb", "vllm"): ["FLASH_ATTN"],
+    ("h100-sxm-80gb", "vllm"): ["FLASH_ATTN"],
+    ("a100-sxm-80gb", "sglang"): ["flashinfer", "fa3"],
+    ("h100-sxm-80gb", "sglang"): ["fa3"],
+}
+"""GPU and engine -> the engine's names of what ``kernel_source`` has most rows of: vllm_flash_attn, flash_attention,
+fa3. A100's rows of SGLang don't tell which of its two kernels it was."""
 
 
 def read(path: Path, **wanted: object) -> Rows:
@@ -165,6 +173,12 @@ def all_reduce(path: Path, source: str) -> dict[str, Any]:
     return {"table": table, "error": error_of(errors, ONE_SIZE), "source": source}
 
 
+def _kernels(hardware: str, engine: str, operation: str) -> dict[str, list[str]]:
+    """Return the engine's names for the kernels that ``kernel_source`` of an attention table tells."""
+    names = ATTENTION_BACKENDS.get((hardware, engine)) if operation.endswith("_attention") else None
+    return {"attention_backends": names} if names else {}
+
+
 def write(
     out: Path, hardware: str, engine: str, version: str, operation: str, weights: str, body: dict[str, Any]
 ) -> None:
@@ -180,6 +194,7 @@ def write(
         "engine_version": version,
         "operation": operation,
         "weights": weights,
+        **_kernels(hardware, engine, operation),
         **body,
         "sources": [{**source, "note": "fitted by planner.fit.operations"}],
         "checked": CHECKED,

@@ -187,8 +187,9 @@ def _chunk(prefix: str, flags: Mapping[str, Any], fields: dict[str, Any], open_f
 
 def _hidden(given: Given, engine: Engine, catalog: Catalog, fields: dict[str, Any], open_fields: list[str]) -> None:
     option = str(given.flags.get("--kv-cache-dtype", "auto"))
-    option = {"fp8": "fp8_e4m3", "bfloat16": "auto", "float16": "auto"}.get(option, option)
-    point = next((f.technique_point for f in engine.kv_formats if f.option == option), None)
+    option = {"fp8": "fp8_e4m3"}.get(option, option)
+    plain = option in ("auto", "bfloat16", "bf16", "float16")
+    point = next((f.technique_point for f in engine.kv_formats if f.option == option), "kv_bf16" if plain else None)
     if point is None:
         open_fields.append("compression.hidden")
     elif point == "kv_bf16":

@@ -15,6 +15,7 @@ from planner.cost.replica import WeightFormat
 from planner.errors import InputError
 from planner.plan import DIMENSIONS, UNCOMPRESSED
 from planner.problem import Problem
+from planner.space.runs import Run
 
 NATIVE = "native"
 """Weights as the checkpoint has them, where it is itself quantised."""
@@ -61,7 +62,7 @@ class Dropped:
         self.reasons.setdefault(name, reason)
 
 
-def dimension_options(problem: Problem, engines: Iterable[Engine], dropped: Dropped) -> dict[str, tuple[Option, ...]]:
+def dimension_options(problem: Problem, running: Iterable[Run], dropped: Dropped) -> dict[str, tuple[Option, ...]]:
     """Options per dimension, 'none' first, then by id.
 
     Raises
@@ -69,8 +70,8 @@ def dimension_options(problem: Problem, engines: Iterable[Engine], dropped: Drop
     InputError
         If ``--techniques`` names something that the catalog doesn't have, or that can't be planned.
     """
-    engines = tuple(engines)
-    everyone = frozenset(engine.id for engine in engines)
+    running = tuple(running)
+    everyone = frozenset(run.engine.id for run in running)
     named = _named_points(problem)
     found: dict[str, list[Option]] = {
         dimension: [Option(dimension, None, None, LogLoss(), everyone)] for dimension in DIMENSIONS
@@ -81,7 +82,7 @@ def dimension_options(problem: Problem, engines: Iterable[Engine], dropped: Drop
         for point in technique.points:
             if point.id in UNCOMPRESSED.values() or (named is not None and point.id not in named):
                 continue
-            option = _option(problem, engines, technique, point, named is not None, dropped)
+            option = _option(problem, running, technique, point, named is not None, dropped)
             if option is not None:
                 found[technique.dimension].append(option)
     return {name: tuple(sorted(options, key=lambda o: (o.id != "none", o.id))) for name, options in found.items()}
@@ -109,7 +110,7 @@ def _named_points(problem: Problem) -> frozenset[str] | None:
 
 def _option(
     problem: Problem,
-    engines: tuple[Engine, ...],
+    running: tuple[Run, ...],
     technique: Technique,
     point: Point,
     is_named: bool,
@@ -126,43 +127,41 @@ def _option(
         dropped.add(point.id, "the model selects tokens by itself (sparse indexer); nobody showed both together")
         return None
     open_field = is_named or problem.request.techniques == "published"
-    capability = problem.cluster.hardware.compute_capability
-    able = frozenset(e.id for e in engines if _runs(e, technique, point, capability, problem, open_field))
+    able = frozenset(run.engine.id for run in running if _runs(run, technique, point, problem, open_field))
     if not able:
-        dropped.add(point.id, _why_not_run(technique, point, open_field))
+        dropped.add(point.id, _why_not_run(problem, running, technique, point, open_field))
         return None
     request = problem.request
     loss = prior_loss(point.prior, request.task, request.rounds, request.ctx)
     return Option(technique.dimension, technique, point, loss, able)
 
 
-def _why_not_run(technique: Technique, point: Point, open_field: bool) -> str:
+def _why_not_run(
+    problem: Problem, running: tuple[Run, ...], technique: Technique, point: Point, open_field: bool
+) -> str:
     if open_field and technique.per_head_budgets:
         return "heads keep different numbers of tokens, which saves nothing in a paged cache"
     shipped = sorted({s.engine for s in technique.engines if s.status == "ships" and _speaks_of(s.points, point)})
+    misfits = [
+        f"{run.engine.id}'s {kv_format.option} {'; '.join(run.misfits(kv_format, problem))}"
+        for run in running
+        for kv_format in run.engine.kv_formats
+        if kv_format.technique_point == point.id
+    ]
+    if misfits:
+        return ", ".join(dict.fromkeys(misfits))
     if shipped:
         return f"shipped by {', '.join(shipped)}, but not for this GPU, model or engine"
     return "no engine ships it"
 
 
-def _runs(
-    engine: Engine, technique: Technique, point: Point, capability: str, problem: Problem, open_field: bool
-) -> bool:
+def _runs(run: Run, technique: Technique, point: Point, problem: Problem, open_field: bool) -> bool:
+    engine, capability = run.engine, run.compute_capability
     supports = [s for s in technique.engines if s.engine == engine.id and _speaks_of(s.points, point)]
     on_gpu = [s for s in supports if not s.compute_capabilities or capability in s.compute_capabilities]
-    formats = [f for f in engine.kv_formats if f.technique_point == point.id]
-    if technique.dimension == "hidden" and formats:
-        kinds = problem.architecture.attention_kinds - {"linear"}
-        dims = {term.k_dim for layer in problem.architecture.layers for term in layer.cache if term.v_dim}
-        if any(
-            capability in f.compute_capabilities
-            and kinds <= set(f.attention)
-            and (not f.head_dims or dims <= set(f.head_dims))
-            and (f.attention_sinks or not problem.architecture.attention_sinks)
-            for f in formats
-        ):
-            # An engine may take a format that it only emulates on this GPU.
-            return open_field or not on_gpu or any(s.status == "ships" for s in on_gpu)
+    if technique.dimension == "hidden" and run.kv_formats(point.id, problem):
+        # An engine may take a format that it only emulates on this GPU.
+        return open_field or not on_gpu or any(s.status == "ships" for s in on_gpu)
     if technique.dimension == "hidden" and not open_field:
         return False  # An engine's formats are listed one by one; none fits.
     if any(s.status == "ships" for s in on_gpu):

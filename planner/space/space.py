@@ -7,6 +7,7 @@ abruptly.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,7 @@ from planner.plan import DIMENSIONS
 from planner.problem import Problem
 from planner.space.compatibility import Compatibility, compatibility
 from planner.space.options import Dropped, Option, WeightOption, dimension_options, weight_options
+from planner.space.runs import Run, runs, serves, where_it_runs
 from planner.space.splits import Split, engine_runs, splits
 
 SEQUENCES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -83,9 +85,10 @@ def open_space(problem: Problem) -> Space:
         aren't to be had.
     """
     dropped = Dropped({})
-    engines = _engines(problem, dropped)
+    running = _running(problem, dropped)
+    engines = tuple(run.engine for run in running)
     weights = weight_options(problem, engines, dropped)
-    options = dimension_options(problem, engines, dropped)
+    options = dimension_options(problem, running, dropped)
     rules = compatibility(problem, [o for group in options.values() for o in group], weights, engines)
     policies = _policies(problem, engines)
     can_split = problem.cluster.gpus > 1 and any(engine.disaggregated for engine in engines)
@@ -103,21 +106,30 @@ def open_space(problem: Problem) -> Space:
     )
 
 
-def _engines(problem: Problem, dropped: Dropped) -> tuple[Engine, ...]:
-    capability = problem.cluster.hardware.compute_capability
+def _running(problem: Problem, dropped: Dropped) -> tuple[Run, ...]:
+    """The request's engines that run its model here."""
     found = []
     for engine in problem.engines:
-        missing = sorted(
-            kind for kind in problem.architecture.attention_kinds if capability not in engine.attention.get(kind, ())
-        )
-        if missing:
-            dropped.add(engine.id, f"has no {', '.join(missing)} attention on {problem.cluster.hardware.name}")
+        run = runs(problem, engine)
+        if run.refusals:
+            dropped.add(engine.id, "; ".join(run.refusals))
         else:
-            found.append(engine)
+            found.append(run)
     if not found:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in dropped.reasons.items())
-        raise InputError(f"no engine serves {problem.model_name} on {problem.cluster.hardware.name} ({reasons})")
+        raise InputError(no_engine(problem, dropped.reasons))
     return tuple(found)
+
+
+def no_engine(problem: Problem, reasons: Mapping[str, str]) -> str:
+    """Say that no engine serves the model here, why each doesn't, and which others have the model."""
+    asked = {engine.id: engine for engine in problem.engines}
+    why = "; ".join(f"{name} {asked[name].version} {reason}" for name, reason in reasons.items() if name in asked)
+    others = [engine for engine in problem.catalog.all(Engine) if engine.id not in asked and serves(problem, engine)]
+    who = "no engine" if problem.request.engine == "any" else f"--engine {problem.request.engine}: it"
+    serves_it = "serves" if problem.request.engine == "any" else "doesn't serve"
+    text = f"{who} {serves_it} {problem.model_name} on {problem.cluster.hardware.name}: {why}"
+    instead = f"plan with --engine {' or '.join(engine.id for engine in others)}" if others else ""
+    return "; ".join(part for part in (text, where_it_runs(problem), instead) if part)
 
 
 def _policies(problem: Problem, engines: tuple[Engine, ...]) -> tuple[Policy, ...]:

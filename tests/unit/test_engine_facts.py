@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from catalog.load import Catalog, built_in_directory
-from catalog.schema import Engine, Hardware, KvFormat, Technique
+from catalog.schema import Engine, EngineRule, Hardware, KvFormat, Technique
 from planner.cost.allocation import bytes_per_token_head
 
 FACTS = Catalog([built_in_directory()])
@@ -36,7 +36,7 @@ def _formats(engine: str, option: str, capability: str, attention: str = "gqa") 
 # --------------------------------------------------------------------------- bytes
 
 VLLM_BYTES = {
-    "auto": (256, 512, 1024),
+    "bfloat16": (256, 512, 1024),
     "fp8_e4m3": (128, 256, 512),
     "fp8_e5m2": (128, 256, 512),
     "int8_per_token_head": (136, 264, 520),
@@ -82,11 +82,11 @@ TURBOQUANT = {f"turboquant_{name}": "TURBOQUANT" for name in ("k8v4", "4bit_nc",
 PER_TOKEN_HEAD = {"int8_per_token_head": "TRITON_ATTN", "int4_per_token_head": "TRITON_ATTN"}
 FLASHINFER = {"fp8_e4m3": "FLASHINFER", "fp8_e5m2": "FLASHINFER", "nvfp4": "FLASHINFER"}
 VLLM_BACKENDS = {
-    "8.0": {"auto": "FLASH_ATTN", **FLASHINFER, **PER_TOKEN_HEAD, **TURBOQUANT},
-    "8.9": {"auto": "FLASH_ATTN", **FLASHINFER, **PER_TOKEN_HEAD, **TURBOQUANT},
-    "9.0": {"auto": "FLASH_ATTN", **FLASHINFER, "fp8_e4m3": "FLASH_ATTN", **PER_TOKEN_HEAD, **TURBOQUANT},
-    "10.0": {"auto": "FLASHINFER", **FLASHINFER, **PER_TOKEN_HEAD, **TURBOQUANT},
-    "12.0": {"auto": "FLASH_ATTN", **FLASHINFER, **PER_TOKEN_HEAD, **TURBOQUANT},
+    "8.0": {"bfloat16": "FLASH_ATTN", **FLASHINFER, **PER_TOKEN_HEAD, **TURBOQUANT},
+    "8.9": {"bfloat16": "FLASH_ATTN", **FLASHINFER, **PER_TOKEN_HEAD, **TURBOQUANT},
+    "9.0": {"bfloat16": "FLASH_ATTN", **FLASHINFER, "fp8_e4m3": "FLASH_ATTN", **PER_TOKEN_HEAD, **TURBOQUANT},
+    "10.0": {"bfloat16": "FLASHINFER", **FLASHINFER, **PER_TOKEN_HEAD, **TURBOQUANT},
+    "12.0": {"bfloat16": "FLASH_ATTN", **FLASHINFER, **PER_TOKEN_HEAD, **TURBOQUANT},
 }
 """First choice of vLLM 0.33.0's own selector for GQA with head dimension 128; nvfp4 on 10.0 is trtllm-gen's."""
 
@@ -125,11 +125,12 @@ def test_turboquant_keeps_edge_layers_and_needs_plain_attention() -> None:
         assert set(kv_format.attention) == {"mha", "gqa", "mqa"}
 
 
-def test_sparse_latents_have_no_kernel_on_ampere() -> None:
+def test_sparse_latents_have_no_kernel_on_ampere_and_sparse_blocks_have_one() -> None:
     vllm = FACTS.get(Engine, "vllm")
-    assert "8.0" not in vllm.attention["sparse"]
-    assert "9.0" in vllm.attention["sparse"]
+    assert {"8.0", "9.0"} <= set(vllm.attention["sparse"])
     assert "8.0" in vllm.attention["mla"]
+    rule = FACTS.get(EngineRule, "vllm-dsa-before-hopper")
+    assert (rule.verdict, rule.when.compute_capabilities) == ("refuses", ("8.0", "8.6", "8.9"))
 
 
 def test_ampere_has_no_fp8_cache_outside_vllm_and_sglang() -> None:

@@ -43,7 +43,6 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         flags=_flags(deployment, pool, making),
         pool=pool,
         port=PORT,
-        key_flag="--api-keys",
         port_flag="--server-port",
         admitted=deployment.requests_at_most,
         gpus_per_node=each,
@@ -69,8 +68,8 @@ def _flags(deployment: Deployment, pool: PoolPlan, making: bool) -> Flags:
     )
     # llm-compressor writes compressed-tensors; a checkpoint that was named has the format of the plan.
     flags += (("--model-format", "compressed-tensors"),) if making else weight_flag(deployment)
-    if deployment.kv_format is not None and deployment.technology("hidden") is not None:
-        flags += (("--quant-policy", int(deployment.kv_format.option)),)
+    if deployment.kv_option is not None:
+        flags += (("--quant-policy", int(deployment.kv_option)),)
     if deployment.reuses_prefixes:
         flags += (("--enable-prefix-caching", True),)
     window = longer_window(deployment)

@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable
 
 from catalog.schema import Engine
 from planner.emit.deployment import Deployment, PoolPlan, Technology
-from planner.emit.formats import format_misfits
 from planner.errors import InputError
+from planner.space import runs
+from planner.space.runs import serves
 
 
 def refuse_unshipped(
@@ -67,12 +68,16 @@ def _gpu_problems(deployment: Deployment, who: str) -> list[str]:
     if capability not in engine.compute_capabilities:
         others = [e.id for e in _all_engines(deployment) if capability in e.compute_capabilities]
         return [f"{who} doesn't run on {gpu.name} (capability {capability}){_having(others)}"]
-    problems = []
-    for kind in sorted(deployment.architecture.attention_kinds):
-        if capability not in engine.attention.get(kind, ()):
-            others = [e.id for e in _all_engines(deployment) if capability in e.attention.get(kind, ())]
-            problems.append(f"{who} has no {kind} attention on {gpu.name} (capability {capability}){_having(others)}")
-    return problems
+    run = deployment.run
+    refused = [f"{who} {refusal}" for refusal in run.refusals]
+    if not run.named and engine.continuous_batching:
+        refused.append(
+            f"the config of {deployment.problem.model_name} names no architectures, and {who} needs them; add them"
+        )
+    if not refused:
+        return []
+    others = [e.id for e in _all_engines(deployment) if e.id != engine.id and serves(deployment.problem, e)]
+    return [*refused[:-1], refused[-1] + (f"; engines that run it: {', '.join(others)}" if others else "")]
 
 
 def _technique_problems(
@@ -100,25 +105,15 @@ def _supports(used: Technology, engine: Engine, statuses: Collection[str]) -> bo
 
 
 def _format_problems(deployment: Deployment, used: Technology, who: str) -> list[str]:
-    gpu, kv_format = deployment.hardware, deployment.kv_format
-    capability = gpu.compute_capability
-    having = [
-        engine.id
-        for engine in _all_engines(deployment)
-        for f in engine.kv_formats
-        if f.technique_point == used.point.id and capability in f.compute_capabilities
-    ]
+    kv_format, problem = deployment.kv_format, deployment.problem
+    misfits = deployment.run.misfits(kv_format, problem) if kv_format is not None else []
+    if kv_format is not None and not misfits:
+        return []
+    having = [e.id for e in _all_engines(deployment) if runs(problem, e).kv_formats(used.point.id, problem)]
     if kv_format is None:
         return [f"hidden: {who} has no KV format for {used.point.id}{_having(having)}"]
-    problems = []
-    if capability not in kv_format.compute_capabilities:
-        runs = ", ".join(kv_format.compute_capabilities)
-        problems.append(
-            f"hidden: {who} runs {kv_format.option} KV on capabilities {runs}, not on {gpu.name} ({capability})"
-            f"{_having(having)}"
-        )
-    misfits = format_misfits(kv_format, deployment.architecture)
-    return problems + [f"hidden: {who}: {kv_format.option} KV on {gpu.name} {misfit}" for misfit in misfits]
+    on = deployment.hardware.name
+    return [f"hidden: {who}: {kv_format.option} KV on {on} {misfit}{_having(having)}" for misfit in misfits]
 
 
 def _weight_problems(deployment: Deployment, who: str, weights: Collection[str]) -> list[str]:

@@ -61,8 +61,6 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         flags=flags,
         pool=pool,
         port=PORT,
-        generation_path="/health_generate",
-        key_flag="--api-key",
         environment=_environment(deployment, tier_bytes if on_disk and not lmcache else 0),
         files={LMCACHE_FILE: lmcache_file(deployment, pool)} if lmcache else {},
         config=config_text(flags) if nodes == 1 else None,  # a rank and an address aren't settings
@@ -86,16 +84,16 @@ def _interface_flags(deployment: Deployment, model: str) -> Flags:
         ("--served-model-name", deployment.served_name),
         ("--host", "0.0.0.0"),  # noqa: S104 - a server that clients reach
         ("--port", PORT),
-        ("--enable-metrics", True),
         ("--dtype", "bfloat16"),
         ("--context-length", deployment.max_model_len),
     )
     if not makes_checkpoint(deployment, MADE_AT_LOAD):
         flags += weight_flag(deployment)
     window = longer_window(deployment)
-    if window is not None:
-        flags += (("--json-model-override-args", json.dumps(window.overrides)),)
-    return flags
+    overrides = deployment.config_overrides(window.overrides if window else {})
+    if overrides:
+        flags += (("--json-model-override-args", json.dumps(overrides)),)
+    return (*flags, *deployment.run.flags)
 
 
 def _parallel_flags(pool: PoolPlan) -> Flags:
@@ -141,9 +139,10 @@ def _memory_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
 
 def _cache_flags(deployment: Deployment) -> Flags:
     flags: list[tuple[str, str | bool]] = []
-    if deployment.kv_format is not None and deployment.technology("hidden") is not None:
-        flags.append(("--kv-cache-dtype", deployment.kv_format.option))
-        backend = deployment.kv_format.backend.get(deployment.hardware.compute_capability)
+    if deployment.kv_option is not None:
+        flags.append(("--kv-cache-dtype", deployment.kv_option))
+    if deployment.technology("hidden") is not None:
+        backend = deployment.run.backend_of(deployment.kv_format)
         if backend is not None:
             flags.append(("--attention-backend", backend))
     if not deployment.reuses_prefixes:
@@ -179,9 +178,7 @@ def _node_flags(nodes: int) -> Flags:
 
 
 def _environment(deployment: Deployment, file_bytes: int) -> dict[str, str]:
-    environment: dict[str, str] = {}
-    if longer_window(deployment) is not None:
-        environment["SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"] = "1"
+    environment = dict(deployment.run.environment or {})
     if file_bytes:
         environment["SGLANG_HICACHE_FILE_BACKEND_STORAGE_DIR"] = DISK
         environment["SGLANG_HICACHE_FILE_BACKEND_MAX_SIZE"] = str(file_bytes)

@@ -14,7 +14,6 @@ from planner.emit.engines.settings import config_text
 from planner.emit.flags import snapshot
 from planner.emit.launch import SHARED_MEMORY_BYTES, Flags, Launch, servers
 from planner.emit.lmcache import DISK, lmcache_file
-from planner.emit.loading import longest_request_s
 from planner.emit.longer_window import longer_window
 from planner.errors import InputError
 
@@ -24,6 +23,7 @@ PORT = 8000
 TRANSFER_PORT = 5600
 """Of NIXL's handshake between the pools."""
 LMCACHE_FILE = "lmcache.yaml"
+BEYOND_THE_CONFIG = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 QUANTIZATION = {
     "w_fp8": "fp8",
     "w_int8_w8a8": None,
@@ -98,7 +98,6 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         flags=flags,
         pool=pool,
         port=PORT,
-        key_variable="VLLM_API_KEY",
         config=config_text(flags, model=model) if nodes == 1 else None,  # a rank and an address aren't settings
         config_command="vllm serve --config {file}",
         batched_tokens=batched,
@@ -121,21 +120,20 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
 
 
 def _interface_flags(deployment: Deployment) -> Flags:
-    flags: list[tuple[str, str | int]] = [
+    flags: list[tuple[str, str | int | bool]] = [
         ("--served-model-name", deployment.served_name),
         ("--host", "0.0.0.0"),  # noqa: S104 - a server that clients reach
         ("--port", PORT),
         ("--dtype", "bfloat16"),
-        # Without it vLLM drops what it works on when it is told to stop.
-        ("--shutdown-timeout", math.ceil(longest_request_s(deployment))),
     ]
     method = _quantization(deployment)
     if method is not None:
         flags.append(("--quantization", method))
     window = longer_window(deployment)
-    if window is not None:
-        flags.append(("--hf-overrides", json.dumps(window.overrides)))
-    return tuple(flags)
+    overrides = deployment.config_overrides(window.overrides if window else {})
+    if overrides:
+        flags.append(("--hf-overrides", json.dumps(overrides)))
+    return (*flags, *deployment.run.flags)
 
 
 def _quantization(deployment: Deployment) -> str | None:
@@ -201,9 +199,10 @@ def _memory_flags(deployment: Deployment, reservation: Reservation | None) -> Fl
 
 def _cache_flags(deployment: Deployment) -> Flags:
     flags: list[tuple[str, str | bool]] = []
-    if deployment.kv_format is not None and deployment.technology("hidden") is not None:
-        flags.append(("--kv-cache-dtype", deployment.kv_format.option))
-        backend = deployment.kv_format.backend.get(deployment.hardware.compute_capability)
+    if deployment.kv_option is not None:
+        flags.append(("--kv-cache-dtype", deployment.kv_option))
+    if deployment.technology("hidden") is not None:
+        backend = deployment.run.backend_of(deployment.kv_format)
         # The backends that take sinks are vLLM's own choice; those of the catalog are for models without.
         if backend is not None and not deployment.architecture.attention_sinks:
             flags.append(("--attention-backend", backend))
@@ -290,7 +289,9 @@ def _node_flags(nodes: int) -> Flags:
 
 
 def _environment(deployment: Deployment, pool: PoolPlan, lmcache: bool) -> dict[str, str]:
-    environment = {"VLLM_NO_USAGE_STATS": "1"}
+    environment = {"VLLM_NO_USAGE_STATS": "1", **(deployment.run.environment or {})}
+    if longer_window(deployment) is not None:
+        environment.pop(BEYOND_THE_CONFIG, None)  # the config itself is changed
     if "chunked" in deployment.architecture.attention_kinds:
         # Without it vLLM keeps whole caches for chunked layers, and the plan's sessions don't fit.
         environment["VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE"] = "1"
