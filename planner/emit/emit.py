@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from catalog.errors import nearest
@@ -12,6 +13,7 @@ from planner.emit.engines import kvpress, llama_cpp, lmdeploy, sglang, tensorrt_
 from planner.emit.flags import problems_of_environment, problems_of_flags, snapshot
 from planner.emit.launch import Launch, Value
 from planner.emit.platforms import compose, kserve, kubernetes, ray, shell
+from planner.emit.platforms.notes import platform_notes
 from planner.emit.readme import provenance_file, readme
 from planner.errors import InputError
 from planner.plan import Document
@@ -95,6 +97,9 @@ def emit(
             f"--target {contained[0]}: no image of {deployment.engine.id} for {deployment.hardware.name} is known "
             "here; use --target shell"
         )
+    written = [*platforms, *(["shell"] if engines or not platforms else [])]
+    known = platform_notes(deployment, launches, written)
+    deployment = replace(deployment, notes=(*deployment.notes, *known))
     files: dict[str, str] = {}
     if engines or not platforms:
         files |= _below(deployment.engine.id, shell.files(deployment, launches))

@@ -12,6 +12,8 @@ Flags = tuple[tuple[str, Value], ...]
 
 CONFIG_DIRECTORY = "/etc/plan"
 """Where containers find the files of a launch."""
+KEY_VARIABLE = "PLAN_API_KEY"
+"""Holds the API's key for engines that take it as a flag only."""
 SHARED_MEMORY_BYTES = 16 << 30
 """Shared memory for the ranks of an instance to talk through, beside what offloading takes [bytes]."""
 
@@ -36,6 +38,14 @@ class Launch:
     port: int
     port_flag: str = "--port"
     health_path: str = "/health"
+    generation_path: str | None = None
+    """Where a server answers only after it has generated a token; None: it has no such place."""
+    metrics_path: str | None = "/metrics"
+    """Where Prometheus reads; None: the engine exports nothing."""
+    key_variable: str | None = None
+    """Environment variable from which the engine takes the API's key."""
+    key_flag: str | None = None
+    """Flag for the API's key, of an engine that reads no variable."""
     environment: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     """Files that the command reads, by name; the command names them below ``directory``."""
@@ -83,6 +93,11 @@ class Launch:
     """Program that makes ``model``; its argument is the path."""
     checkpoint_packages: str = ""
     """What to install before it runs, empty if the image has it."""
+
+    @property
+    def key_words(self) -> str:
+        """Return shell words that give the engine its key where one is set; empty if it reads its own variable."""
+        return "" if self.key_flag is None else f'${{{KEY_VARIABLE}:+{self.key_flag} "${KEY_VARIABLE}"}}'
 
     @property
     def makes_checkpoint(self) -> bool:

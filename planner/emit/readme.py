@@ -81,11 +81,8 @@ def _start(deployment: Deployment, launches: list[Launch], files: set[str]) -> s
     if "kubernetes/kubernetes.yaml" in files:
         secret = code("kubectl create secret generic hf-token --from-literal=token=$HF_TOKEN")
         lines.append(f"- Kubernetes: {secret} once, then {code('kubectl apply -f kubernetes/kubernetes.yaml')}")
-        made = " and makes its quantised checkpoint" if any(launch.makes_checkpoint for launch in launches) else ""
-        lines.append(
-            f"  (a pod loads the model from the hub{made} each time it starts; to keep it, put a claim of your storage "
-            "in the place of the volume models)"
-        )
+        key = code("kubectl create secret generic plan-api-key --from-literal=key=...")
+        lines.append(f"  (with {key} clients need that key; without it they need none)")
         if any(launch.nodes > 1 for launch in launches):
             lines.append("  (an instance spans servers: the cluster needs the LeaderWorkerSet controller)")
     if "kserve/llm-inference-service.yaml" in files:

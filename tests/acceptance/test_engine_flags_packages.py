@@ -19,10 +19,11 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("pattern", PACKAGES)
 def test_a_snapshot_is_what_its_package_holds(pattern: str, tmp_path: Path) -> None:
-    match = re.fullmatch(r"(\w[\w.]*)-([\d.]+)-\*\.whl", pattern)
+    match = re.fullmatch(r"(\w[\w.]*)-(\d[\d.]*\d)(-\*\.whl|\.tar\.gz)", pattern)
     assert match
     wanted = f"{match[1].replace('_', '-')}=={match[2]}"
-    fetch = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", wanted, "-d", tmp_path]
+    form = "--only-binary=:all:" if match[3].endswith("whl") else "--no-binary=:all:"
+    fetch = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", form, wanted, "-d", tmp_path]
     subprocess.run(fetch, check=True, capture_output=True)
     check = [sys.executable, "-m", "scripts.engine_flags", str(tmp_path), "--check"]
     done = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, check=False)

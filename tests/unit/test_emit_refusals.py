@@ -14,6 +14,7 @@ from catalog.load import open_catalog
 from planner.emit import emit
 from planner.errors import InputError
 from planner.plan import Document
+from tests.manifests import documents
 
 PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"
 
@@ -110,7 +111,7 @@ def test_amd_gpus_get_images_and_devices_of_their_own_or_a_refusal() -> None:
     service = yaml.safe_load(files["compose/compose.yaml"])["services"]["serve-0"]
     assert service["image"] == "vllm/vllm-openai-rocm:v0.33.0"
     assert service["environment"]["HIP_VISIBLE_DEVICES"] == "0,1,2,3,4,5,6,7"
-    assert "deploy" not in service
+    assert "reservations" not in service["deploy"]["resources"]
     PyCompose.from_yaml(files["compose/compose.yaml"])
     assert "amd.com/gpu: '8'" in files["kubernetes/kubernetes.yaml"]
     content["decision"]["engine"] = "sglang"
@@ -134,8 +135,8 @@ def test_tensorrt_llm_makes_its_quantised_checkpoint_with_modelopt() -> None:
     program = files["tensorrt-llm/make_checkpoint.py"]
     compile(program, "make_checkpoint.py", "exec")
     assert "mtq.FP8_DEFAULT_CFG" in program
-    pod = next(iter(yaml.safe_load_all(files["kubernetes/kubernetes.yaml"])))
-    assert "make_checkpoint.py" in str(pod)
+    (workload,) = documents(files["kubernetes/kubernetes.yaml"], "Deployment")
+    assert "make_checkpoint.py" in str(workload)
     named = emit(Document.model_validate(content), "tensorrt-llm", open_catalog(), checkpoint="nvidia/Llama-FP8")
     assert "nvidia/Llama-FP8" in named["tensorrt-llm/serve.sh"]
     assert "tensorrt-llm/make_checkpoint.py" not in named

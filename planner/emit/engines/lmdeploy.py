@@ -43,6 +43,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         flags=_flags(deployment, pool, making),
         pool=pool,
         port=PORT,
+        key_flag="--api-keys",
         port_flag="--server-port",
         admitted=deployment.requests_at_most,
         gpus_per_node=each,

@@ -9,13 +9,17 @@ from planner.emit.deployment import Deployment
 from planner.emit.launch import Flags
 from planner.emit.quoting import yaml_text
 
+_NAMES = frozenset({"--served-model-name", "--model-path", "--model", "--alias", "--chat-template", "--tokenizer"})
+"""Flags with a text of the user's, which may look like JSON and is none."""
+
 
 def config_settings(flags: Flags) -> dict[str, Any]:
     """Return flags as the keys of a ``--config`` file: without dashes, JSON as a mapping."""
     settings: dict[str, Any] = {}
     for name, value in flags:
-        is_json = isinstance(value, str) and value.startswith("{") and not value.startswith(("{models}", "{directory}"))
-        settings[name.removeprefix("--")] = json.loads(str(value)) if is_json else value
+        text = value if isinstance(value, str) and name not in _NAMES else ""
+        is_json = text.startswith("{") and not text.startswith(("{models}", "{directory}"))
+        settings[name.removeprefix("--")] = json.loads(text) if is_json else value
     return settings
 
 

@@ -61,6 +61,8 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         flags=flags,
         pool=pool,
         port=PORT,
+        generation_path="/health_generate",
+        key_flag="--api-key",
         environment=_environment(deployment, tier_bytes if on_disk and not lmcache else 0),
         files={LMCACHE_FILE: lmcache_file(deployment, pool)} if lmcache else {},
         config=config_text(flags) if nodes == 1 else None,  # a rank and an address aren't settings
@@ -84,6 +86,7 @@ def _interface_flags(deployment: Deployment, model: str) -> Flags:
         ("--served-model-name", deployment.served_name),
         ("--host", "0.0.0.0"),  # noqa: S104 - a server that clients reach
         ("--port", PORT),
+        ("--enable-metrics", True),
         ("--dtype", "bfloat16"),
         ("--context-length", deployment.max_model_len),
     )

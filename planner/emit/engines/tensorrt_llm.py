@@ -66,6 +66,8 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
             ),
             pool=pool,
             port=PORT,
+            generation_path="/health_generate",
+            metrics_path=None,
             files={FILE: yaml_text(settings)},
             gpus_per_node=each,
             api_name=model,

@@ -14,6 +14,7 @@ from planner.emit.engines.settings import config_text
 from planner.emit.flags import snapshot
 from planner.emit.launch import SHARED_MEMORY_BYTES, Flags, Launch, servers
 from planner.emit.lmcache import DISK, lmcache_file
+from planner.emit.loading import longest_request_s
 from planner.emit.longer_window import longer_window
 from planner.errors import InputError
 
@@ -98,6 +99,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         flags=flags,
         pool=pool,
         port=PORT,
+        key_variable="VLLM_API_KEY",
         config=config_text(flags, model=model) if nodes == 1 else None,  # a rank and an address aren't settings
         config_command="vllm serve --config {file}",
         batched_tokens=batched,
@@ -125,6 +127,8 @@ def _interface_flags(deployment: Deployment) -> Flags:
         ("--host", "0.0.0.0"),  # noqa: S104 - a server that clients reach
         ("--port", PORT),
         ("--dtype", "bfloat16"),
+        # Without it vLLM drops what it works on when it is told to stop.
+        ("--shutdown-timeout", math.ceil(longest_request_s(deployment))),
     ]
     method = _quantization(deployment)
     if method is not None:

@@ -6,15 +6,19 @@ from typing import Any
 
 from planner.emit.checkpoint import SCRIPT
 from planner.emit.deployment import Deployment
-from planner.emit.launch import CONFIG_DIRECTORY, Launch, Place, places
+from planner.emit.launch import CONFIG_DIRECTORY, KEY_VARIABLE, Launch, Place, places
 from planner.emit.lmcache import DISK
+from planner.emit.loading import loading
+from planner.emit.platforms.network import leaves_its_pod, network_environment, network_warning
+from planner.emit.platforms.pods import drain_seconds, site_image
 from planner.emit.platforms.shell import own_files
-from planner.emit.quoting import compose_value, yaml_text
-from planner.emit.router import IMAGE, LOAD_SECONDS, PORT, install_and_run, is_routed, router_environment, router_words
+from planner.emit.quoting import comment, compose_value, yaml_text
+from planner.emit.router import PORT, is_routed, router_environment, router_of, router_words
 from planner.emit.stamp import header, stamp_of
 from planner.errors import InputError
 
 MODELS_DIRECTORY = "/models"
+_INFINIBAND = "/dev/infiniband"
 
 
 def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
@@ -41,7 +45,9 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
     document: dict[str, Any] = {"name": deployment.slug, "services": services, "volumes": {"models": {}}}
     if any(launch.disk_bytes for launch in launches):
         document["volumes"]["kv"] = {}
-    written = {"compose.yaml": header(deployment, launches[0]) + yaml_text(document)}
+    warning = network_warning(deployment, launches, in_pods=True)
+    top = header(deployment, launches[0]) + ("" if warning is None else comment(warning) + "\n")
+    written = {"compose.yaml": top + yaml_text(document)}
     for launch in launches:
         written.update(own_files(launch))
     return written
@@ -50,57 +56,76 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
 def _service(deployment: Deployment, launch: Launch, place: Place, index: int) -> dict[str, Any]:
     first = place.first_gpu + index * launch.gpus_per_node
     devices = [str(gpu) for gpu in range(first, first + launch.gpus_per_node)]
-    words = _in_container(launch.arguments(CONFIG_DIRECTORY))
     service: dict[str, Any] = {
-        "image": launch.image,
-        "entrypoint": words[: launch.program_words],
-        "command": words[launch.program_words :],
+        "image": site_image(deployment, launch.image),
+        **_command(launch),
         "labels": {key: compose_value(value) for key, value in stamp_of(deployment, launch.pool).items()},
-        "environment": _environment(launch, f"{launch.pool.role}-{index}"),
+        "environment": _environment(deployment, launch, f"{launch.pool.role}-{index}"),
         "volumes": _volumes(deployment, launch),
         "shm_size": launch.shared_memory_bytes,
+        # RDMA and pinned caches lock memory.
+        "ulimits": {"memlock": -1},
         "healthcheck": {
             "test": ["CMD", "curl", "-fsS", f"http://localhost:{launch.port}{launch.health_path}"],
             "interval": "10s",
-            "timeout": "5s",
-            "retries": 3,
-            "start_period": f"{LOAD_SECONDS}s",
+            "timeout": "30s",
+            "retries": 6,
+            "start_period": f"{loading(deployment, launch).budget_s}s",
         },
         "restart": "unless-stopped",
-        **_gpus(deployment, devices),
+        "stop_grace_period": f"{drain_seconds(deployment) + 30}s",
+        **_devices(deployment, launch, devices),
     }
     if deployment.hardware.vendor == "amd":
         service["environment"]["HIP_VISIBLE_DEVICES"] = ",".join(devices)
     if not is_routed(deployment):
         service["ports"] = [f"{launch.port}:{launch.port}"]
-    if launch.makes_checkpoint:
-        # Makes the checkpoint on the first start; $0 is the checkpoint, the others the server's command.
-        make = f'{launch.make_command(f"{CONFIG_DIRECTORY}/{SCRIPT}")} && exec "$@"'
-        target = launch.model.replace("{models}", MODELS_DIRECTORY)
-        service["entrypoint"] = ["sh", "-c", compose_value(make), compose_value(target), *words[: launch.program_words]]
     return service
 
 
-def _gpus(deployment: Deployment, devices: list[str]) -> dict[str, Any]:
-    """Return the keys that give a container its GPUs; AMD's are devices, and chosen by a variable."""
+def _command(launch: Launch) -> dict[str, Any]:
+    """Return entrypoint and command; a shell before them makes the checkpoint on the first start, and adds a key."""
+    words = [compose_value(w.replace("{models}", MODELS_DIRECTORY)) for w in launch.arguments(CONFIG_DIRECTORY)]
+    program, arguments = words[: launch.program_words], words[launch.program_words :]
+    if launch.makes_checkpoint:
+        # $0 is the checkpoint, the others are the server's command.
+        key = f" {launch.key_words}".rstrip()
+        make = f'{launch.make_command(f"{CONFIG_DIRECTORY}/{SCRIPT}")} && exec "$@"{key}'
+        target = launch.model.replace("{models}", MODELS_DIRECTORY)
+        program = ["sh", "-c", compose_value(make), compose_value(target), *program]
+    elif launch.key_flag is not None:
+        program = ["sh", "-c", compose_value(f'exec "$0" "$@" {launch.key_words}'), *program]
+    return {"entrypoint": program, "command": arguments}
+
+
+def _devices(deployment: Deployment, launch: Launch, devices: list[str]) -> dict[str, Any]:
+    """Return the keys that give a container its GPUs, its share of memory, and RDMA where pools talk over it."""
+    node = deployment.cluster.node
+    limits = {"memory": str(int(node.host_memory * launch.gpus_per_node / node.gpus))}
+    rdma = leaves_its_pod(deployment, launch) and bool(deployment.cluster.site.network.hcas)
+    own = [f"{_INFINIBAND}:{_INFINIBAND}"] if rdma else []
+    locked = ["IPC_LOCK"] if rdma else []
     if deployment.hardware.vendor == "amd":
+        # AMD's are devices, and chosen by a variable.
         return {
-            "devices": ["/dev/kfd:/dev/kfd", "/dev/dri:/dev/dri"],
+            "deploy": {"resources": {"limits": limits}},
+            "devices": ["/dev/kfd:/dev/kfd", "/dev/dri:/dev/dri", *own],
             "group_add": ["video"],
             "security_opt": ["seccomp=unconfined"],
-            "cap_add": ["SYS_PTRACE"],
+            "cap_add": ["SYS_PTRACE", *locked],
         }
     reserved = [{"driver": "nvidia", "device_ids": devices, "capabilities": ["gpu"]}]
-    return {"deploy": {"resources": {"reservations": {"devices": reserved}}}}
+    keys: dict[str, Any] = {"deploy": {"resources": {"limits": limits, "reservations": {"devices": reserved}}}}
+    return keys | ({"devices": own, "cap_add": locked} if rdma else {})
 
 
-def _in_container(words: list[str]) -> list[str]:
-    return [compose_value(word.replace("{models}", MODELS_DIRECTORY)) for word in words]
-
-
-def _environment(launch: Launch, service: str) -> dict[str, str]:
-    environment = {"HF_HOME": f"{MODELS_DIRECTORY}/hub", "HF_TOKEN": "${HF_TOKEN:-}"}
-    for name, value in launch.environment.items():
+def _environment(deployment: Deployment, launch: Launch, service: str) -> dict[str, str | None]:
+    environment: dict[str, str | None] = {"HF_HOME": f"{MODELS_DIRECTORY}/hub", "HF_TOKEN": "${HF_TOKEN:-}"}
+    key = launch.key_variable or (KEY_VARIABLE if launch.key_flag else None)
+    if key is not None:
+        environment[key] = None  # the caller's, if it is set there
+    shared = network_environment(deployment) if leaves_its_pod(deployment, launch) else {}
+    for name, value in (shared | dict(launch.environment)).items():
         environment[name] = compose_value(value.replace("{directory}", CONFIG_DIRECTORY))
     if launch.pod_address_variable:
         environment[launch.pod_address_variable] = service
@@ -108,6 +133,7 @@ def _environment(launch: Launch, service: str) -> dict[str, str]:
 
 
 def _volumes(deployment: Deployment, launch: Launch) -> list[Any]:
+    """Return what is mounted; instances share the models, whose downloads the hub's client locks."""
     mounted: list[Any] = [{"type": "volume", "source": "models", "target": MODELS_DIRECTORY}]
     for name in own_files(launch):
         mounted.append(_bind(f"./{name}", f"{CONFIG_DIRECTORY}/{name}"))
@@ -129,11 +155,21 @@ def _router(deployment: Deployment, launches: list[Launch]) -> dict[str, Any]:
     }
     environment = router_environment(deployment)
     waits = {f"{launch.pool.role}-{i}" for launch in launches for i in range(launch.pool.instances)}
+    router = router_of(deployment)
+    words = [compose_value(word) for word in router_words(deployment, addresses, in_image=True)]
+    probe = f"import urllib.request as u; u.urlopen('http://localhost:{PORT}/readiness', timeout=5)"
     return {
-        "image": IMAGE,
-        "command": [compose_value(word) for word in install_and_run(deployment, router_words(deployment, addresses))],
+        "image": site_image(deployment, router.image),
+        "entrypoint": words[: len(router.image_program)],
+        "command": words[len(router.image_program) :],
         **({"environment": environment} if environment else {}),
         "ports": [f"{PORT}:{PORT}"],
+        "user": "65532:65532",
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "deploy": {"resources": {"limits": {"memory": str(4 << 30)}}},
+        "healthcheck": {"test": ["CMD", "python3", "-c", probe], "interval": "10s", "timeout": "10s", "retries": 6},
         "restart": "unless-stopped",
+        "stop_grace_period": f"{drain_seconds(deployment) + 30}s",
         "depends_on": {name: {"condition": "service_healthy"} for name in sorted(waits)},
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from planner.emit.checkpoint import MODELS, SCRIPT
 from planner.emit.deployment import Deployment
 from planner.emit.launch import Flags, Launch, Place, Value, flag_words, places
+from planner.emit.platforms.network import crosses_servers, network_environment
 from planner.emit.quoting import comment, shell, shell_lines
 from planner.emit.router import PORT, is_routed, router_environment, router_flags, router_of, worker_words
 from planner.emit.stamp import header
@@ -37,7 +38,8 @@ def serve_script(deployment: Deployment, launch: Launch, place: Place) -> str:
     """Return the script that starts one instance, or one server's part of it."""
     lines = _placement(launch, place)
     lines += _version_check(launch)
-    lines += [_export(name, value) for name, value in launch.environment.items()]
+    shared = network_environment(deployment) if crosses_servers(deployment, launch) else {}
+    lines += [_export(name, value) for name, value in {**shared, **launch.environment}.items()]
     if launch.pod_address_variable:
         lines.append(f'export {launch.pod_address_variable}="${{ADDRESS:-$(hostname -I | cut -d" " -f1)}}"')
     for name in launch.port_variables:
@@ -144,6 +146,7 @@ def _server_command(launch: Launch, flags: Flags) -> str:
     if launch.port_flag in given:
         raw.append(f'{launch.port_flag} "$port"')
     raw += [f"{name} {_with_slot(launch.value(name), launch.port)}" for name in launch.port_flags if name in given]
+    raw += [launch.key_words] if launch.key_words else []
     for name, value in launch.node_flags:
         spelled = str(value).replace("{rank}", "$rank").replace("{head}", "$head")
         raw.append(f'{name} "{spelled}"')

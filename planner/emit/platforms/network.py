@@ -1,0 +1,91 @@
+"""GPU traffic between servers: what pods and processes need for RDMA, and what is said where nobody gave it.
+
+NCCL, RCCL, NIXL (through UCX) and NVSHMEM read these variables; their names are those of NVIDIA's documentation of
+each, and the ones that KServe's own presets set (kserve/kserve, config/llmisvcconfig, aaac4e2, 2026-08-21).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from catalog.site import Network
+from planner.emit.deployment import Deployment
+from planner.emit.launch import Launch
+
+_PORT = ":1"
+"""Of a device, as UCX and NVSHMEM want it: RDMA devices of servers have one."""
+
+
+def crosses_servers(deployment: Deployment, launch: Launch) -> bool:
+    """Tell whether GPUs of one server send to those of another: within an instance, or between its pools."""
+    return launch.nodes > 1 or (len(deployment.pools) > 1 and deployment.gpus > deployment.cluster.gpus_per_node)
+
+
+def leaves_its_pod(deployment: Deployment, launch: Launch) -> bool:
+    """Tell whether GPUs of one pod send to those of another, which share no memory even on one server."""
+    return launch.nodes > 1 or len(deployment.pools) > 1
+
+
+def network_environment(deployment: Deployment) -> dict[str, str]:
+    """Return the variables that put GPU traffic on the network that the cluster file names."""
+    network = deployment.cluster.site.network
+    found: dict[str, str] = {}
+    if network.interface is not None:
+        found |= {"NCCL_SOCKET_IFNAME": network.interface, "GLOO_SOCKET_IFNAME": network.interface}
+    if network.hcas:
+        with_ports = ",".join(f"{name}{_PORT}" for name in network.hcas)
+        found |= {"NCCL_IB_HCA": ",".join(network.hcas), "UCX_NET_DEVICES": with_ports, "NVSHMEM_HCA_LIST": with_ports}
+    if network.gid_index is not None:
+        names = ("NCCL_IB_GID_INDEX", "UCX_IB_GID_INDEX", "NVSHMEM_IB_GID_INDEX")
+        found |= dict.fromkeys(names, str(network.gid_index))
+    return found | network.environment
+
+
+def pod_network(deployment: Deployment) -> dict[str, Any]:
+    """Return fields of a pod's spec that its network needs."""
+    return {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if _network(deployment).host_network else {}
+
+
+def rdma_resource(deployment: Deployment) -> dict[str, str]:
+    """Return the resource that gives a pod its RDMA devices."""
+    rdma = _network(deployment).rdma
+    return {} if rdma is None else {rdma.resource: str(rdma.count)}
+
+
+def network_annotations(deployment: Deployment) -> dict[str, str]:
+    """Return the annotations that give a pod its network."""
+    return dict(_network(deployment).annotations)
+
+
+def network_warning(deployment: Deployment, launches: Iterable[Launch], *, in_pods: bool) -> str | None:
+    """Say loudly that the plan's times need a network that nothing sets up; None if it is set up or not needed.
+
+    Parameters
+    ----------
+    deployment
+        The plan.
+    launches
+        Its pools.
+    in_pods
+        Whether pods are written, which see no RDMA device unless they are given it.
+    """
+    needs = leaves_its_pod if in_pods else crosses_servers
+    if not any(needs(deployment, launch) for launch in launches):
+        return None
+    network = _network(deployment)
+    reached = network.rdma is not None or network.host_network if in_pods else bool(network.hcas)
+    if reached or (network.environment and not in_pods):
+        return None
+    missing = "network.rdma (or network.host_network)" if in_pods else "network.hcas"
+    nic = deployment.cluster.node.nic
+    assumed = f"{nic.kind}, {nic.bandwidth / 1e9:.0f} GB/s per server" if nic else "the servers' network"
+    return (
+        f"WARNING: GPUs send to other {'pods' if in_pods else 'servers'}, and the plan's times count on RDMA "
+        f"({assumed}), but the cluster file says no {missing}: NCCL and NIXL may fall back to TCP, and the times don't "
+        "hold. Set it, plan again, and check that the log says NET/IB with NCCL_DEBUG=INFO (NET/Socket is TCP)"
+    )
+
+
+def _network(deployment: Deployment) -> Network:
+    return deployment.cluster.site.network
