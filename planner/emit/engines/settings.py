@@ -19,7 +19,7 @@ def config_settings(flags: Flags) -> dict[str, Any]:
     for name, value in flags:
         text = value if isinstance(value, str) and name not in _NAMES else ""
         is_json = text.startswith("{") and not text.startswith(("{models}", "{directory}"))
-        settings[name.removeprefix("--")] = json.loads(text) if is_json else value
+        settings[name.removeprefix("--")] = json.loads(text) if is_json else list(value) if isinstance(value, tuple) else value
     return settings
 
 
