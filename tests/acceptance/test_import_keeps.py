@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +99,8 @@ def test_what_runs_is_what_is_loaded(document: Document) -> None:
 def value_of(name: str, record: dict[str, Any]) -> st.SearchStrategy[Any]:
     """Values as a command line would give them to this flag."""
     kind = record["type"]
+    if name in SECRETS:
+        return st.just([KEY] if record.get("many") else KEY)
     if kind == "bool":
         return st.booleans()
     if record.get("choices"):
@@ -131,5 +132,5 @@ def test_every_flag_of_vllm_is_accounted_for(data: st.DataObject, document: Docu
         (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
         assert row.split(" | ")[2] in ("kept", "replaced", "dropped")
         if name in SECRETS:
-            assert json.dumps(flags[name])[1:-1] not in page or flags[name] in ([], "")
             assert name.removeprefix("--") not in written
+    assert not any(KEY in text for text in files.values())
