@@ -16,12 +16,14 @@ from catalog.schema import Engine, Hardware, Measurement
 from catalog.units import format_tokens
 from planner.cost.candidates import Setting
 from planner.cost.efficiency import PEAK, Efficiency
+from planner.cost.workspace import step_bytes, step_tokens
 from planner.errors import InputError
 from planner.measured.ends import EndTimer
 from planner.measured.fabric import Fabric
 from planner.measured.machine import machine
 from planner.measured.times import MeasuredTimer
 from planner.problem import Problem
+from planner.space.runs import session_tokens
 
 REFERENCE_ENGINE = "vllm"
 """Its memory and its times stand in for engines that nobody measured, and for ``any``."""
@@ -43,7 +45,7 @@ def efficiency_of(problem: Problem, engine: str) -> Efficiency:
     return Efficiency(
         name="measured",
         hbm_utilisation=known.hbm_utilisation,
-        workspace_bytes=memory.workspace_experts if has_experts else memory.workspace,
+        workspace_bytes=(memory.workspace_experts if has_experts else memory.workspace) + _step_bytes(problem, known),
         overhead_bytes=memory.overhead,
         gpu_utilisation=problem.request.utilisation,
         copies=_link_share(known) or 1.0,
@@ -51,6 +53,24 @@ def efficiency_of(problem: Problem, engine: str) -> Efficiency:
         technique_time=True,
         shared_uplinks=True,
     )
+
+
+def planned_step_tokens(problem: Problem, engine: Engine) -> int | None:
+    """Tokens of a step of an engine whose memory for one grows with the session; None: it doesn't [tokens]."""
+    step = engine.memory.step if engine.memory is not None else None
+    return None if step is None else step_tokens(step, _slot_tokens(problem, engine), problem.cluster.hardware.hbm)
+
+
+def _step_bytes(problem: Problem, engine: Engine) -> float:
+    tokens = planned_step_tokens(problem, engine)
+    if engine.memory is None or engine.memory.step is None or tokens is None:
+        return 0.0
+    return step_bytes(engine.memory.step, problem.architecture, tokens, _slot_tokens(problem, engine))
+
+
+def _slot_tokens(problem: Problem, engine: Engine) -> int:
+    """The longest session in whole blocks [tokens]."""
+    return -(-session_tokens(problem) // engine.kv_block_tokens) * engine.kv_block_tokens
 
 
 def _link_share(engine: Engine) -> float | None:

@@ -24,7 +24,16 @@ from catalog.schema.base import (
     Watts,
 )
 from catalog.schema.engine_rules import ConfigKey, EngineCondition, EngineRule, Value
-from catalog.schema.engines import CheckpointFormat, Engine, EngineMemory, KvFormat, Offload, Parallelism, WeightFormat
+from catalog.schema.engines import (
+    CheckpointFormat,
+    Engine,
+    EngineMemory,
+    KvFormat,
+    Offload,
+    Parallelism,
+    StepMemory,
+    WeightFormat,
+)
 from catalog.schema.hardware import DenseFlops, Hardware, Link, Nic, Node, Nvme, Price
 from catalog.schema.measurements import FitError, Measurement
 from catalog.schema.models import ConfigGrade, DefaultFor, Extension, ExtensionStep, Model, PublishedConfig
@@ -103,6 +112,7 @@ __all__ = [
     "Rule",
     "Selector",
     "Source",
+    "StepMemory",
     "Task",
     "Technique",
     "Text",

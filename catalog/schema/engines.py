@@ -83,6 +83,21 @@ class Offload(Fact):
     note: str | None = None
 
 
+class StepMemory(Fact):
+    """HBM that an engine reserves at start for one step over a session of the longest length."""
+
+    most_tokens: Annotated[int, Field(ge=1)]
+    """Most tokens of a step that are planned; a longer chunk is computed in several [tokens]."""
+    mask_bytes: Fraction
+    """Attention mask, per token of the step and token of the session [bytes]."""
+    hidden_widths: Fraction
+    """Activations per token of the step, in widths of the residual stream, beside those of one block [elements]."""
+    element_bytes: Fraction
+    """Of an activation [bytes]."""
+    unpacked_kv_bytes: Fraction = 0.0
+    """Of an element of one layer's cache of one session, unpacked for the step [bytes]; 0: read as it is stored."""
+
+
 class EngineMemory(Fact):
     """HBM that an engine takes on each GPU beside weights and caches."""
 
@@ -92,6 +107,8 @@ class EngineMemory(Fact):
     """The same of mixtures of experts."""
     overhead: Bytes
     """Libraries, communication buffers, captured graphs."""
+    step: StepMemory | None = None
+    """What a step takes beside `workspace`, where it grows with the session; None: it doesn't."""
 
 
 class Engine(Entry):

@@ -13,7 +13,10 @@ import gguf
 import numpy as np
 import pytest
 
+from catalog.architecture.read import read_config_file
 from catalog.load import open_catalog
+from catalog.schema import Engine
+from planner.cost.workspace import step_bytes
 from planner.emit import emit
 from planner.importing.commands import _logical_lines, _shell_words
 from planner.plan import Document
@@ -48,6 +51,16 @@ def test_llama_cpp_starts_from_the_emitted_command_with_the_planned_capacity(tmp
     for usage in seen["answers"]:
         assert CONTEXT - 20 < usage["prompt_tokens"] <= CONTEXT
         assert usage["completion_tokens"] >= 1
+    # What it reserves for a step is in the plan's workspace, with no more than a quarter to spare.
+    buffers = sum(float(size) for size in re.findall(r"compute buffer size\s*=\s*([\d.]+) MiB", run.stderr)) * 2**20
+    memory = open_catalog().get(Engine, "llama.cpp").memory
+    assert memory is not None
+    assert memory.step is not None
+    on_processor = memory.step.model_copy(update={"unpacked_kv_bytes": 0.0})
+    architecture = read_config_file(tmp_path)
+    assert int(flags["ubatch-size"]) == min(memory.step.most_tokens, int(flags["batch-size"]))
+    reserved = step_bytes(on_processor, architecture, int(flags["ubatch-size"]), seen["context"])
+    assert 0.75 * reserved <= buffers <= reserved
     # q8_0 keeps 8.5 bits per element; llama.cpp says what it has allocated.
     sizes = [float(size) for size in re.findall(r"llama_kv_cache: size\s*=\s*([\d.]+) MiB", run.stderr)]
     expected = SESSIONS * seen["context"] * LAYERS * 2 * KV_HEADS * HEAD_DIM * 8.5 / 8 / 2**20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from planner.efficiency import planned_step_tokens
 from planner.emit.checkpoint import MODELS
 from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.engines.refusals import refuse_unshipped
@@ -78,7 +79,7 @@ def _flags(deployment: Deployment, pool: PoolPlan, model: str) -> Flags:
         ("--parallel", slots),
         ("--no-kv-unified", True),
         ("--batch-size", chunk),
-        ("--ubatch-size", chunk),
+        ("--ubatch-size", min(chunk, planned_step_tokens(deployment.problem, deployment.engine) or chunk)),
         ("--cache-type-k", k_type),
         ("--cache-type-v", v_type or k_type),
         ("--flash-attn", "on"),
