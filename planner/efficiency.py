@@ -52,6 +52,7 @@ def efficiency_of(problem: Problem, engine: str) -> Efficiency:
         growth=True,
         technique_time=True,
         shared_uplinks=True,
+        decode_reserves=known.decode_reserves,
     )
 
 

@@ -329,7 +329,7 @@ def _candidate(problem: Problem, read: _Read) -> tuple[Setting, Candidates]:
         decode_sequences=one(main.batch.decode_sequences),
         resident_limit=one(main.batch.resident_sessions or 0),
         prefill_chunk=one(main.batch.prefill_chunk_tokens or 0),
-        throttled=np.array([main.batch.prefill_throttled]),
+        throttled=np.array([(pools.prefill if pools else main).batch.prefill_throttled]),
         policy=one(POLICIES[decision.offload.policy]),
         tier=one(TIERS[decision.offload.tier or "ddr"]),
         prefill_shape=one(1 if pools else -1),

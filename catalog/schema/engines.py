@@ -127,6 +127,8 @@ class Engine(Entry):
     """False: a library that runs one batch at a time, not a server; planned only when named."""
     long_prefill_throttle: str | None = None
     disaggregated: str | None = None
+    decode_reserves: bool = False
+    """Whether a decode server keeps room for a prompt before another server has prefilled it."""
     offload: tuple[Offload, ...] = ()
     attention: dict[str, tuple[Text, ...]]
     """Attention kind -> compute capabilities on which the engine runs it."""

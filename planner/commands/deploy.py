@@ -22,7 +22,6 @@ from planner.commands.options import takes_request
 
 if TYPE_CHECKING:
     from catalog.load import Catalog
-    from planner.emit.running import Running
     from planner.plan import Decision, Document
 
 TARGETS = (
@@ -122,20 +121,12 @@ def check_emission(
 
 
 def emit_document(
-    document: Document,
-    facts: Catalog,
-    directory: Path,
-    *,
-    target: str | None,
-    checkpoint: str | None,
-    force: bool,
-    running: Running | None = None,
+    document: Document, facts: Catalog, directory: Path, *, target: str | None, checkpoint: str | None, force: bool
 ) -> None:
-    """Write a plan's deployment files, in the place of a running server if one is given, and say on stderr which."""
+    """Write a plan's deployment files and say on stderr which."""
     from planner.emit import emit, usual_targets, write
 
-    targets = target or usual_targets(document, facts, checkpoint, running)
-    files = emit(document, targets, facts, checkpoint=checkpoint, running=running)
+    files = emit(document, target or usual_targets(document, facts, checkpoint), facts, checkpoint=checkpoint)
     write(files, directory, force, "--emit")
     for name in sorted(files):
         typer.echo(f"emitted: {directory / name}", err=True)
@@ -186,9 +177,7 @@ def import_file(
     if advice.plan is not None and advice.plan.status == "infeasible":
         raise typer.Exit(INFEASIBLE)
     if emit_to is not None and advice.plan is not None:
-        emit_document(
-            advice.plan, facts, emit_to, target=target, checkpoint=checkpoint, force=force, running=advice.server
-        )
+        emit_document(advice.plan, facts, emit_to, target=target, checkpoint=checkpoint, force=force)
 
 
 def _decision_beside(file: str) -> Decision | None:

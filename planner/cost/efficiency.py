@@ -44,6 +44,9 @@ class Efficiency:
     """Rate of copies between HBM and the offload tiers over the link's effective rate; never beyond its nominal one."""
     shared_uplinks: bool = False
     """True: GPUs behind one PCIe uplink share it. False: one link per GPU, as in the paper."""
+    decode_reserves: bool = False
+    """True: a decode replica keeps room for a prompt from when it waits for its prefill in another pool. False: from
+    when its cache arrives."""
 
     def __post_init__(self) -> None:
         for field in ("linear_flops", "attention_flops", "hbm_bandwidth", "hbm_utilisation", "gpu_utilisation"):

@@ -7,7 +7,7 @@ computed once for each of these that differ.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from planner.cost.candidates import Candidates, Floats, Ints, Setting
 from planner.cost.links import between_pools_bytes_per_s, link_bytes_per_s
 from planner.cost.pool import Pool
-from planner.cost.session import RECOMPUTE, SWAP, Phases, PrefillPool
+from planner.cost.session import RECOMPUTE, SWAP, Handover, Phases
 from planner.cost.workload import Workload
 
 MOST_WORKLOADS = 4
@@ -44,13 +44,19 @@ class Prefills:
     """The first one: the document and, with growth, the first question."""
     document: Prefill
     question: Prefill
-    """A later question after a cache that was kept."""
+    """A later question after a cache that was kept; with the answer before it where another pool gave that."""
     again: Prefill
     """A later question after a cache that was dropped: everything."""
 
 
-def prefills_of(work: Workload, pool: Pool, chunk: Ints) -> Prefills:
-    """Price every prefill in chunks of these sizes ``(candidate,)``; 0 asks for one piece."""
+def prefills_of(work: Workload, pool: Pool, chunk: Ints, *, feeds: bool = False) -> Prefills:
+    """Price every prefill in chunks of these sizes ``(candidate,)``; 0 asks for one piece.
+
+    Parameters
+    ----------
+    feeds
+        Whether another pool decodes: a later question then comes with the answer before it.
+    """
     left = pool.left
     columns = (
         *(chunk, left.prefill_linear, left.prefill_attention),
@@ -58,29 +64,32 @@ def prefills_of(work: Workload, pool: Pool, chunk: Ints) -> Prefills:
     )
     first, inverse = _distinct(columns)
     if pool.times is None:
-        found = _all_prefills(work, pool.take(first), chunk[first])
+        found = _all_prefills(work, pool.take(first), chunk[first], feeds)
     else:
         keys = list(zip(*(column[first].tolist() for column in columns), strict=True))
-        if work not in pool.times.known and len(pool.times.known) >= MOST_WORKLOADS:
+        if (work, feeds) not in pool.times.known and len(pool.times.known) >= MOST_WORKLOADS:
             pool.times.known.clear()  # A sweep over workloads would keep them all.
-        known = pool.times.known.setdefault(work, {})
+        known = pool.times.known.setdefault((work, feeds), {})
         missing = [row for row, key in enumerate(keys) if key not in known]
         if missing:
             rows = first[missing]
-            answers = _all_prefills(work, pool.take(rows), chunk[rows])
+            answers = _all_prefills(work, pool.take(rows), chunk[rows], feeds)
             known.update(zip((keys[row] for row in missing), answers.T, strict=True))
         found = np.stack([known[key] for key in keys], axis=-1)
     count = len(fields(Prefill))
     return Prefills(*(Prefill(*found[i : i + count, inverse]) for i in range(0, len(found), count)))
 
 
-def _all_prefills(work: Workload, pool: Pool, chunk: Ints) -> Floats:
+def _all_prefills(work: Workload, pool: Pool, chunk: Ints, feeds: bool) -> Floats:
     """The fields of `Prefills`, one after the other, ``(field, candidate)``."""
     start, asked = float(work.shared_prefix_tokens), float(work.question_tokens)
     grown = asked if work.growth else 0.0
+    answered = float(work.output_tokens) if feeds else 0.0
+    before = answered if work.growth else 0.0
     spans = [(start, float(work.ctx_tokens)), (start, float(work.prompt_tokens))]
     if work.rounds > 1:
-        spans += [(length, length + asked) for length in (work.warm_tokens, work.last_warm_tokens)]
+        lengths = (work.warm_tokens - before, work.last_warm_tokens - before)
+        spans += [(length, length + answered + asked) for length in lengths]
         spans += [
             (start, 2.0 * work.warm_tokens - work.last_warm_tokens + grown),
             (start, work.last_warm_tokens + grown),
@@ -91,7 +100,7 @@ def _all_prefills(work: Workload, pool: Pool, chunk: Ints) -> Floats:
     question = again = Prefill(zero, zero, zero, zero)
     if work.rounds > 1:
         mean, last, early, late = found[2:]
-        if asked > 0:
+        if answered + asked > 0:
             question = Prefill(mean.busy_s, mean.latency_s, mean.steps, last.largest_s)
         # The mean of rounds 2 and R is no less than that over the rounds, as prefill is convex.
         again = Prefill((early.busy_s + late.busy_s) / 2.0, late.latency_s, late.steps, late.largest_s)
@@ -126,12 +135,23 @@ def _distinct(columns: Sequence[NDArray[Any]]) -> tuple[Ints, Ints]:
 
 
 def phases_of(
-    setting: Setting, pool: Pool, candidates: Candidates, sequences: Floats, prefills: Prefills, has_prefill_pool: bool
+    setting: Setting, pool: Pool, holder: Pool, candidates: Candidates, sequences: Floats, prefills: Prefills
 ) -> Phases:
-    """Times of a session's parts on the replica that decodes it."""
+    """Times of a session's parts.
+
+    Parameters
+    ----------
+    pool
+        Decodes.
+    holder
+        Prefills, and keeps caches between rounds: the same pool, or the prefill pool.
+    sequences
+        That decode together.
+    prefills
+        Of the holder.
+    """
     work = setting.workload
-    zero = np.zeros(len(candidates))
-    prompt = Prefill(zero, zero, zero, zero) if has_prefill_pool else prefills.prompt
+    prompt = prefills.prompt
     recomputes = candidates.policy == RECOMPUTE
     later = Prefill(
         *(
@@ -150,32 +170,53 @@ def phases_of(
         later_prefill_busy_s=later.busy_s,
         later_prefill_latency_s=later.latency_s,
         later_prefill_steps=later.steps,
-        swap_in_s=np.where(swaps, pool.warm_bytes / into, 0.0),
-        swap_out_s=np.where(swaps, pool.warm_bytes / out, 0.0),
-        swap_out_total_s=np.where(swaps, pool.last_warm_bytes / out, 0.0),
-        switch_s=pool.whole_warm_bytes / into + pool.whole_warm_bytes / out,
+        swap_in_s=np.where(swaps, holder.warm_bytes / into, 0.0),
+        swap_out_s=np.where(swaps, holder.warm_bytes / out, 0.0),
+        swap_out_total_s=np.where(swaps, holder.last_warm_bytes / out, 0.0),
+        switch_s=holder.whole_warm_bytes / into + holder.whole_warm_bytes / out,
     )
 
 
-def prefill_pool_of(
-    setting: Setting, pool: Pool, prefill: Pool, candidates: Candidates, prompt: Prefill
-) -> PrefillPool:
+def handover_of(setting: Setting, pool: Pool, prefill: Pool, candidates: Candidates) -> Handover:
     """What a prefill pool and the link to it give each replica of the decode pool."""
-    rho = setting.efficiency.gpu_utilisation
+    work = setting.workload
     ratio = candidates.prefill_replicas / candidates.replicas
     gpus = candidates.replicas * pool.gpus + candidates.prefill_replicas * prefill.gpus
     per_gpu = between_pools_bytes_per_s(setting, gpus)
     # Every decode GPU receives its part, replicated heads included.
-    session = pool.prompt_bytes * pool.gpus
-    return PrefillPool(
-        sessions_per_s=rho * ratio / prompt.busy_s,
-        latency_s=prompt.latency_s,
-        transfer_s=session / (per_gpu * min(pool.gpus, prefill.gpus)),
-        link_sessions_per_s=rho * per_gpu * np.minimum(pool.gpus, prefill.gpus * ratio) / session,
+    first, later = pool.prompt_bytes * pool.gpus, pool.later_prompt_bytes * pool.gpus
+    at_once = per_gpu * min(pool.gpus, prefill.gpus)
+    share = setting.efficiency.gpu_utilisation * per_gpu * np.minimum(pool.gpus, prefill.gpus * ratio)
+    return Handover(
+        replicas=ratio,
+        resident=prefill.fit,
+        transfer_s=first / at_once,
+        later_transfer_s=later / at_once,
+        link_sessions_per_s=share / (first + (work.rounds - 1) * later),
     )
 
 
-def free_prefill(candidates: int) -> PrefillPool:
-    """A prefill pool that takes no time: what a decode pool reaches at best."""
+def no_handover(candidates: int) -> Handover:
+    """Prefill replicas without number, behind a link that takes no time: what a decode pool reaches at best."""
     never, nothing = np.full(candidates, np.inf), np.zeros(candidates)
-    return PrefillPool(sessions_per_s=never, latency_s=nothing, transfer_s=nothing, link_sessions_per_s=never)
+    return Handover(
+        replicas=never, resident=never, transfer_s=nothing, later_transfer_s=nothing, link_sessions_per_s=never
+    )
+
+
+def no_decoding(prefill: Pool) -> Handover:
+    """One prefill replica whose caches are gone at once: what it reaches at best."""
+    nothing = np.zeros(len(prefill.fit))
+    return Handover(
+        replicas=nothing + 1.0,
+        resident=prefill.fit,
+        transfer_s=nothing,
+        later_transfer_s=nothing,
+        link_sessions_per_s=nothing + np.inf,
+    )
+
+
+def no_prefill(phases: Phases) -> Phases:
+    """The same without prefills and copies: what a decode pool has to do itself."""
+    zero = np.zeros_like(phases.step_s)
+    return replace(phases, **{f.name: zero for f in fields(Phases) if f.name != "step_s"})

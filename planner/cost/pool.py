@@ -35,6 +35,8 @@ class Pool:
     """As `end_bytes`, after the first prompt [bytes]."""
     warm_bytes: Floats
     """As `end_bytes`, at the mean length between two rounds [bytes]."""
+    later_prompt_bytes: Floats
+    """As `end_bytes`, after a later question, at the mean of their lengths [bytes]."""
     whole_warm_bytes: Floats
     """As `warm_bytes`, with the shared prefix [bytes]."""
     last_warm_bytes: Floats
@@ -72,6 +74,7 @@ class Pool:
             end_bytes=largest(work.end_tokens, shared),
             prompt_bytes=largest(prompt, shared),
             warm_bytes=largest(work.warm_tokens, shared),
+            later_prompt_bytes=largest(work.later_prompt_tokens, shared),
             whole_warm_bytes=largest(work.warm_tokens, 0.0),
             last_warm_bytes=largest(work.last_warm_tokens, shared),
             times=setting.timer.times(setting.architecture, shape, weights) if setting.timer else None,
@@ -87,6 +90,7 @@ class Pool:
             end_bytes=self.end_bytes[rows],
             prompt_bytes=self.prompt_bytes[rows],
             warm_bytes=self.warm_bytes[rows],
+            later_prompt_bytes=self.later_prompt_bytes[rows],
             whole_warm_bytes=self.whole_warm_bytes[rows],
             last_warm_bytes=self.last_warm_bytes[rows],
         )

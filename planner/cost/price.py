@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from planner.cost.candidates import AGGREGATED, DDR, NVME, PREFILLED, Bools, Candidates, Floats, Ints, Setting
 from planner.cost.links import both_ways_ratio, link_bytes_per_s, tier_bytes
-from planner.cost.phases import free_prefill, phases_of, prefill_pool_of, prefills_of
+from planner.cost.phases import handover_of, no_decoding, no_handover, no_prefill, phases_of, prefills_of
 from planner.cost.pool import Pool, compressed
 from planner.cost.session import BOUNDS, RECOMPUTE, SWAP, Phases, Steady, Traffic, aggregated, disaggregated
 from planner.cost.workload import Workload
 
-__all__ = ["DDR", "NVME", "Candidates", "Pools", "Priced", "Setting", "link_bytes_per_s", "price"]
+__all__ = ["DDR", "NVME", "Candidates", "Pools", "Priced", "Setting", "link_bytes_per_s", "price", "price_prefill"]
 
 _BLOCK = 16_384
 _UNLIMITED = 0
@@ -123,12 +123,12 @@ def _price_group(setting: Setting, pools: Pools, candidates: Candidates, slowest
     prefill_index = int(candidates.prefill_shape[0])
     fits, resident, serial = _residency(pool, candidates, setting.workload)
     sequences = np.where(serial, 1.0, candidates.decode_sequences.astype(np.float64))
-    traffic = _traffic(setting, pool, candidates, resident, serial, sequences)
+    holder = pools[prefill_index].take(candidates.compression) if prefill_index >= 0 else pool
+    traffic = _traffic(setting, holder, candidates, resident, serial, sequences)
     gpus = candidates.replicas.astype(np.float64) * pool.gpus
     if prefill_index >= 0:
-        prefill = pools[prefill_index].take(candidates.compression)
-        fits = fits & (prefill.fit >= 1)
-        gpus = gpus + candidates.prefill_replicas * prefill.gpus
+        fits = fits & (holder.fit >= 1)
+        gpus = gpus + candidates.prefill_replicas * holder.gpus
     phases, steady, document_s = _service(setting, pools, candidates, candidates.compression, traffic)
     if slowest is not None:
         told = steady.sessions_per_s
@@ -136,7 +136,7 @@ def _price_group(setting: Setting, pools: Pools, candidates: Candidates, slowest
         waiting = replace(traffic, throttled=np.zeros_like(traffic.throttled))
         unthrottled = _service(setting, pools, candidates, slowest, waiting, told)[1].session_s
         steady = replace(steady, session_s=np.maximum(longest, unthrottled))
-    return _collect(setting, pool, candidates, fits, resident, gpus, phases, steady, document_s)
+    return _collect(setting, pool, holder, candidates, fits, resident, gpus, phases, steady, document_s)
 
 
 def _service(
@@ -150,31 +150,62 @@ def _service(
     """Times of a session's parts, the steady state, and the document's prefill on an idle replica [s]."""
     work, prefill_index = setting.workload, int(candidates.prefill_shape[0])
     pool = pools[int(candidates.shape[0])].take(compression)
-    prefills = prefills_of(work, pool, candidates.prefill_chunk)
-    phases = phases_of(setting, pool, candidates, traffic.decode_sequences, prefills, prefill_index != AGGREGATED)
+    holder = pools[prefill_index].take(compression) if prefill_index >= 0 else pool
+    chunk = candidates.prefill_pool_chunk if prefill_index >= 0 else candidates.prefill_chunk
+    prefills = prefills_of(work, holder, chunk, feeds=prefill_index != AGGREGATED)
+    phases = phases_of(setting, pool, holder, candidates, traffic.decode_sequences, prefills)
     if prefill_index == AGGREGATED:
         return phases, aggregated(phases, traffic, sessions_per_s), prefills.document.latency_s
-    count = len(candidates)
     if prefill_index == PREFILLED:
-        return phases, disaggregated(phases, traffic, free_prefill(count), sessions_per_s), np.zeros(count)
-    prefill = pools[prefill_index].take(compression)
-    elsewhere = prefills_of(work, prefill, candidates.prefill_pool_chunk)
-    given = prefill_pool_of(setting, pool, prefill, candidates, elsewhere.prompt)
-    return phases, disaggregated(phases, traffic, given, sessions_per_s), elsewhere.document.latency_s
+        count = len(candidates)
+        phases = no_prefill(phases)
+        return phases, disaggregated(phases, traffic, no_handover(count), sessions_per_s), np.zeros(count)
+    handover = handover_of(setting, pool, holder, candidates)
+    return phases, disaggregated(phases, traffic, handover, sessions_per_s), prefills.document.latency_s
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """What one prefill replica reaches whatever decodes, ``(candidate,)`` each: no pair of pools does better."""
+
+    sessions_per_s: Floats
+    """0 where no session fits."""
+    ttft_cold_s: Floats
+    """Without the way to the decode pool, and its step."""
+    ttft_warm_s: Floats
+    switch_s: Floats
+
+
+def price_prefill(setting: Setting, candidates: Candidates, pools: Pools) -> Fed:
+    """Price prefill replicas of one shape by themselves; `Candidates.shape` and ``prefill_chunk`` are theirs."""
+    pool = pools[int(candidates.shape[0])].take(candidates.compression)
+    one = np.ones(len(candidates))
+    traffic = _traffic(setting, pool, candidates, pool.fit, np.zeros(len(candidates), dtype=np.bool_), one)
+    prefills = prefills_of(setting.workload, pool, candidates.prefill_chunk, feeds=True)
+    phases = phases_of(setting, pool, pool, candidates, one, prefills)
+    phases = replace(phases, step_s=0.0 * one)
+    steady = disaggregated(phases, traffic, no_decoding(pool))
+    return Fed(
+        sessions_per_s=np.where(pool.fit >= 1, steady.sessions_per_s, 0.0),
+        ttft_cold_s=steady.ttft_cold_s,
+        ttft_warm_s=steady.ttft_warm_s,
+        switch_s=phases.switch_s,
+    )
 
 
 def _residency(pool: Pool, candidates: Candidates, work: Workload) -> tuple[Bools, Floats, Bools]:
     """Return whether the decision fits, the sessions resident, and whether service is serial.
 
-    Beside b decoding sessions HBM holds one in prefill (or one arriving from the prefill pool).
-    Where no room is left for a session between rounds, sessions are served one at a time.
+    Beside b decoding sessions HBM holds one in prefill (or one arriving from the prefill pool). Where no room
+    is left for a session between rounds, which a prefill pool would have, sessions are served one at a time.
     """
     limit = candidates.resident_limit
     resident = np.where(limit == _UNLIMITED, pool.fit, np.minimum(limit, pool.fit))
     sequences = candidates.decode_sequences
     fits = (pool.fit >= 1) & (np.where(limit == _UNLIMITED, 1, limit) <= pool.fit)
     fits &= (sequences == 1) | (sequences + 1 <= resident)
-    between_rounds = (work.rounds > 1) & (candidates.policy != RECOMPUTE)
+    here = candidates.prefill_shape == AGGREGATED
+    between_rounds = (work.rounds > 1) & (candidates.policy != RECOMPUTE) & here
     serial = (resident <= 1) | (between_rounds & (resident <= sequences + 1))
     return fits, np.where(serial, np.minimum(resident, 1.0), resident), serial
 
@@ -186,10 +217,10 @@ def _wanted(candidates: Candidates) -> Floats:
 
 
 def _traffic(
-    setting: Setting, pool: Pool, candidates: Candidates, resident: Floats, serial: Bools, sequences: Floats
+    setting: Setting, holder: Pool, candidates: Candidates, resident: Floats, serial: Bools, sequences: Floats
 ) -> Traffic:
     work = setting.workload
-    held = np.maximum(pool.end_bytes * pool.gpus, 1e-9)
+    held = np.maximum(holder.end_bytes * holder.gpus, 1e-9)
     return Traffic(
         rounds=work.rounds,
         output_tokens=work.output_tokens,
@@ -199,8 +230,9 @@ def _traffic(
         serial=serial,
         policy=candidates.policy,
         throttled=candidates.throttled,
-        tier_sessions=tier_bytes(setting, candidates.tier, pool.gpus) / held,
+        tier_sessions=tier_bytes(setting, candidates.tier, holder.gpus) / held,
         gpu_utilisation=setting.efficiency.gpu_utilisation,
+        decode_reserves=setting.efficiency.decode_reserves,
         both_ways_ratio=both_ways_ratio(setting),
     )
 
@@ -208,6 +240,7 @@ def _traffic(
 def _collect(
     setting: Setting,
     pool: Pool,
+    holder: Pool,
     candidates: Candidates,
     fits: Bools,
     resident: Floats,
@@ -242,7 +275,7 @@ def _collect(
         switch_s=phases.switch_s,
         weights_bytes=weights,
         kv_bytes=kv,
-        tier_bytes=np.where(candidates.policy == SWAP, users * pool.end_bytes * pool.gpus, 0.0),
+        tier_bytes=np.where(candidates.policy == SWAP, users * holder.end_bytes * holder.gpus, 0.0),
         gpus=gpus,
         usd_per_hour=usd_per_hour,
         usd_per_interaction=np.where(np.isnan(usd_per_hour), np.nan, per_interaction),

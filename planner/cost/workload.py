@@ -61,6 +61,11 @@ class Workload:
         return self.ctx_tokens + self.rounds / 2 * self._round_tokens
 
     @property
+    def later_prompt_tokens(self) -> float:
+        """Mean length of a later question's whole prompt (rounds 2 to R)."""
+        return self.warm_tokens + (self.question_tokens if self.growth else 0)
+
+    @property
     def last_warm_tokens(self) -> float:
         """Length that the last question finds in the cache."""
         return self.ctx_tokens + (self.rounds - 1) * self._round_tokens

@@ -53,8 +53,6 @@ class Imported:
     undetermined: tuple[str, ...]
     """Fields that neither a flag nor the file's own plan gives."""
     notes: tuple[str, ...]
-    unread: tuple[tuple[str, str], ...] = ()
-    """Words of the command that aren't read, with the reason."""
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""
@@ -111,7 +109,6 @@ def import_text(text: str, gpus: str, catalog: Catalog, beside: Decision | None 
         from_stamp=tuple(from_stamp),
         undetermined=tuple(undetermined),
         notes=tuple(dict.fromkeys(notes)),
-        unread=tuple(dict.fromkeys(row for g in given for row in g.unread)),
     )
 
 
@@ -124,9 +121,9 @@ def _fields(
     first = given[0]
     _hidden(first, engine, catalog, fields, open_fields)
     _weights(first, fields, open_fields, notes)
-    _offload(_main(commands, given), fields)
     roles = {c.role for c in commands}
     transfers = any(set(_connectors(g)) & set(_TRANSFER) for g in given)
+    _offload(_holder(commands, given, transfers), fields, open_fields)
     fields["serving"] = "disaggregated" if transfers else "aggregated"
     if not transfers:
         _pool("", commands, given, fields, open_fields)
@@ -146,9 +143,15 @@ def _fields(
 
 
 def _main(commands: Sequence[Command], given: Sequence[Given]) -> Given:
-    """Where sessions stay: the decode pool where there are two, whatever their order in the file."""
+    """Which server answers: one of the decode pool where there are two, whatever their order in the file."""
     decoding = (g for c, g in zip(commands, given, strict=True) if c.role == "decode")
     return next(decoding, given[-1])
+
+
+def _holder(commands: Sequence[Command], given: Sequence[Given], transfers: bool) -> Given | None:
+    """Where sessions wait between rounds: in the prefill pool where there are two; None where it isn't in the file."""
+    prefilling = (g for c, g in zip(commands, given, strict=True) if c.role == "prefill")
+    return next(prefilling, None if transfers else given[-1])
 
 
 def _pool(
@@ -218,7 +221,11 @@ def _weights(given: Given, fields: dict[str, Any], open_fields: list[str], notes
         notes.append(f"weights taken to be {marked} from the model's name")
 
 
-def _offload(given: Given, fields: dict[str, Any]) -> None:
+def _offload(given: Given | None, fields: dict[str, Any], open_fields: list[str]) -> None:
+    if given is None:
+        fields["offload.policy"], fields["offload.tier"] = "none", None
+        open_fields += ["offload.policy", "offload.tier"]
+        return
     size = given.flags.get("--kv-offloading-size")
     if size is not None or set(_connectors(given)) & set(_OFFLOAD):
         on_disk = "TieringOffloadingSpec" in str(given.flags.get("--kv-transfer-config", ""))

@@ -19,9 +19,6 @@ _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 HUMAN_FLAGS = {"--max-model-len", "--max-num-batched-tokens", "--kv-cache-memory-bytes", "--max-num-queued-tokens"}
 """Flags that take ``128k`` (128,000) and ``128K`` (131,072)."""
 
-_OLDER = ("--rope-scaling", "--rope-theta")
-"""Flags of older versions with a meaning that newer ones express by ``--hf-overrides``."""
-
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -32,8 +29,6 @@ class Given:
     flags: Mapping[str, Any]
     """By the flag's first name; booleans as True or False."""
     notes: tuple[str, ...]
-    unread: tuple[tuple[str, str], ...] = ()
-    """Words that no flag of this version is, or that the shell fills in, with the reason."""
 
 
 def read_flags(command: Command) -> Given:
@@ -44,24 +39,21 @@ def read_flags(command: Command) -> Given:
     if command.version is not None and command.version != version:
         notes.append(f"vLLM {command.version}: its flags aren't known here; read as those of {version}")
     flags: dict[str, Any] = {}
-    unread: list[tuple[str, str]] = []
-    positional = _read(list(command.arguments), version, flags, notes, unread)
+    positional = _read(list(command.arguments), version, flags, notes)
     config = flags.pop("--config", None)
     if config is not None:
-        flags = _read_config(str(config), command, version, notes, unread) | flags
+        flags = _read_config(str(config), command, version, notes) | flags
     model = positional or flags.pop("--model", None)
+    flags.pop("--port", None)  # where it listens is no decision
     unset = [name for name, value in flags.items() if isinstance(value, str) and value.startswith("$")]
-    unread += [(f"{name} {flags.pop(name)}", "set by the shell when it runs; not read") for name in unset]
-    notes += [f"{text}: {reason}" for text, reason in unread]
+    notes += [f"{name} {flags.pop(name)}: set by the shell when it runs; not read" for name in unset]
     notes += problems_of_flags(
-        tuple((n, v) for n, v in flags.items() if not isinstance(v, list | bool) and n not in _OLDER), "vllm", version
+        tuple((n, v) for n, v in flags.items() if not isinstance(v, list | bool)), "vllm", version
     )
-    return Given(str(model) if model else None, version, flags, tuple(notes), tuple(unread))
+    return Given(str(model) if model else None, version, flags, tuple(notes))
 
 
-def _read(
-    words: list[str], version: str, flags: dict[str, Any], notes: list[str], unread: list[tuple[str, str]]
-) -> str | None:
+def _read(words: list[str], version: str, flags: dict[str, Any], notes: list[str]) -> str | None:
     """Fill ``flags`` from words and return the positional argument."""
     records = snapshot("vllm", version)["flags"]
     spelled = {name: (first, record) for first, record in records.items() for name in record["names"]}
@@ -79,10 +71,7 @@ def _read(
         if found is None:
             taken = [value] if equals else _values(words, index, many=False)
             index += 0 if equals else len(taken)
-            if name in _OLDER and taken:
-                flags[name] = taken[0]
-            else:
-                unread.append((" ".join([name, *taken]), f"vLLM {version} has no such flag"))
+            notes.append(f"{' '.join([name, *taken])}: vLLM {version} has no such flag")
             continue
         first, record = found
         if record["type"] == "bool":
@@ -140,9 +129,7 @@ def _value(name: str, text: str, kind: str) -> Any:
     return text
 
 
-def _read_config(
-    path: str, command: Command, version: str, notes: list[str], unread: list[tuple[str, str]]
-) -> dict[str, Any]:
+def _read_config(path: str, command: Command, version: str, notes: list[str]) -> dict[str, Any]:
     """Return the flags of a ``--config`` file that came with the command."""
     text = command.config_files.get(path.rsplit("/", 1)[-1])
     if text is None:
@@ -166,7 +153,7 @@ def _read_config(
         else:
             words.append(name)
     flags: dict[str, Any] = {}
-    model = _read(words, version, flags, notes, unread)
+    model = _read(words, version, flags, notes)
     if model is not None:
         flags.setdefault("--model", model)
     return flags

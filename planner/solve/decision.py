@@ -24,13 +24,13 @@ def decision_of(solution: Solution) -> Decision:
         decode_sequences=sequences,
         resident_sessions=1 if alone else None,
         prefill_chunk_tokens=int(points.chunk[0]),
-        prefill_throttled=throttled and not alone,
+        prefill_throttled=throttled and not alone and pool < 0,
     )
     pools = None
     if pool >= 0:
         prefill = Pool(
             parallel=_parallel(search.units[pool].split, int(points.pool_replicas[0])),
-            batch=Batch(prefill_chunk_tokens=POOL_CHUNK),
+            batch=Batch(prefill_chunk_tokens=POOL_CHUNK, prefill_throttled=throttled),
         )
         pools = Pools(prefill=prefill, decode=Pool(parallel=parallel, batch=batch))
     return Decision(

@@ -12,7 +12,7 @@ from planner.plan import DIMENSIONS
 from planner.solve.classes import Classes, distinct_columns
 from planner.solve.engines import conditions_of
 from planner.solve.scope import Scope
-from planner.solve.tables import Tables, UnitTable
+from planner.solve.tables import Role, Tables, UnitTable
 from planner.space import Option
 
 Row = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -28,6 +28,16 @@ class Deployment:
     """Unit of the prefill pool; -1: aggregated."""
     pool_replicas: int
 
+    @property
+    def holder(self) -> int:
+        """Unit where caches wait between rounds: that which prefills."""
+        return self.pool if self.pool >= 0 else self.unit
+
+    @property
+    def ratio(self) -> float:
+        """Replicas where caches wait, per replica that decodes."""
+        return self.pool_replicas / self.replicas if self.pool >= 0 else 1.0
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -35,8 +45,7 @@ class Prompt:
 
     unit: int
     chunk: int
-    elsewhere: bool
-    """Another pool prefills the first prompt."""
+    role: Role
     kept: Row
     """Rows of `planner.solve.tables.Prefill`, for caches that stay or swap between rounds."""
     again: Row
@@ -91,6 +100,8 @@ class Decisions:
         }
         for u, literal in self.unit.items():
             self.model.add(sum(x for d, x in self.deployment.items() if d.unit == u) == literal)
+        self.holder = self._holders()
+        """Units where caches wait between rounds."""
         self.recompute = self._policies("recompute")
         self.swap = self._policies("swap")
         self.pools = self.any_of("pools", [x for d, x in self.deployment.items() if d.pool >= 0])
@@ -98,6 +109,14 @@ class Decisions:
         self.weights = {
             w: self.any_of(f"weights:{w}", [x for u, x in self.unit.items() if self.search.units[u].weights == w])
             for w in weights
+        }
+
+    def _holders(self) -> dict[int, Any]:
+        if all(d.pool < 0 for d in self.deployment):
+            return self.unit
+        holders = sorted({d.holder for d in self.deployment})
+        return {
+            u: self.any_of(f"holder:{u}", [x for d, x in self.deployment.items() if d.holder == u]) for u in holders
         }
 
     def _policies(self, name: str) -> Any:
@@ -134,19 +153,20 @@ class Decisions:
                 self.model.add(sum(belong) == sum(self.option[name][o] for o in members))
         points = self.scope.points
         split = points.pool_unit >= 0
-        keys = {(int(u), int(c), bool(e)) for u, c, e in zip(points.unit, points.chunk, split, strict=True)}
+        roles: tuple[Role, Role] = ("serve", "decode")
+        keys = {(int(u), int(c), roles[int(e)]) for u, c, e in zip(points.unit, points.chunk, split, strict=True)}
         self.prompts = self._prompts("prompt", keys)
         self.model.add_exactly_one(x for _, x in self.prompts)
-        for u, c, e in keys:
-            del c
-            deployed = [x for d, x in self.deployment.items() if d.unit == u and (d.pool >= 0) == e]
-            self.model.add(sum(x for p, x in self.prompts if p.unit == u and p.elsewhere == e) == sum(deployed))
+        for u, role in sorted({(u, role) for u, _, role in keys}):
+            deployed = [x for d, x in self.deployment.items() if d.unit == u and (d.pool >= 0) == (role == "decode")]
+            self.model.add(sum(x for p, x in self.prompts if (p.unit, p.role) == (u, role)) == sum(deployed))
         for chunk, literal in self.chunk.items():
             self.model.add(sum(x for p, x in self.prompts if p.chunk == chunk) == literal)
         for k, literal in enumerate(self.klass):
             self.model.add(sum(x for p, x in self.prompts if k in p.classes) >= literal)
-        pools = {(int(u), int(c), False) for u, c in zip(points.pool_unit[split], points.chunk[split], strict=True)}
-        self.pool_prompts = self._prompts("pool-prompt", pools)
+        chunks = zip(points.pool_unit[split], points.chunk[split], strict=True)
+        feeding: set[tuple[int, int, Role]] = {(int(u), int(c), "prefill") for u, c in chunks}
+        self.pool_prompts = self._prompts("pool-prompt", feeding)
         for u in sorted({p.unit for p, _ in self.pool_prompts}):
             deployed = [x for d, x in self.deployment.items() if d.pool == u]
             self.model.add(sum(x for p, x in self.pool_prompts if p.unit == u) == sum(deployed))
@@ -154,28 +174,30 @@ class Decisions:
             if self.pool_prompts:
                 self.model.add(sum(x for p, x in self.pool_prompts if k in p.classes) >= literal + self.pools - 1)
 
-    def _prompts(self, name: str, keys: set[tuple[int, int, bool]]) -> list[tuple[Prompt, Any]]:
+    def _prompts(self, name: str, keys: set[tuple[int, int, Role]]) -> list[tuple[Prompt, Any]]:
         found = []
-        for u, c, elsewhere in sorted(keys):
-            possible = self._possible(u, c, elsewhere)
-            prefill = self.table(u).prefill(c, elsewhere=elsewhere)
+        for u, c, role in sorted(keys):
+            possible = self._possible(u, c, role)
+            prefill = self.table(u).prefill(c, role)
             columns, belongs = distinct_columns(np.concatenate([prefill.kept, prefill.recomputed]))
             for group, column in enumerate(columns):
                 members = frozenset(k for k, g in enumerate(belongs) if g == group and k in possible)
                 if not members:
                     continue
-                prompt = Prompt(u, c, elsewhere, prefill.kept[:, column], prefill.recomputed[:, column], members)
-                found.append((prompt, self.model.new_bool_var(f"{name}:{u}:{c}:{elsewhere}:{group}")))
+                prompt = Prompt(u, c, role, prefill.kept[:, column], prefill.recomputed[:, column], members)
+                found.append((prompt, self.model.new_bool_var(f"{name}:{u}:{c}:{role}:{group}")))
         return found
 
-    def _possible(self, unit: int, chunk: int, elsewhere: bool) -> set[int]:
+    def _possible(self, unit: int, chunk: int, role: Role) -> set[int]:
         """Classes that bounds leave for a unit with a chunk."""
         scope = self.scope
         if scope.possible is None:
             return set(range(len(self.classes.rows)))
         points = scope.points
-        mine = (points.unit == unit) & (points.chunk == chunk) & ((points.pool_unit >= 0) == elsewhere)
-        mine |= (points.pool_unit == unit) & (points.chunk == chunk)
+        mine = (points.unit == unit) & ((points.pool_unit >= 0) == (role == "decode"))
+        if role == "prefill":
+            mine = points.pool_unit == unit
+        mine &= points.chunk == chunk
         return set(np.flatnonzero(scope.possible[mine].any(axis=0)).tolist())
 
     def _tie_engines(self) -> None:

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from planner.cost.compression import CompressionTable
 from planner.cost.links import between_pools_bytes_per_s
-from planner.cost.phases import prefills_of
+from planner.cost.price import Priced
 from planner.solve.narrowing import FEW_COMBINATIONS, MARGIN, TIE, Narrowing, Pairs, reached_otherwise
 from planner.solve.points import Points
-from planner.solve.pools import decode_ways, pool_units
+from planner.solve.pools import able_to_feed, decode_ways, pool_units
 from planner.space import Split
-from planner.space.space import POOL_CHUNK
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -43,15 +42,25 @@ class Feeding:
     gpus: Ints
     replicas: Ints
     rates: Floats
-    """Sessions per second of one replica, ``(unit,)``; 0 where no session fits."""
-    latencies: Floats
-    """The first prompt on an idle replica, at worst, ``(unit,)`` [s]."""
+    """Sessions per second of one replica, ``(policy, unit)``; 0 where no session fits or a limit is broken."""
+    cold_s: Floats
+    """The first prompt's time to its first token, at best, of those that feed ``(policy, unit)`` [s]."""
+    warm_s: Floats
+    """A later question's ``(policy, unit)`` [s]."""
+    switch_s: Floats
+    longest_s: Floats
+    """What prefills, waits and the ways to the decode pool add to a session, at worst ``(policy, unit)`` [s]."""
 
-    def most(self, total: int) -> Floats:
+    def most(self, total: int, policy: int) -> Floats:
         """Sessions per second that so many GPUs prefill at most, for every number up to the total."""
         spare = np.arange(total + 1)[None, :]
         counts = np.minimum(self.replicas[:, None], spare // self.gpus[:, None])
-        return np.asarray((self.rates[:, None] * counts).max(axis=0))
+        return np.asarray((self.rates[policy][:, None] * counts).max(axis=0))
+
+    def least(self, policy: int) -> tuple[float, float, float]:
+        """Times to the first tokens and of a switch, at best of those that feed [s]."""
+        feeds = self.rates[policy] > 0
+        return tuple(float(times[policy][feeds].min()) for times in (self.cold_s, self.warm_s, self.switch_s))  # type: ignore[return-value]
 
 
 class Halves(Narrowing):
@@ -105,13 +114,14 @@ class Halves(Narrowing):
         throttled = np.ones(len(pairs), dtype=np.bool_)
         longest = None if slowest is None else row + slowest
         priced = self.search.price(points, table, row, throttled, longest)
-        keep = self.limits.hold(priced, users=False) & reached_otherwise(priced, points)
         moved = self._moved(points, row, table)
         sessions, per_gpu_s, wait_s = self._fed(points, pairs.cell, priced.sessions_per_s, moved)
-        keep &= sessions > 0
+        priced = self._with_least(priced, points, pairs.cell)
+        keep = self.limits.hold(priced, users=False) & reached_otherwise(priced, points) & (sessions > 0)
         used = replace(self.limits, users=None).used(priced)
         if self.limits.users is not None:
             session_s = priced.users / np.maximum(priced.sessions_per_s, 1e-300)
+            session_s = session_s + self._sent(points, row + (slowest or 0), table)
             users = sessions * (session_s + wait_s)
             keep &= users >= self.limits.users * (1.0 - TIE)
             used = np.maximum(used, self.limits.users / np.maximum(users, 1e-300))
@@ -145,18 +155,21 @@ class Halves(Narrowing):
         if self.incumbent is None or self.goal.name != "throughput":
             return keep
         least = 1.0 / (3600.0 * self.search.problem.request.rounds * self.incumbent.value * (1.0 + MARGIN))
-        key = points.unit * (len(self.cells.cells) + 1) + cell
-        for value in np.unique(key):
-            rows = key == value
-            first = int(np.argmax(rows))
-            unit = int(points.unit[first])
+        for rows in self._alike(points, cell):
+            unit, policy = int(points.unit[rows[0]]), int(points.policy[rows[0]])
             spare = self.total - self.search.units[unit].split.gpus
-            keep[rows] = spare > 0 and self._fed_by(unit, int(cell[first])).most(self.total)[spare] >= least
+            keep[rows] = spare > 0 and self._fed_by(unit, int(cell[rows[0]])).most(self.total, policy)[spare] >= least
         return keep
+
+    def _alike(self, points: Points, cell: Ints) -> Iterator[Ints]:
+        """Rows that the same prefill pools feed."""
+        key = (points.unit * (len(self.cells.cells) + 1) + cell) * len(self.search.space.policies) + points.policy
+        for value in np.unique(key):
+            yield np.flatnonzero(key == value)
 
     def _feed(self, points: Points, indices: Ints, row: Ints, table: CompressionTable, slowest: int | None) -> None:
         """Price the prefill pools of every cell, once."""
-        units, work = self.search.units, self.search.problem.workload
+        units = self.search.units
         groups = sorted({(units[int(u)].view, units[int(u)].weights) for u in np.unique(points.unit)})
         for view, w in groups:
             rows = [r for r, i in enumerate(indices.tolist()) if self.cells.cells[i].weights == w]
@@ -164,38 +177,66 @@ class Halves(Narrowing):
             if not rows:
                 continue
             mine = self.feeders[view, w]
-            pools = self.search.pools(view, table)
-            rho = pools.setting.efficiency.gpu_utilisation
-            rates, latencies = np.zeros((len(mine), len(rows))), np.zeros((len(mine), len(rows)))
-            chunk = np.full(len(rows), POOL_CHUNK, dtype=np.int64)
-            for at, u in enumerate(mine):
-                pool = pools[u]
-                if not (pool.fit[rows] >= 1).any():
-                    continue
-                best = prefills_of(work, pool.take(np.array(rows)), chunk).prompt
-                rates[at] = np.where(pool.fit[rows] >= 1, rho / best.busy_s, 0.0)
-                if slowest is not None:
-                    worst = pool.take(np.array(rows) + slowest)
-                    link = float(between_pools_bytes_per_s(pools.setting, np.array([self.total]))[0])
-                    moved = worst.prompt_bytes * self.search.problem.cluster.gpus / link
-                    latencies[at] = prefills_of(work, worst, chunk).prompt.latency_s + moved
+            found = np.stack([self._fed_alone(u, table, np.array(rows), slowest) for u in mine], axis=-2)
             splits = [units[u].split for u in mine]
             for column, r in enumerate(rows):
                 self._feeding[view, w, int(indices[r])] = Feeding(
                     np.array(mine),
                     np.array([s.gpus for s in splits]),
                     np.array([s.replicas for s in splits]),
-                    rates[:, column],
-                    latencies[:, column],
+                    *found[..., column],
                 )
 
+    def _fed_alone(self, unit: int, table: CompressionTable, rows: Ints, slowest: int | None) -> Floats:
+        """What one prefill replica reaches: the last five fields of `Feeding`, ``(field, policy, row)``."""
+        shape = (len(self.search.space.policies), len(rows))
+        nothing = np.zeros((5, *shape))
+        pool = self.search.pools(self.search.units[unit].view, table)[unit]
+        if not (pool.fit[rows] >= 1).any():
+            return nothing
+        best = self.search.price_prefill(unit, table, rows, throttled=True)
+        rates = np.where(able_to_feed(best, self.limits), best.sessions_per_s, 0.0)
+        longest = nothing[0]
+        if slowest is not None:
+            later = self.search.problem.workload.rounds - 1
+            worst = self.search.price_prefill(unit, table, rows + slowest, throttled=False)
+            longest = worst.ttft_cold_s + later * worst.ttft_warm_s
+        found = (rates, best.ttft_cold_s, best.ttft_warm_s, best.switch_s, longest)
+        return np.stack([column.reshape(shape) for column in found])
+
+    def _with_least(self, priced: Priced, points: Points, cell: Ints) -> Priced:
+        """Times of decode pools with what prefill pools add to them at least."""
+        cold, warm, switch = (np.zeros(len(points)) for _ in range(3))
+        for rows in self._alike(points, cell):
+            feeding = self._fed_by(int(points.unit[rows[0]]), int(cell[rows[0]]))
+            if (feeding.rates[int(points.policy[rows[0]])] > 0).any():
+                cold[rows], warm[rows], switch[rows] = feeding.least(int(points.policy[rows[0]]))
+        return replace(
+            priced,
+            ttft_cold_s=priced.ttft_cold_s + cold,
+            ttft_warm_s=priced.ttft_warm_s + warm,
+            switch_s=np.maximum(priced.switch_s, switch),
+        )
+
     def _moved(self, points: Points, row: Ints, table: CompressionTable) -> Floats:
-        """Bytes that one GPU of a decode pool receives of a session, at best [bytes]."""
+        """Bytes that one GPU of a decode pool receives in a whole session with these rows [bytes]."""
         moved = np.zeros(len(points))
+        later = self.search.problem.workload.rounds - 1
         for u in np.unique(points.unit):
             mine = points.unit == u
-            moved[mine] = self.search.pools(self.search.units[int(u)].view, table)[int(u)].prompt_bytes[row[mine]]
+            pool = self.search.pools(self.search.units[int(u)].view, table)[int(u)]
+            moved[mine] = pool.prompt_bytes[row[mine]] + later * pool.later_prompt_bytes[row[mine]]
         return np.maximum(moved, 1e-9)
+
+    def _sent(self, points: Points, row: Ints, table: CompressionTable) -> Floats:
+        """How long a session's caches are on their way to a decode pool at most, with these rows [s]."""
+        view = np.array([unit.view for unit in self.search.units], dtype=np.int64)[points.unit]
+        slowest = np.zeros(len(points))
+        for index in np.unique(view):
+            setting = self.search.setting(int(index), self.cells.nothing)
+            slowest[view == index] = between_pools_bytes_per_s(setting, np.array([1, self.total])).min()
+        gpus = np.array([unit.split.gpus for unit in self.search.units], dtype=np.int64)[points.unit]
+        return np.asarray(self._moved(points, row, table) * gpus / slowest)
 
     def _links(self, view: int) -> tuple[tuple[int, float], tuple[int, float]]:
         """GPUs, and bytes per second that each moves between pools in its share of time: in a server, and beyond."""
@@ -206,26 +247,25 @@ class Halves(Narrowing):
         return (server, rho * float(inside)), (self.total, rho * float(beyond))
 
     def _fed(self, points: Points, cell: Ints, rate: Floats, moved: Floats) -> tuple[Floats, Floats, Floats]:
-        """Sessions per second at most, GPU-seconds per session at least, and the first prompt's time at most."""
+        """Sessions per second at most, GPU-seconds per session at least, and what prefilling adds to one at most."""
         sessions, gpu_s, wait_s = np.zeros(len(points)), np.full(len(points), np.inf), np.zeros(len(points))
         links = [self._links(view) for view in range(len(self.search.views))]
-        key = points.unit * (len(self.cells.cells) + 1) + cell
-        for value in np.unique(key):
-            rows = np.flatnonzero(key == value)
-            unit = self.search.units[int(points.unit[rows[0]])]
+        for rows in self._alike(points, cell):
+            unit, policy = self.search.units[int(points.unit[rows[0]])], int(points.policy[rows[0]])
             feeding = self._fed_by(int(points.unit[rows[0]]), int(cell[rows[0]]))
-            if not (feeding.rates > 0).any():
+            feeds = feeding.rates[policy] > 0
+            if not feeds.any():
                 continue
             gpus, received = unit.split.gpus, float(moved[rows[0]])
             for total, bytes_per_s in links[unit.view]:
                 replicas = np.arange(1, min(unit.split.replicas, (total - 1) // gpus) + 1)
                 spare = total - replicas * gpus
-                most = np.minimum(feeding.most(total)[spare], bytes_per_s * spare / (received * gpus))
+                most = np.minimum(feeding.most(total, policy)[spare], bytes_per_s * spare / (received * gpus))
                 each = np.minimum(rate[rows, None], bytes_per_s / received) * replicas
                 sessions[rows] = np.maximum(sessions[rows], np.minimum(each, most).max(axis=1, initial=0.0))
             with np.errstate(divide="ignore"):
-                gpu_s[rows] = gpus / rate[rows] + (feeding.gpus / feeding.rates).min()
-            wait_s[rows] = feeding.latencies.max()
+                gpu_s[rows] = gpus / rate[rows] + (feeding.gpus / feeding.rates[policy]).min()
+            wait_s[rows] = feeding.longest_s[policy][feeds].max()
         return sessions, gpu_s, wait_s
 
     def _fed_by(self, unit: int, cell: int) -> Feeding:
@@ -267,19 +307,20 @@ class Halves(Narrowing):
         way = self.points.take(pair.point)
         unit, cell = int(way.unit[0]), int(pair.cell[0])
         feeding, split = self._fed_by(unit, cell), self.search.units[unit].split
+        rates, longest_s = (of[int(way.policy[0])] for of in (feeding.rates, feeding.longest_s))
         server, beyond = self._links(self.search.units[unit].view)
-        for at in np.flatnonzero(feeding.rates > 0).tolist():
+        for at in np.flatnonzero(rates > 0).tolist():
             other = self.search.units[int(feeding.units[at])].split
             fits = _fits(split, other, self.total)
             r, q = (axis + 1 for axis in np.nonzero(fits))
             gpus = r * split.gpus + q * other.gpus
             link = np.where(gpus <= server[0], server[1], beyond[1]) / moved
             sessions = np.minimum(
-                np.minimum(rate, link * np.minimum(1.0, q * other.gpus / (r * split.gpus))) * r, feeding.rates[at] * q
+                np.minimum(rate, link * np.minimum(1.0, q * other.gpus / (r * split.gpus))) * r, rates[at] * q
             )
             keep = self._could(sessions, gpus, float(pair.value[0]))
             if self.limits.users is not None:
-                most_s = session_s + feeding.latencies[at]
+                most_s = session_s + longest_s[at]
                 keep &= sessions * most_s >= self.limits.users * (1.0 - TIE)
             r, q = r[keep], q[keep]
             if self.incumbent is None and self.goal.name != "cost":
@@ -293,7 +334,7 @@ class Halves(Narrowing):
     def _rates(self, pairs: Pairs) -> Floats:
         """Of each pair, at best: sessions per second of one decode replica, bytes that each GPU receives.
 
-        And how long a session lasts at most, without its first prompt [s].
+        And how long a session lasts at most, without its prefills [s].
         """
         if not len(pairs):
             return np.zeros((0, 3))
@@ -302,6 +343,7 @@ class Halves(Narrowing):
         points, longest = self.points.take(pairs.point), None if slowest is None else row + slowest
         priced = self.search.price(points, table, row, np.ones(len(pairs), dtype=np.bool_), longest)
         session_s = priced.users / np.maximum(priced.sessions_per_s, 1e-300)
+        session_s = session_s + self._sent(points, row + (slowest or 0), table)
         return np.stack([priced.sessions_per_s, self._moved(points, row, table), session_s], axis=1)
 
     def _could(self, sessions: Floats, gpus: Ints, value: float) -> Bools:

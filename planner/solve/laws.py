@@ -122,14 +122,19 @@ class Times:
     # ------------------------------------------------------------- prefill
 
     def _prompt(self) -> None:
-        prompts = self.of.prompts
-        later = float(self.later)
-        self.busy = self._from_prompts("busy", lambda row: row[BUSY] + later * row[LATER_BUSY], prompts)
-        self.latency = self._from_prompts("latency", lambda row: row[LATENCY], prompts)
-        self.largest = self._from_prompts("largest", lambda row: row[LARGEST], prompts)
-        self.later_latency = self._from_prompts("later-latency", lambda row: row[LATER_LATENCY], prompts)
+        self.busy, self.latency, self.largest, self.later_latency = self.prefills("", self.of.prompts)
         self.prompt_steps = self._steps("prompt-steps", STEPS)
         self.later_steps = self._steps("later-steps", LATER_STEPS)
+
+    def prefills(self, prefix: str, prompts: list[tuple[Prompt, Any]]) -> tuple[Quantity, Quantity, Quantity, Quantity]:
+        """GPU time of a session's prefills; latency of the first; the largest chunk; latency of a later one [s]."""
+        later = float(self.later)
+        return (
+            self._from_prompts(f"{prefix}busy", lambda row: row[BUSY] + later * row[LATER_BUSY], prompts),
+            self._from_prompts(f"{prefix}latency", lambda row: row[LATENCY], prompts),
+            self._from_prompts(f"{prefix}largest", lambda row: row[LARGEST], prompts),
+            self._from_prompts(f"{prefix}later-latency", lambda row: row[LATER_LATENCY], prompts),
+        )
 
     def _from_prompts(self, name: str, of: Any, prompts: list[tuple[Prompt, Any]]) -> Quantity:
         kept = [(float(of(p.kept)), x) for p, x in prompts]
@@ -167,7 +172,16 @@ class Caches:
         self.shared = float(self.work.shared_prefix_tokens)
         self._prefix: Quantity | None = None
         self._known_links: dict[int, list[tuple[tuple[float, float], list[Any]]]] = {}
-        self._reside()
+        end = float(self.work.end_tokens)
+        stored = self.times.chain("stored-end", "storage", end)
+        self.resident = self._reside("", self.of.unit, stored, end)
+        """Sessions that a replica holds which decodes."""
+        pools = sorted({d.pool for d in self.of.deployment if d.pool >= 0})
+        prefilling = {
+            u: self.of.any_of(f"pool:{u}", [x for d, x in self.of.deployment.items() if d.pool == u]) for u in pools
+        }
+        self.pool_resident = self._reside("pool-", prefilling, stored, end) if pools else None
+        """Sessions that a prefill pool's replica holds."""
 
     @property
     def prefix(self) -> Quantity | None:
@@ -191,10 +205,11 @@ class Caches:
             own -= self.shared
         return terms, stage.const + stage.fixed * own
 
-    def largest(self, name: str, tokens: float, *, shared: bool) -> Quantity:
-        """Bytes of one session on the GPU that holds most of it, for the chosen unit [bytes]."""
+    def largest(self, name: str, tokens: float, *, shared: bool, decodes: bool = False) -> Quantity:
+        """Bytes of one session on the GPU that holds most of it, where it waits or where it decodes [bytes]."""
         stored = self.times.chain(f"stored-{name}", "storage", tokens)
-        stages = {u: self.of.table(u).memory() for u in self.of.unit}
+        units = self.of.unit if decodes else self.of.holder
+        stages = {u: self.of.table(u).memory() for u in units}
         most = max(
             s.const + s.fixed * tokens + s.grow * stored.most_value + s.narrow(tokens) * self.times.narrow.most_value
             for found in stages.values()
@@ -205,7 +220,7 @@ class Caches:
         which = [self.writer.model.new_bool_var(f"bytes-{name}:{j}") for j in range(deepest)]
         if self.times.exact:
             self.writer.model.add_exactly_one(which)
-        for u, literal in self.of.unit.items():
+        for u, literal in units.items():
             for j, stage in enumerate(stages[u]):
                 terms, const = self.session(stage, stored, tokens, shared=shared)
                 self.writer.at_least(found, terms, const, when=[literal])
@@ -216,18 +231,16 @@ class Caches:
                     self.writer.model.add_at_most_one([literal, which[j]])
         return found
 
-    def _reside(self) -> None:
+    def _reside(self, name: str, units: dict[int, Any], stored: Quantity, end: float) -> Any:
         """Sessions that fit: ``N bytes + prefix <= free`` on every stage of the chosen unit."""
-        end = float(self.work.end_tokens)
-        stored = self.times.chain("stored-end", "storage", end)
         model = self.writer.model
-        self.resident = model.new_int_var(1, MOST_RESIDENT, "resident")
-        deepest = max(len(self.of.table(u).memory()) for u in self.of.unit)
-        one = Quantity(self.resident, 1.0, MOST_RESIDENT)
+        resident = model.new_int_var(1, MOST_RESIDENT, f"{name}resident")
+        deepest = max(len(self.of.table(u).memory()) for u in units)
+        one = Quantity(resident, 1.0, MOST_RESIDENT)
         for j in range(deepest):
-            share = self.writer.quantity(f"share:{j}", 1.0, 2.0**-SHARE_BITS)
-            prefix = self.writer.quantity(f"prefix-share:{j}", 1.0, 2.0**-SHARE_BITS)
-            for u, literal in self.of.unit.items():
+            share = self.writer.quantity(f"{name}share:{j}", 1.0, 2.0**-SHARE_BITS)
+            prefix = self.writer.quantity(f"{name}prefix-share:{j}", 1.0, 2.0**-SHARE_BITS)
+            for u, literal in units.items():
                 stages = self.of.table(u).memory()
                 if j < len(stages):
                     terms, const = self.session(stages[j], stored, end, shared=True)
@@ -236,21 +249,9 @@ class Caches:
                     if self.prefix is not None:
                         fixed = stages[j].fixed * self.shared / free
                         self.writer.at_least(prefix, [(stages[j].grow / free, self.prefix)], fixed, when=[literal])
-            taken = self.writer.product(f"taken:{j}", one, share)
+            taken = self.writer.product(f"{name}taken:{j}", one, share)
             model.add(taken.variable + (prefix.variable if self.prefix is not None else 0) <= 2**SHARE_BITS)
-        self._fit_in_pools(stored, end)
-
-    def _fit_in_pools(self, stored: Quantity, end: float) -> None:
-        """A prefill pool's replica holds one session at least."""
-        for u in sorted({d.pool for d in self.of.deployment if d.pool >= 0}):
-            deployed = self.of.any_of(f"pool:{u}", [x for d, x in self.of.deployment.items() if d.pool == u])
-            for j, stage in enumerate(self.of.table(u).memory()):
-                share = self.writer.quantity(f"pool-share:{u}:{j}", 1.0, 2.0**-SHARE_BITS)
-                terms, const = self.session(stage, stored, end, shared=False)
-                self.writer.at_least(
-                    share, [(c / stage.free, q) for c, q in terms], const / stage.free, when=[deployed]
-                )
-                self.writer.limit(share, 1.0)
+        return resident
 
     def copies(self) -> tuple[Quantity, Quantity]:
         """One session's own cache into HBM and out of it; nothing unless swapping [s]."""
@@ -309,9 +310,9 @@ class Caches:
     def tier_share(self) -> Quantity:
         """Share of a replica's part of the tier that one session takes; above 1 if it doesn't fit."""
         end = self.largest("end", self.work.end_tokens, shared=True)
-        worst = max(end.most_value / self._tier(u, p) for u in self.of.unit for p in self._tiers())
+        worst = max(end.most_value / self._tier(u, p) for u in self.of.holder for p in self._tiers())
         found = self.writer.quantity("tier-share", worst, worst / 2**TIME_BITS)
-        for u, unit in self.of.unit.items():
+        for u, unit in self.of.holder.items():
             for p in self._tiers():
                 self.writer.at_least(found, [(1.0 / self._tier(u, p), end)], when=[unit, self.of.policy[p]])
         return found

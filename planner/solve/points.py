@@ -17,7 +17,7 @@ from catalog.schema import Engine
 from planner.cost.candidates import AGGREGATED
 from planner.cost.compression import CompressionTable
 from planner.cost.efficiency import Efficiency
-from planner.cost.price import Candidates, Pools, Priced, Setting, price
+from planner.cost.price import Candidates, Fed, Pools, Priced, Setting, price, price_prefill
 from planner.cost.replica import Shape
 from planner.efficiency import efficiency_of, timer_of
 from planner.pricing import POLICIES, TIERS, setting_of
@@ -173,6 +173,28 @@ class Search:
         return Priced(
             *(np.concatenate([getattr(part, field.name) for _, part in parts])[order] for field in fields(Priced))
         )
+
+    def price_prefill(self, unit: int, table: CompressionTable, rows: Ints, *, throttled: bool) -> Fed:
+        """Price one prefill replica of a unit under every policy with some rows of a table, policy by policy."""
+        policies = self.space.policies
+        count, size = len(policies), len(rows)
+        zero = np.zeros(count * size, dtype=np.int64)
+        candidates = Candidates(
+            shape=zero + unit,
+            compression=np.tile(rows, count),
+            replicas=zero + 1,
+            decode_sequences=zero + 1,
+            resident_limit=zero,
+            prefill_chunk=zero + POOL_CHUNK,
+            throttled=np.full(count * size, throttled),
+            policy=np.repeat(np.array([POLICIES[p.policy] for p in policies]), size),
+            tier=np.repeat(np.array([TIERS[p.tier or "ddr"] for p in policies]), size),
+            prefill_shape=zero + AGGREGATED,
+            prefill_replicas=zero,
+            prefill_pool_chunk=zero,
+        )
+        pools = self.pools(self.units[unit].view, table)
+        return price_prefill(pools.setting, candidates, pools)
 
     def _candidates(self, points: Points, combination: Ints, throttled: Bools) -> Candidates:
         pp = np.array([unit.split.pp for unit in self.units], dtype=np.int64)[points.unit]

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from planner.cost.candidates import PREFILLED
 from planner.cost.compression import CompressionTable
-from planner.solve.goal import Goal, Limits
+from planner.cost.price import Fed
+from planner.solve.goal import FLOAT_SLACK, Goal, Limits
 from planner.solve.narrowing import MARGIN, TIE, Incumbent
 from planner.solve.points import Points, Search, aggregated_points
 from planner.space.space import POOL_CHUNK
@@ -34,8 +35,8 @@ class _Halves:
     """Sessions per second of one decode replica, for each of its ways."""
     values: dict[int, Floats]
     """No plan with that way has a lower value of the goal, rates apart."""
-    prefill: dict[int, float]
-    """Sessions per second of one prefill replica."""
+    prefill: dict[int, Floats]
+    """Sessions per second of one prefill replica under each policy; 0 where it breaks a limit by itself."""
 
 
 def pool_points(
@@ -73,22 +74,26 @@ def _counted(
     pool_replicas = np.arange(1, min(other.replicas, (total - one.gpus) // other.gpus) + 1)[None, :]
     gpus = replicas * one.gpus + pool_replicas * other.gpus
     ways, rates, values = halves.ways[decode], halves.rates[decode], halves.values[decode]
+    fed = halves.prefill[pool][ways.policy]
+    ways, rates, values, fed = ways.take(fed > 0), rates[fed > 0], values[fed > 0], fed[fed > 0]
+    if not len(ways):
+        return None
     rated = goal.name in ("throughput", "cost")
     per_session = (gpus if goal.name == "cost" else 1.0) / (3600.0 * search.problem.request.rounds)
 
-    def could(rate: Floats | float, value: Floats | float) -> Bools:
+    def could(rate: float, value: Floats | float, fed: float) -> Bools:
         """Whether so fast a way, with so good a value, could be part of a better plan; broadcast."""
         fits = np.asarray(gpus <= total)
         if known is None:
             return fits
         if rated:
             with np.errstate(divide="ignore"):
-                value = per_session / np.minimum(rate * replicas, halves.prefill[pool] * pool_replicas)
+                value = per_session / np.minimum(rate * replicas, fed * pool_replicas)
         better = np.asarray(value < known.value * (1.0 - TIE) - 1e-15)
         tied = np.asarray(value <= known.value * (1.0 + MARGIN) + 1e-15) & (gpus <= known.gpus)
         return fits & (better | tied)
 
-    r, q = np.nonzero(could(float(rates.max()), float(values.min())))
+    r, q = np.nonzero(could(float(rates.max()), float(values.min()), float(fed.max())))
     if not len(r):
         return None
     if known is None and goal.name != "cost":
@@ -96,7 +101,7 @@ def _counted(
         inside = gpus <= search.problem.cluster.gpus_per_node
         last = {(int(i), bool(inside[i, j])): int(j) for i, j in zip(r, q, strict=True)}
         r, q = np.array([[i, j] for (i, _), j in last.items()]).T
-    keep = np.stack([could(float(rate), float(v))[r, q] for rate, v in zip(rates, values, strict=True)])
+    keep = np.stack([could(*way)[r, q] for way in zip(rates.tolist(), values.tolist(), fed.tolist(), strict=True)])
     way, at = np.nonzero(keep)
     if not len(way):
         return None
@@ -109,10 +114,13 @@ def _counted(
 
 
 def all_points(search: Search) -> Points:
-    """Every operating point of a space, aggregated or with two pools."""
+    """Every operating point of a space, aggregated or with two pools.
+
+    Where cost isn't what is asked for, only as many prefill replicas as the GPUs allow: more never hurt.
+    """
     if not search.units:
         return aggregated_points(search)
-    goal, nothing = Goal("throughput", 1), Limits()
+    goal, nothing = Goal("cost" if search.problem.request.objective == "cost" else "throughput", 1), Limits()
     split = pool_points(search, None, goal, nothing, None)
     points = aggregated_points(search)
     return points if split is None else Points.joined([points, split])
@@ -171,7 +179,8 @@ def _everything(search: Search) -> _Halves:
     grid = decode_ways(search, decode)
     ways = {u: grid.take(grid.unit == u) for u in decode}
     rates = {u: np.full(len(w), np.inf) for u, w in ways.items()}
-    return _Halves(ways, rates, {u: np.zeros(len(w)) for u, w in ways.items()}, dict.fromkeys(prefill, np.inf))
+    never = np.full(len(search.space.policies), np.inf)
+    return _Halves(ways, rates, {u: np.zeros(len(w)) for u, w in ways.items()}, dict.fromkeys(prefill, never))
 
 
 def _halves(search: Search, table: CompressionTable, goal: Goal, limits: Limits, known: Incumbent | None) -> _Halves:
@@ -179,7 +188,7 @@ def _halves(search: Search, table: CompressionTable, goal: Goal, limits: Limits,
     decode, prefill = ([u for u in units if _has_room(search, table, u)] for units in pool_units(search))
     if not decode or not prefill:
         return nothing
-    rates = _prefill_rates(search, prefill, table)
+    rates = _prefill_rates(search, prefill, table, limits)
     decode = [u for u in decode if _is_fed(search, goal, u, rates, known)]
     if not decode:
         return nothing
@@ -213,7 +222,7 @@ def _has_room(search: Search, table: CompressionTable, unit: int) -> bool:
     return bool(search.pools(known.view, table)[unit].fit[known.weights] >= 1)
 
 
-def _is_fed(search: Search, goal: Goal, decode: int, rates: dict[int, float], known: Incumbent | None) -> bool:
+def _is_fed(search: Search, goal: Goal, decode: int, rates: dict[int, Floats], known: Incumbent | None) -> bool:
     """Whether the GPUs that a decode unit leaves can prefill fast enough to beat a known plan."""
     if known is None or goal.name not in ("throughput", "cost"):
         return True
@@ -225,7 +234,9 @@ def _is_fed(search: Search, goal: Goal, decode: int, rates: dict[int, float], kn
         replicas = min(other.split.replicas, (total - unit.split.gpus) // other.split.gpus)
         if replicas < 1:
             continue
-        per_hour = 3600.0 * search.problem.request.rounds * rate
+        per_hour = 3600.0 * search.problem.request.rounds * float(rate.max())
+        if per_hour <= 0:
+            continue
         # More replicas cost as many more GPUs: what each yields at best is what counts.
         least = (other.split.gpus if goal.name == "cost" else 1.0 / replicas) / per_hour
         if least <= known.value * (1.0 + MARGIN):
@@ -233,15 +244,19 @@ def _is_fed(search: Search, goal: Goal, decode: int, rates: dict[int, float], kn
     return False
 
 
-def _prefill_rates(search: Search, units: list[int], table: CompressionTable) -> dict[int, float]:
+def _prefill_rates(search: Search, units: list[int], table: CompressionTable, limits: Limits) -> dict[int, Floats]:
     found = {}
-    work = search.problem.workload
-    start = float(work.shared_prefix_tokens)
-    size = np.array([min(float(POOL_CHUNK), max(work.prompt_tokens - start, 1.0))])
     for u in units:
-        unit = search.units[u]
-        pools = search.pools(unit.view, table)
-        pool = pools[u].take(np.array([unit.weights]))
-        busy = float(pool.prefill_s(start, float(work.prompt_tokens), size)[0][0])
-        found[u] = pools.setting.efficiency.gpu_utilisation / busy
+        fed = search.price_prefill(u, table, np.array([search.units[u].weights]), throttled=True)
+        found[u] = np.where(able_to_feed(fed, limits), fed.sessions_per_s, 0.0)
     return found
+
+
+def able_to_feed(fed: Fed, limits: Limits) -> Bools:
+    """Prefill replicas that keep the limits at best, whatever decodes."""
+    able = fed.sessions_per_s > 0
+    for name in ("ttft_cold_s", "ttft_warm_s", "switch_s"):
+        limit = getattr(limits, name)
+        if limit is not None:
+            able &= getattr(fed, name) <= limit * (1.0 + FLOAT_SLACK)
+    return np.asarray(able)

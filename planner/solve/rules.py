@@ -7,6 +7,7 @@ without any of this.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from planner.cost.links import both_ways_ratio
@@ -14,12 +15,14 @@ from planner.cost.quality import log_budget, z_score
 from planner.solve.cpsat import Quantity, Term, Writer
 from planner.solve.decisions import Decisions, Deployment
 from planner.solve.goal import Goal, Limits
-from planner.solve.laws import COARSE_BITS, LATENCY, STEP_BITS, TIME_BITS, Caches, Times
+from planner.solve.laws import COARSE_BITS, MOST_RESIDENT, STEP_BITS, TIME_BITS, Caches, Times
 
 LOSS_BITS = 26
 USERS_BITS = 22
 """Of a session's length where users are counted: a period and the length that it makes bound each other, and
 propagation takes them to their limits unit by unit."""
+SPAN_BITS = 24
+"""Of times that are compared with a product of a period and a number of sessions."""
 KNOWN_MARGIN = 1e-4
 """Relative: how much worse than a known plan an objective in integers may look."""
 
@@ -36,6 +39,8 @@ class Rules:
         self.caches = Caches(self.times)
         self.request = decisions.search.problem.request
         self.rho = self.times.setting.efficiency.gpu_utilisation
+        self.split = {d: x for d, x in decisions.deployment.items() if d.pool >= 0}
+        """Deployments with two pools."""
         self._hold()
         self._pool()
         self._latencies()
@@ -49,61 +54,73 @@ class Rules:
     # ------------------------------------------------------------- between rounds, between pools
 
     def _hold(self) -> None:
-        """How long a session occupies HBM between two rounds."""
+        """How long a session occupies HBM between two rounds; a prefill pool's also while another decodes it."""
         self.swap_in, self.swap_out = self.caches.copies()
-        most = max(self.times.work.think_s, self.swap_in.most_value + self.swap_out.most_value, 1e-9)
+        think, answer = self.times.work.think_s, float(self.times.work.output_tokens)
+        kept = think + (answer * self.times.step.most_value if self.split else 0.0)
+        most = max(kept, self.swap_in.most_value + self.swap_out.most_value, 1e-9)
         self.hold = self.writer.quantity("hold", most, most / 2**STEP_BITS)
         for p, literal in self.of.policy.items():
-            if self.of.space.policies[p].policy == "none":
-                self.times.be(self.hold, [], self.times.work.think_s, when=[literal])
-            else:
+            if self.of.space.policies[p].policy != "none":
                 self.times.be(self.hold, [(1.0, self.swap_in), (1.0, self.swap_out)], when=[literal])
+            elif self.split:
+                self.times.be(self.hold, [], think, when=[literal, ~self.of.pools])
+                self.times.be(self.hold, [(answer, self.times.step)], think, when=[literal, self.of.pools])
+            else:
+                self.times.be(self.hold, [], think, when=[literal])
 
     def _pool(self) -> None:
-        """The first prompt in another pool, and the way of its cache into this one."""
-        split = {d: x for d, x in self.of.deployment.items() if d.pool >= 0}
-        prompts = self.of.pool_prompts
-        if not split:
+        """Prefills in another pool, and the way of their caches into this one."""
+        if not self.split:
             return
-        most = max(float(p.kept[LATENCY]) for p, _ in prompts)
-        self.pool_busy = self.writer.quantity("pool-busy", most, most / 2**TIME_BITS)
-        self.pool_latency = self.writer.quantity("pool-latency", most, most / 2**TIME_BITS)
-        self.times.table(self.pool_busy, [(float(p.kept[0]), x) for p, x in prompts])
-        self.times.table(self.pool_latency, [(float(p.kept[LATENCY]), x) for p, x in prompts])
-        sent = self.caches.largest("prompt", self.times.work.prompt_tokens, shared=True)
-        self.sent = sent
-        slowest = max(self.caches.seconds_per_byte(d)[0] for d in split) * sent.most_value
-        self.transfer = self.writer.quantity("transfer", slowest, slowest / 2**TIME_BITS)
-        for d, literal in split.items():
-            self.times.be(self.transfer, [(self.caches.seconds_per_byte(d)[0], sent)], when=[literal])
+        prompts, times, later, caches = self.of.pool_prompts, self.times, float(self.times.later), self.caches
+        found = times.prefills("pool-", prompts)
+        self.pool_busy, self.pool_latency, self.pool_largest, self.pool_later = found
+        sent = caches.largest("prompt", times.work.prompt_tokens, shared=True, decodes=True)
+        again = caches.largest("later-prompt", times.work.later_prompt_tokens, shared=True, decodes=True)
+        self.sent: list[Term] = [(1.0, sent), (later, again)]
+        self.transfer, self.later_transfer = self._transfer("transfer", sent), self._transfer("later-transfer", again)
+        self.moved: list[Term] = [(1.0, self.transfer), (later, self.later_transfer)]
+
+    def _transfer(self, name: str, sent: Quantity) -> Quantity:
+        """How long a cache takes from a prefill pool to the decode pool [s]."""
+        slowest = max(self.caches.seconds_per_byte(d)[0] for d in self.split) * sent.most_value
+        found = self.writer.quantity(name, slowest, slowest / 2**TIME_BITS)
+        for d, literal in self.split.items():
+            self.times.be(found, [(self.caches.seconds_per_byte(d)[0], sent)], when=[literal])
+        return found
 
     # ------------------------------------------------------------- latencies
 
     def _latencies(self) -> None:
-        times, alone, pools = self.times, self.of.alone, self.of.pools
-        split = any(d.pool >= 0 for d in self.of.deployment)
-        most = times.latency.most_value + times.prompt_steps.most_value + 2 * times.step.most_value
-        if split:
-            most = max(most, self.pool_latency.most_value + self.transfer.most_value + times.step.most_value)
-        self.ttft_cold = self._time("ttft-cold", most)
-        self.times.be(self.ttft_cold, [(1.0, times.latency), (1.0, times.prompt_steps)], when=[~alone, ~pools])
-        self.times.be(self.ttft_cold, [(1.0, times.latency)], when=[alone, ~pools])
-        if split:
-            parts: list[Term] = [(1.0, self.pool_latency), (1.0, self.transfer), (1.0, times.step)]
-            self.times.be(self.ttft_cold, parts, when=[pools])
-        self.tpot = self._time("tpot", times.step.most_value + times.largest.most_value)
-        self.times.be(self.tpot, [(1.0, times.step), (1.0, times.largest)], when=[~alone])
-        self.times.be(self.tpot, [(1.0, times.step)], when=[alone])
-        self.wait = self._time("wait", max(self.ttft_cold.most_value, self.tpot.most_value))
-        mixed: list[Term] = [(1.0, times.step), (1.0, times.largest)]
-        self.times.be(self.wait, mixed, when=[self.of.throttled, ~pools])
-        self.times.be(self.wait, [(1.0, self.ttft_cold)], when=[~self.of.throttled, ~pools])
-        self.times.be(self.wait, mixed, when=[pools])
+        times, alone, here = self.times, self.of.alone, [~self.of.pools] if self.split else []
+        cold: list[Term] = [(1.0, times.latency), (1.0, times.prompt_steps)]
         question: list[Term] = [(1.0, self.swap_in), (1.0, times.later_latency)]
-        most = self.swap_in.most_value + times.later_latency.most_value + times.later_steps.most_value
-        self.ttft_warm = self._time("ttft-warm", most + self.wait.most_value)
-        self.times.be(self.ttft_warm, question, when=[alone])
-        self.times.be(self.ttft_warm, [*question, (1.0, self.wait), (1.0, times.later_steps)], when=[~alone])
+        handed: list[Term] = []
+        asked: list[Term] = []
+        if self.split:
+            handed = [(1.0, self.pool_latency), (1.0, self.transfer), (1.0, times.step)]
+            asked = [(1.0, self.swap_in), (1.0, self.pool_later), (1.0, self.later_transfer), (1.0, times.step)]
+        self.ttft_cold = self._time("ttft-cold", max(_most(cold), _most(handed)))
+        times.be(self.ttft_cold, cold, when=[~alone, *here])
+        times.be(self.ttft_cold, cold[:1], when=[alone, *here])
+        self.tpot = self._time("tpot", times.step.most_value + times.largest.most_value)
+        mixed: list[Term] = [(1.0, times.step), (1.0, times.largest)]
+        times.be(self.tpot, mixed, when=[~alone])
+        times.be(self.tpot, mixed[:1], when=[alone])
+        self.wait = self._time("wait", max(self.ttft_cold.most_value, self.tpot.most_value))
+        times.be(self.wait, mixed, when=[self.of.throttled, *here])
+        times.be(self.wait, [(1.0, self.ttft_cold)], when=[~self.of.throttled, *here])
+        queued: list[Term] = [(1.0, self.wait), (1.0, times.later_steps)]
+        self.ttft_warm = self._time("ttft-warm", max(_most([*question, *queued]), _most([*asked, *queued])))
+        times.be(self.ttft_warm, question, when=[alone, *here])
+        times.be(self.ttft_warm, [*question, *queued], when=[~alone, *here])
+        if self.split:
+            apart = self.of.pools
+            times.be(self.ttft_cold, handed, when=[apart])
+            times.be(self.wait, [(1.0, self.pool_largest)], when=[self.of.throttled, apart])
+            times.be(self.wait, [(1.0, self.pool_latency)], when=[~self.of.throttled, apart])
+            times.be(self.ttft_warm, [*asked, (1.0, self.wait)], when=[apart])
         self.switch = self.caches.switch() if self.limits.switch_s or self.goal.name == "switch_s" else None
 
     def _time(self, name: str, most: float, bits: int = TIME_BITS) -> Quantity:
@@ -115,33 +132,67 @@ class Rules:
         """Seconds per session of one replica: the largest of what each resource takes."""
         self.period = self._time("period", self._slowest(known))
         writer, times, later, rho = self.writer, self.times, float(self.times.later), self.rho
-        alone, pools = self.of.alone, self.of.pools
+        alone, here = self.of.alone, [~self.of.pools] if self.split else []
         for (u, m), literal in self.of.decode.items():
             b = float(m * self.of.table(u).pp)
             writer.at_least(self.period, [(b, times.busy), times.decode_s], times=rho * b, when=[literal, ~alone])
             self._resident(int(b), literal)
-        start = [(times.latency, ~pools)]
-        if any(d.pool >= 0 for d in self.of.deployment):
-            start.append((self.transfer, pools))
-        for quantity, literal in start:
-            parts: list[Term] = [(1.0, quantity), times.decode_s, (later, self.hold), (later, times.later_latency)]
-            writer.at_least(self.period, parts, times=rho, when=[alone, literal])
+        parts: list[Term] = [(1.0, times.latency), times.decode_s, (later, self.hold), (later, times.later_latency)]
+        writer.at_least(self.period, parts, times=rho, when=[alone, *here])
         if later:
-            self._waiting_in_hbm()
+            self._waiting_in_hbm(here)
         if self.caches.swaps:
-            everything = self.caches.out_in_all()
-            ratio = both_ways_ratio(times.setting)
-            writer.at_least(self.period, [(later, self.swap_in)], times=rho)
-            writer.at_least(self.period, [(1.0, everything)], times=rho, when=[self.of.swap])
-            both: list[Term] = [(later / ratio, self.swap_in), (1.0 / ratio, everything)]
-            writer.at_least(self.period, both, times=rho, when=[self.of.swap])
-        for d, literal in self.of.deployment.items():
-            if d.pool >= 0:
-                share = d.pool_replicas / d.replicas
-                writer.at_least(self.period, [(1.0, self.pool_busy)], times=rho * share, when=[literal])
-                writer.at_least(
-                    self.period, [(self.caches.seconds_per_byte(d)[1], self.sent)], times=rho, when=[literal]
-                )
+            self._copying(here)
+        if self.split:
+            self._between_pools()
+
+    def _copying(self, here: list[Any]) -> None:
+        """PCIe moves caches in and out, each way and both together, where caches wait."""
+        everything, later, swap = self.caches.out_in_all(), float(self.times.later), self.of.swap
+        ratio = both_ways_ratio(self.times.setting)
+        both: list[Term] = [(later / ratio, self.swap_in), (1.0 / ratio, everything)]
+        places = [(1.0, here)] + [(d.ratio, [literal]) for d, literal in self.split.items()]
+        for replicas, when in places:
+            rate = self.rho * replicas
+            self.writer.at_least(self.period, [(later, self.swap_in)], times=rate, when=when)
+            self.writer.at_least(self.period, [(1.0, everything)], times=rate, when=[swap, *when])
+            self.writer.at_least(self.period, both, times=rate, when=[swap, *when])
+
+    def _between_pools(self) -> None:
+        """What prefill pools, the link and both pools' HBM leave of throughput."""
+        writer, later, rho, model = self.writer, float(self.times.later), self.rho, self.of.model
+        alone, apart, pool_resident = self.of.alone, self.of.pools, self.caches.pool_resident
+        arrivals = self._arrivals()
+        for arriving_s, when in arrivals:
+            writer.at_least(self.period, [*arriving_s, self.times.decode_s], times=rho, when=[alone, apart, *when])
+        arriving = model.new_int_var(0, MOST_RESIDENT, "arriving")
+        for (u, m), literal in self.of.decode.items():
+            sequences = m * self.of.table(u).pp
+            model.add(arriving <= self.caches.resident - sequences).only_enforce_if(literal, ~alone, apart)
+        period = writer.rounded_down(self.period, COARSE_BITS)
+        received = writer.product("received", period, Quantity(arriving, 1.0, MOST_RESIDENT))
+        for arriving_s, when in arrivals:
+            arrives = writer.rounded_up("arrives", arriving_s, _most(arriving_s) / 2**SPAN_BITS)
+            writer.at_least(received, [(1.0, arrives)], when=[~alone, apart, *when])
+        held = writer.product("held-apart", period, Quantity(pool_resident, 1.0, MOST_RESIDENT))
+        waits: list[Term] = [(1.0 / rho, self.pool_latency), (later / rho, self.pool_later), (later, self.hold)]
+        waits += self.moved
+        waiting = writer.rounded_up("waiting", waits, _most(waits) / 2**SPAN_BITS)
+        for d, literal in self.split.items():
+            writer.at_least(self.period, [(1.0, self.pool_busy)], times=rho * d.ratio, when=[literal])
+            each = self.caches.seconds_per_byte(d)[1]
+            writer.at_least(self.period, [(each * c, q) for c, q in self.sent], times=rho, when=[literal])
+            writer.at_least(held, [(1.0, waiting)], times=d.ratio, when=[literal])
+
+    def _arrivals(self) -> list[tuple[list[Term], list[Any]]]:
+        """How long a session's prompts take room in a decode pool before they are decoded, and for which engines."""
+        reserving = [x for u, x in self.of.unit.items() if self.of.table(u).setting.efficiency.decode_reserves]
+        if not reserving:
+            return [(self.moved, [])]
+        kept = self.of.any_of("decode-reserves", reserving)
+        later, rounds = float(self.times.later), float(self.times.work.rounds)
+        prompts: list[Term] = [(1.0, self.ttft_cold), (later, self.ttft_warm), (-rounds, self.times.step)]
+        return [(prompts, [kept]), (self.moved, [~kept])]
 
     def _resident(self, sequences: int, literal: Any) -> None:
         """Beside those that decode, one in prefill, and one between rounds where caches stay or swap."""
@@ -150,21 +201,21 @@ class Rules:
         least = 2 if sequences == 1 else sequences + 1
         model.add(resident >= least).only_enforce_if(literal, ~self.of.alone)
         if between:
-            model.add(resident >= sequences + 2).only_enforce_if(literal, ~self.of.alone, ~self.of.recompute)
+            here = [~self.of.pools] if self.split else []
+            model.add(resident >= sequences + 2).only_enforce_if(literal, ~self.of.alone, ~self.of.recompute, *here)
 
-    def _waiting_in_hbm(self) -> None:
+    def _waiting_in_hbm(self, here: list[Any]) -> None:
         """``period (N - b - 1) >= (R - 1) hold``: sessions between rounds share what decoding leaves."""
         model = self.of.model
-        most = 1 << 18
-        spare = model.new_int_var(0, most, "spare")
+        spare = model.new_int_var(0, MOST_RESIDENT, "spare")
         for (u, m), literal in self.of.decode.items():
             b = m * self.of.table(u).pp
             model.add(spare <= self.caches.resident - b - 1).only_enforce_if(literal, ~self.of.alone)
         held = self.writer.product(
-            "held", self.writer.rounded_down(self.period, COARSE_BITS), Quantity(spare, 1.0, most)
+            "held", self.writer.rounded_down(self.period, COARSE_BITS), Quantity(spare, 1.0, MOST_RESIDENT)
         )
         terms = [(float(self.times.later), self.hold)]
-        self.writer.at_least(held, terms, when=[~self.of.alone, ~self.of.recompute])
+        self.writer.at_least(held, terms, when=[~self.of.alone, ~self.of.recompute, *here])
 
     def _slowest(self, known: float | None) -> float:
         """A period that no plan of interest exceeds [s]."""
@@ -177,10 +228,10 @@ class Rules:
         times, later = self.times, self.times.later
         parts = times.busy.most_value + times.decode_s[0] * times.step.most_value + times.latency.most_value
         parts += later * (self.hold.most_value + times.later_latency.most_value + 2 * self.swap_out.most_value)
-        if any(d.pool >= 0 for d in deployments):
-            ratio = max(d.replicas / d.pool_replicas for d in deployments if d.pool >= 0)
-            parts += self.pool_busy.most_value * ratio + self.transfer.most_value
-            parts += max(self.caches.seconds_per_byte(d)[1] for d in deployments if d.pool >= 0) * self.sent.most_value
+        if self.split:
+            apart = self.pool_busy.most_value + self.ttft_cold.most_value + later * self.ttft_warm.most_value
+            apart += max(self.caches.seconds_per_byte(d)[1] for d in self.split) * _most(self.sent)
+            parts = (parts + apart + _most(self.moved)) * max(1.0, *(1.0 / d.ratio for d in self.split))
         return 2.0 * parts / self.rho
 
     def gpus(self, d: Deployment) -> int:
@@ -211,10 +262,15 @@ class Rules:
         unit = 2.0 ** max(math.ceil(math.log2(share.most_value)) - COARSE_BITS, -20 - length)
         part = self.writer.rounded_up("tier-share~", [(1.0, share)], unit)
         lasting = self.writer.rounded_up("lasting~", [(1.0, self.lasting)], self.period.unit * 2.0**length)
-        held = self.writer.product("tier", part, lasting, self.period.most_value)
+        most = self.period.most_value * max(1.0, *(d.ratio for d in self.of.deployment))
+        held = self.writer.product("tier", part, lasting, most)
         ratio = held.unit / self.period.unit
         left, right = (1, round(ratio)) if ratio >= 1.0 else (round(1.0 / ratio), 1)
-        self.writer.add(left * self.period.variable >= right * held.variable, [self.of.swap])
+        here = [~self.of.pools] if self.split else []
+        self.writer.add(left * self.period.variable >= right * held.variable, [self.of.swap, *here])
+        for d, literal in self.split.items():
+            several = left * d.pool_replicas * self.period.variable
+            self.writer.add(several >= right * d.replicas * held.variable, [self.of.swap, literal])
 
     def _lasting(self, later: float) -> Quantity:
         """``waiting + decode T / (T - busy)``: a session's length while others are prefilled in between [s]."""
@@ -330,3 +386,8 @@ class Rules:
         for d, literal in self.of.deployment.items():
             self.writer.at_least(found, [(weight[d] / d.replicas, self.period)], when=[literal])
         return found
+
+
+def _most(terms: Sequence[Term]) -> float:
+    """Upper bound of a sum."""
+    return sum(c * q.most_value for c, q in terms)

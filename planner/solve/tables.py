@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ from planner.solve.points import Search
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Role = Literal["serve", "decode", "prefill"]
+"""What a unit does: everything, or the part of one of two pools."""
 
 
 @dataclass(frozen=True)
@@ -86,23 +89,27 @@ class UnitTable:
         self.pool = Pool.of(setting, index, left)
         self.gpus = self.pool.gpus
         self.pp = self.pool.replica.shape.pp
-        self._prefill: dict[tuple[int, bool], Prefill] = {}
+        self._prefill: dict[tuple[int, str], Prefill] = {}
         self._pieces: dict[int, tuple[Piece, ...]] = {}
 
-    def prefill(self, chunk: int, *, elsewhere: bool = False) -> Prefill:
-        """Prefill in chunks of one size; ``elsewhere``: another pool does the first prompt."""
-        key = (chunk, elsewhere)
+    def prefill(self, chunk: int, role: Role = "serve") -> Prefill:
+        """Prefill in chunks of one size; a decode pool has none, a prefill pool prefills answers too."""
+        key = (chunk, role)
         if key not in self._prefill:
             rows = len(self.setting.compression)
-            found = prefills_of(self.setting.workload, self.pool, np.full(rows, chunk, dtype=np.int64))
-            self._prefill[key] = Prefill(*(self._rows(found, again, elsewhere) for again in (False, True)))
+            if role == "decode":
+                self._prefill[key] = Prefill(np.zeros((7, rows)), np.zeros((7, rows)))
+            else:
+                chunks = np.full(rows, chunk, dtype=np.int64)
+                found = prefills_of(self.setting.workload, self.pool, chunks, feeds=role == "prefill")
+                self._prefill[key] = Prefill(*(self._rows(found, again) for again in (False, True)))
         return self._prefill[key]
 
-    def _rows(self, found: Prefills, again: bool, elsewhere: bool) -> Floats:
+    def _rows(self, found: Prefills, again: bool) -> Floats:
         prompt, later = found.prompt, found.again if again else found.question
         zero = np.zeros(len(self.setting.compression))
-        first = (zero, zero, zero) if elsewhere else (prompt.busy_s, prompt.latency_s, prompt.steps)
-        largest = later.largest_s if elsewhere else np.maximum(prompt.largest_s, later.largest_s)
+        largest = np.maximum(prompt.largest_s, later.largest_s)
+        first = (prompt.busy_s, prompt.latency_s, prompt.steps)
         return np.stack([row + zero for row in (*first, later.busy_s, later.latency_s, later.steps, largest)])
 
     def pieces(self, micro: int) -> tuple[Piece, ...]:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from catalog.load import open_catalog
 from catalog.schema import Engine, Model
 from planner.emit import emit, write
+from planner.emit.source import PLACES
 from planner.errors import InputError
 from planner.plan import Document
 from tests.manifests import check_manifest, documents
@@ -245,7 +246,14 @@ HOSTILE = st.text(
     ),
     min_size=1,
     max_size=24,
-).filter(lambda name: name.isprintable() and name not in (".", "..") and len(name.encode()) < 200)
+).filter(
+    lambda name: (
+        name.isprintable()
+        and name not in (".", "..")
+        and len(name.encode()) < 200
+        and not any(place in name for place in PLACES)  # those are refused
+    )
+)
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])

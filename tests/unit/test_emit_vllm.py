@@ -193,11 +193,25 @@ def test_pools_pass_their_caches_on() -> None:
     assert dict(decode.flags)["--max-num-batched-tokens"] == 100 + 3
 
 
-def test_pools_that_swap_use_both_connectors() -> None:
-    _, decode = launches("llama8b-split", decision={"offload": {"policy": "swap", "tier": "ddr"}})
-    config = json.loads(str(decode.value("--kv-transfer-config")))
+def test_caches_wait_where_every_prompt_goes_first() -> None:
+    swap = {"policy": "swap", "tier": "ddr"}
+    prefill, decode = launches("llama8b-split", decision={"offload": swap}, metrics={"ddr_bytes": 8 * 2.0**30})
+    config = json.loads(str(prefill.value("--kv-transfer-config")))
     inner = config["kv_connector_extra_config"]["connectors"]
     assert [c["kv_connector"] for c in inner] == ["NixlConnector", "OffloadingConnector"]
+    assert json.loads(str(decode.value("--kv-transfer-config")))["kv_connector"] == "NixlConnector"
+    assert (prefill.host_memory_bytes, decode.host_memory_bytes) == (4 * 2**30, 0)
+    # All free memory of a prefill instance is for sessions between rounds, as the plan counts it.
+    assert prefill.value("--kv-cache-memory-bytes") is None
+    assert "--enable-prefix-caching" in dict(prefill.flags)
+
+
+def test_a_prefill_pool_leaves_room_for_an_answer_and_the_question_after_it() -> None:
+    content = document("llama8b-split").model_dump(mode="json")["decision"]["pools"]
+    content["prefill"]["batch"]["prefill_throttled"] = True
+    prefill, _ = launches("llama8b-split", decision={"pools": content})
+    chunk = content["prefill"]["batch"]["prefill_chunk_tokens"]
+    assert prefill.value("--long-prefill-token-threshold") == chunk - (100 + 250)
 
 
 def test_experts_over_replicas_make_one_instance() -> None:

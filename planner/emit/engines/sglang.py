@@ -38,7 +38,7 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
 def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
     nodes, each = servers(pool, deployment.cluster.gpus_per_node)
     model = served_checkpoint(deployment, MADE_AT_LOAD)
-    swaps = deployment.decision.offload.policy == "swap" and pool.role != "prefill"
+    swaps = deployment.decision.offload.policy == "swap" and pool.role != "decode"
     lmcache = swaps and deployment.offload_backend == "lmcache"
     tier_bytes = deployment.tier_bytes_per_instance(pool) if swaps else 0
     on_disk = deployment.decision.offload.tier == "nvme"
@@ -49,7 +49,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         *_memory_flags(deployment, pool),
         *_cache_flags(deployment),
         *(_offload_flags(deployment, pool, lmcache) if swaps else ()),
-        *_transfer_flags(pool, swaps),
+        *_transfer_flags(pool),
     )
     return Launch(
         engine="sglang",
@@ -164,14 +164,13 @@ def _offload_flags(deployment: Deployment, pool: PoolPlan, lmcache: bool) -> Fla
     return (*flags, ("--hicache-size", math.ceil(each / _GB)))
 
 
-def _transfer_flags(pool: PoolPlan, swaps: bool) -> Flags:
+def _transfer_flags(pool: PoolPlan) -> Flags:
     if pool.role == "serve":
         return ()
     flags: Flags = (("--disaggregation-mode", pool.role), ("--disaggregation-transfer-backend", "nixl"))
-    if pool.role == "prefill":
-        return (*flags, ("--disaggregation-bootstrap-port", BOOTSTRAP_PORT))
-    # A tier wants a prefix cache, which a decode server has only when asked (SGLang calls it experimental).
-    return (*flags, ("--disaggregation-decode-enable-radix-cache", True)) if swaps else flags
+    # A decode server has no prefix cache: every prompt's cache is sent to it, which is what the plan counts on.
+    # --disaggregation-decode-enable-radix-cache would keep them, and SGLang calls it experimental.
+    return (*flags, ("--disaggregation-bootstrap-port", BOOTSTRAP_PORT)) if pool.role == "prefill" else flags
 
 
 def _node_flags(nodes: int) -> Flags:

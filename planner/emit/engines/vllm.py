@@ -7,7 +7,6 @@ import math
 from typing import Any
 
 from planner.emit.capacity import Reservation, reserve
-from planner.emit.carried import with_kept
 from planner.emit.checkpoint import COMPRESSOR, checkpoint_script, makes_checkpoint, served_checkpoint
 from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.engines.refusals import refuse_unshipped
@@ -17,7 +16,6 @@ from planner.emit.launch import SHARED_MEMORY_BYTES, Flags, Launch, servers
 from planner.emit.lmcache import DISK, lmcache_file
 from planner.emit.loading import longest_request_s
 from planner.emit.longer_window import longer_window
-from planner.emit.router import engine_port
 from planner.errors import InputError
 
 IMAGES = {"nvidia": "vllm/vllm-openai:v{version}", "amd": "vllm/vllm-openai-rocm:v{version}"}
@@ -63,7 +61,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
     batched = deployment.batched_tokens(pool)
     nodes, each = servers(pool, deployment.cluster.gpus_per_node)
     reservation = reserve(deployment, pool, batched)
-    swaps = deployment.decision.offload.policy == "swap" and pool.role != "prefill"
+    swaps = deployment.decision.offload.policy == "swap" and pool.role != "decode"
     tier_bytes = deployment.tier_bytes_per_instance(pool) if swaps else 0
     lmcache = swaps and _uses_lmcache(deployment)
     on_disk = deployment.decision.offload.tier == "nvme"
@@ -71,7 +69,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
     flags: Flags = (
         *_interface_flags(deployment),
         *_parallel_flags(pool),
-        ("--max-model-len", deployment.window_tokens),
+        ("--max-model-len", deployment.max_model_len),
         ("--max-num-seqs", pool.sequences),
         ("--max-num-batched-tokens", batched),
         *_prefill_flags(deployment, pool),
@@ -81,7 +79,6 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         *_admission_flags(admitted),
     )
     model = served_checkpoint(deployment, MADE_AT_LOAD)
-    flags = with_kept(deployment, flags, version, model)
     throttle = _throttle_note(deployment, pool) if pool.throttled else None
     unbounded = None
     if on_disk and swaps and not lmcache:
@@ -101,7 +98,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         checkpoint_packages=COMPRESSOR,
         flags=flags,
         pool=pool,
-        port=engine_port(deployment, PORT),
+        port=PORT,
         key_variable="VLLM_API_KEY",
         config=config_text(flags, model=model) if nodes == 1 else None,  # a rank and an address aren't settings
         config_command="vllm serve --config {file}",
@@ -128,7 +125,7 @@ def _interface_flags(deployment: Deployment) -> Flags:
     flags: list[tuple[str, str | int | bool]] = [
         ("--served-model-name", deployment.served_name),
         ("--host", "0.0.0.0"),  # noqa: S104 - a server that clients reach
-        ("--port", engine_port(deployment, PORT)),
+        ("--port", PORT),
         ("--dtype", "bfloat16"),
         # Without it vLLM drops what it works on when it is told to stop.
         ("--shutdown-timeout", math.ceil(longest_request_s(deployment))),
@@ -182,7 +179,8 @@ def _throttle(deployment: Deployment, pool: PoolPlan) -> int:
         raise InputError(
             "the plan: prefill_throttled without prefill_chunk_tokens: a prompt in one piece can't yield; give a chunk"
         )
-    room = deployment.request.question_tokens
+    # A prefill pool prefills the answer with the question after it: another pool gave it.
+    room = deployment.request.question_tokens + (deployment.request.output_tokens if pool.role == "prefill" else 0)
     left = pool.chunk_tokens - room if room < pool.chunk_tokens else max(1, pool.chunk_tokens // 2)
     return min(left, deployment.max_model_len)  # vLLM refuses more
 
@@ -238,7 +236,7 @@ def _disk_tier(deployment: Deployment, pool: PoolPlan) -> dict[str, Any]:
 
 def _connector_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
     """Where caches go below HBM, and how they get from the prefill to the decode pool."""
-    swaps = deployment.decision.offload.policy == "swap" and pool.role != "prefill"
+    swaps = deployment.decision.offload.policy == "swap" and pool.role != "decode"
     # Data-parallel ranks are engines of their own, each with its own tier.
     tier_bytes = deployment.tier_bytes_per_instance(pool) // pool.data_parallel
     on_disk = deployment.decision.offload.tier == "nvme"
