@@ -22,6 +22,7 @@ from planner.commands.options import takes_request
 
 if TYPE_CHECKING:
     from catalog.load import Catalog
+    from planner.emit.running import Running
     from planner.plan import Decision, Document
 
 TARGETS = (
@@ -121,12 +122,20 @@ def check_emission(
 
 
 def emit_document(
-    document: Document, facts: Catalog, directory: Path, *, target: str | None, checkpoint: str | None, force: bool
+    document: Document,
+    facts: Catalog,
+    directory: Path,
+    *,
+    target: str | None,
+    checkpoint: str | None,
+    force: bool,
+    running: Running | None = None,
 ) -> None:
-    """Write a plan's deployment files and say on stderr which."""
+    """Write a plan's deployment files, in the place of a running server if one is given, and say on stderr which."""
     from planner.emit import emit, usual_targets, write
 
-    files = emit(document, target or usual_targets(document, facts, checkpoint), facts, checkpoint=checkpoint)
+    targets = target or usual_targets(document, facts, checkpoint, running)
+    files = emit(document, targets, facts, checkpoint=checkpoint, running=running)
     write(files, directory, force, "--emit")
     for name in sorted(files):
         typer.echo(f"emitted: {directory / name}", err=True)
@@ -177,7 +186,9 @@ def import_file(
     if advice.plan is not None and advice.plan.status == "infeasible":
         raise typer.Exit(INFEASIBLE)
     if emit_to is not None and advice.plan is not None:
-        emit_document(advice.plan, facts, emit_to, target=target, checkpoint=checkpoint, force=force)
+        emit_document(
+            advice.plan, facts, emit_to, target=target, checkpoint=checkpoint, force=force, running=advice.server
+        )
 
 
 def _decision_beside(file: str) -> Decision | None:

@@ -6,7 +6,7 @@ The blocks are asked of `planner.cost.allocation`, which equals vLLM's own plann
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.cost.allocation import KvCapacity, NotCoveredError, vllm_capacity
 from planner.emit.deployment import Deployment, PoolPlan
@@ -47,11 +47,11 @@ def reserve(deployment: Deployment, pool: PoolPlan, batched_tokens: int) -> Rese
 
     block, exact = _block_tokens(deployment)
 
-    def capacity(available: int) -> KvCapacity:
+    def capacity(available: int, length: int) -> KvCapacity:
         return vllm_capacity(
             deployment.architecture,
             available_bytes=available,
-            max_model_len=deployment.max_model_len,
+            max_model_len=length,
             max_num_batched_tokens=batched_tokens,
             kv_format=kv_format,
             tp=pool.tp,
@@ -62,23 +62,38 @@ def reserve(deployment: Deployment, pool: PoolPlan, batched_tokens: int) -> Rese
         )
 
     try:
-        unit = capacity(0)
+        unit = capacity(0, deployment.max_model_len)
     except NotCoveredError as error:
         note = f"vLLM's allocation of this model isn't known exactly ({error}); all free KV memory is given to it"
         return Reservation(max(free, int(hbm.kv)), None, note)
     shared = _shared_blocks(deployment, unit)
     own = pool.resident_sessions * (unit.blocks_per_request - shared)
-    wanted = (own + shared + 1) * unit.bytes_per_block
+    longest = capacity(0, deployment.window_tokens).blocks_per_request
+    wanted = (max(own + shared, longest) + 1) * unit.bytes_per_block
     # Rounding to blocks may exceed the plan's bytes by a block per session and group, not by more.
     rounding = (pool.resident_sessions * len(unit.groups) + 1) * unit.bytes_per_block
     if wanted <= max(free, int(hbm.kv)) + rounding:
-        return Reservation(wanted, capacity(wanted), exact=exact)
-    given = capacity(max(free, int(hbm.kv)))
+        return Reservation(wanted, capacity(wanted, deployment.window_tokens), exact=exact)
+    given = capacity(max(free, int(hbm.kv)), deployment.window_tokens)
     note = (
         f"the plan counts {pool.resident_sessions} sessions in HBM; vLLM, which pads and groups this model's layers, "
         f"holds {given.concurrency:.2f} of the full length in the same memory"
     )
     return Reservation(max(free, int(hbm.kv)), given, note, exact)
+
+
+def with_running(deployment: Deployment) -> Deployment:
+    """Return a deployment that keeps the window of the server before, where one such request fits."""
+    if deployment.running is None:
+        return deployment
+    kept = replace(deployment, kept_window_tokens=deployment.running.window_tokens)
+    for pool in kept.pools:
+        unchunked = pool.chunk_tokens is None and pool.role != "decode"  # vLLM then batches no less than the window
+        held = reserve(kept, pool, kept.batched_tokens(pool))
+        known = None if held is None else held.capacity
+        if unchunked or (held is not None and (known is None or not known.starts)):
+            return deployment
+    return kept
 
 
 def _shared_blocks(deployment: Deployment, unit: KvCapacity) -> int:

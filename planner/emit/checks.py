@@ -8,7 +8,7 @@ import math
 from planner.emit.deployment import Deployment
 from planner.emit.flags import problems_of_flags
 from planner.emit.launch import Flags, Launch, flag_words
-from planner.emit.router import PORT, is_routed
+from planner.emit.router import client_port
 from planner.errors import InputError
 
 BENCH_VERSION = "0.33.0"
@@ -19,7 +19,7 @@ _ALONE: Flags = (("--max-num-seqs", 1),)
 
 
 def _url(deployment: Deployment) -> str:
-    return f"http://localhost:{PORT if is_routed(deployment) else _SERVER_PORT}"
+    return f"http://localhost:{client_port(deployment, _SERVER_PORT)}"
 
 
 def load_test_words(deployment: Deployment) -> list[str]:

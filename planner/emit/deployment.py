@@ -20,7 +20,8 @@ from catalog.load import Catalog
 from catalog.schema import Engine, Hardware, KvFormat, Point, Technique, WeightFormat
 from planner.cost.workload import Workload
 from planner.emit.formats import kv_format_of, weight_format_of
-from planner.emit.source import model_source, one_word
+from planner.emit.running import Running
+from planner.emit.source import is_path, kept_checkpoint, model_source, one_word
 from planner.errors import InputError
 from planner.plan import DIMENSIONS, UNCOMPRESSED, Choice, Decision, Document, Metrics, Pool
 from planner.problem import Problem, resolve
@@ -29,7 +30,7 @@ from planner.space import Run, merged, runs
 
 Role = Literal["serve", "prefill", "decode"]
 LOCAL = (
-    "the model is a directory of the machine that planned; files for other machines (kubernetes, compose, kserve, ray) "
+    "the model is a directory of one machine; files for other machines (kubernetes, compose, kserve, ray) "
     "need --checkpoint ID or PATH, what they are to load"
 )
 NATIVE = "native"
@@ -111,6 +112,12 @@ class Deployment:
     checkpoint: str | None = None
     """An existing quantised checkpoint that the operator named."""
     offload_backend: Literal["native", "lmcache"] = "native"
+    is_local: bool = False
+    """Whether the model is a directory of one machine, and no checkpoint was named for others."""
+    running: Running | None = None
+    """The server that this one takes the place of."""
+    kept_window_tokens: int | None = None
+    """Window of that server, where a request of that length fits [tokens]."""
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -153,8 +160,15 @@ class Deployment:
         return self.workload.end_tokens
 
     @property
+    def window_tokens(self) -> int:
+        """Longest request that is served: the longest session, or the longer window of the server before [tokens]."""
+        return max(self.max_model_len, self.kept_window_tokens or 0)
+
+    @property
     def served_name(self) -> str:
         """Name under which clients ask for the model."""
+        if self.running is not None and self.running.served_names:
+            return self.running.served_names[0]
         return self.problem.served_name
 
     @property
@@ -162,11 +176,6 @@ class Deployment:
         """What clients that count tokens load: of the checkpoint that was named, else of the model."""
         named = self.checkpoint
         return self.model_source if named is None or named.lower().endswith(".gguf") else named
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the model is a directory of the machine that plans, and no checkpoint was named for others."""
-        return self.problem.model_entry is None and self.checkpoint is None
 
     @property
     def slug(self) -> str:
@@ -245,6 +254,7 @@ def read_deployment(
     checkpoint: str | None = None,
     offload_backend: Literal["native", "lmcache"] = "native",
     engine_version: str | None = None,
+    running: Running | None = None,
 ) -> Deployment:
     """Look up everything that a plan names.
 
@@ -262,6 +272,8 @@ def read_deployment(
         What moves caches below HBM where the engine has a choice.
     engine_version
         Another version of the engine than the catalog's.
+    running
+        A server that this one takes the place of.
 
     Raises
     ------
@@ -287,6 +299,10 @@ def read_deployment(
     weights = _weights(decision.weights, catalog)
     capability = problem.cluster.hardware.compute_capability
     run = runs(problem, chosen, engine_version)
+    source = model_source(problem, checkpoint, running)
+    kept = kept_checkpoint(running, decision.weights)
+    found = kept if checkpoint is None else one_word(checkpoint, "--checkpoint")
+    is_local = checkpoint is None and (problem.model_entry is None or is_path(found or source))
     hidden = next((t.point.id for t in technologies if t.dimension == "hidden"), UNCOMPRESSED["hidden"])
     return Deployment(
         document=document,
@@ -301,11 +317,13 @@ def read_deployment(
         kv_format=kv_format_of(hidden, run, problem),
         weight_format=weight_format_of(weights.point.id if weights else None, chosen, capability),
         pools=_pools(decision, metrics.concurrency, problem.cluster),
-        model_source=model_source(problem, checkpoint),
+        model_source=source,
         config=dict(problem.config),
-        checkpoint=None if checkpoint is None else one_word(checkpoint, "--checkpoint"),
+        checkpoint=found,
         offload_backend=offload_backend,
-        notes=(LOCAL,) if problem.model_entry is None and checkpoint is None else (),
+        running=running,
+        is_local=is_local,
+        notes=(LOCAL,) if is_local else (),
     )
 
 

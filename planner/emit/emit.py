@@ -8,6 +8,8 @@ from typing import Literal
 
 from catalog.errors import nearest
 from catalog.load import Catalog
+from planner.emit.capacity import with_running
+from planner.emit.carried import fates, section
 from planner.emit.deployment import Deployment, read_deployment
 from planner.emit.engines import kvpress, llama_cpp, lmdeploy, sglang, tensorrt_llm, vllm
 from planner.emit.flags import problems_of_environment, problems_of_flags, snapshot
@@ -15,6 +17,7 @@ from planner.emit.launch import Launch, Value
 from planner.emit.platforms import compose, kserve, kubernetes, ray, shell
 from planner.emit.platforms.notes import platform_notes
 from planner.emit.readme import provenance_file, readme
+from planner.emit.running import Running
 from planner.errors import InputError
 from planner.plan import Document
 
@@ -51,6 +54,7 @@ def emit(
     *,
     engine_version: str | None = None,
     checkpoint: str | None = None,
+    running: Running | None = None,
 ) -> dict[str, str]:
     """Return deployment files of a plan, by relative path.
 
@@ -68,6 +72,8 @@ def emit(
     checkpoint
         What to serve in the model's place: a fine-tune of it, or a checkpoint that is quantised as planned; None: the
         model, quantised on the first start where the plan says so.
+    running
+        A server that the deployment takes the place of: its name, port, window and what else clients see are kept.
 
     Raises
     ------
@@ -82,7 +88,9 @@ def emit(
         checkpoint=checkpoint,
         offload_backend=backend,
         engine_version=engine_version,
+        running=running,
     )
+    deployment = with_running(deployment)
     build = ENGINES.get(deployment.engine.id)
     if build is None:
         raise InputError(f"--target {deployment.engine.id}: no files are written for it; use {', '.join(ENGINES)}")
@@ -104,15 +112,19 @@ def emit(
     if engines or not platforms:
         files |= _below(deployment.engine.id, shell.files(deployment, launches))
         files |= _below(deployment.engine.id, _config_files(launches))
+    inside, held = _in_containers(deployment, launches, build)
     for platform in platforms:
-        files |= _below(platform, PLATFORMS[platform](deployment, launches))
+        which = (deployment, launches) if platform == "shell" else (inside, held)
+        files |= _below(platform, PLATFORMS[platform](*which))
     files["plan.json"] = document.model_dump_json(indent=2, by_alias=True) + "\n"
     files["provenance.json"] = provenance_file(deployment, launches, _snapshots(launches))
-    files["README.md"] = readme(deployment, launches, files)
+    files["README.md"] = readme(deployment, launches, files) + section(fates(deployment, launches))
     return files
 
 
-def usual_targets(document: Document, catalog: Catalog, checkpoint: str | None = None) -> list[str]:
+def usual_targets(
+    document: Document, catalog: Catalog, checkpoint: str | None = None, running: Running | None = None
+) -> list[str]:
     """Return what most operators want of a plan: its engine's files, Kubernetes, and compose if one server is enough.
 
     A model that is a directory of this machine, without a checkpoint that servers can load, gets its engine's files.
@@ -122,7 +134,7 @@ def usual_targets(document: Document, catalog: Catalog, checkpoint: str | None =
     InputError
         If the plan can't be deployed.
     """
-    deployment = read_deployment(document, catalog, checkpoint=checkpoint)
+    deployment = read_deployment(document, catalog, checkpoint=checkpoint, running=running)
     if deployment.engine.id in OFFLINE:
         return [deployment.engine.id]
     if deployment.is_local:
@@ -131,12 +143,20 @@ def usual_targets(document: Document, catalog: Catalog, checkpoint: str | None =
     return [deployment.engine.id, *(["compose"] if one_server else []), "kubernetes"]
 
 
+def _in_containers(deployment: Deployment, launches: list[Launch], build: Build) -> tuple[Deployment, list[Launch]]:
+    """Return the same without the address of a server that runs already: a container has one of its own."""
+    if deployment.running is None or deployment.running.host is None:
+        return deployment, launches
+    inside = replace(deployment, running=deployment.running.anywhere())
+    return inside, build(inside, launches[0].version)
+
+
 def _check_source(deployment: Deployment, platforms: list[str]) -> None:
     """Refuse to write a directory of this machine into files for other machines."""
     elsewhere = [name for name in platforms if name != "shell"]
     if deployment.is_local and elsewhere:
         raise InputError(
-            f"--target {elsewhere[0]}: the model is a config.json on this machine, where no server finds it; add "
+            f"--target {elsewhere[0]}: the model is a directory of one machine, where no other finds it; add "
             "--checkpoint ID (of the model hub) or --checkpoint PATH (a directory on every server), or use "
             f"--target {deployment.engine.id}"
         )

@@ -90,7 +90,7 @@ def problems_of_keys(settings: Mapping[str, Any], table: str, engine: str, versi
 
 def _problems_of_value(name: str, value: Any, record: Mapping[str, Any], who: str) -> list[str]:
     kind = record["type"]
-    values = value if isinstance(value, list) else [value]
+    values = value if isinstance(value, list | tuple) else [value]
     if kind == "bool":
         return [] if isinstance(value, bool) else [f"{who}: {name} takes no value; got {value!r}"]
     if any(isinstance(v, bool) for v in values):

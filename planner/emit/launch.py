@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from planner.emit.deployment import PoolPlan
 
-Value = str | int | float | bool
+Value = str | int | float | bool | tuple[str, ...]
 Flags = tuple[tuple[str, Value], ...]
 
 CONFIG_DIRECTORY = "/etc/plan"
@@ -133,9 +133,10 @@ class Launch:
             words[0] = self.container_prefix + words[0]
         return words + flag_words(self.shared_flags if is_worker else self.flags, directory)
 
-    def value(self, name: str) -> Value | None:
-        """Return the value of a flag, None if it isn't given."""
-        return next((value for flag, value in self.flags if flag == name), None)
+    def value(self, name: str) -> str | float | None:
+        """Return the value of a flag that has one, None if it isn't given."""
+        found = next((value for flag, value in self.flags if flag == name), None)
+        return None if isinstance(found, tuple) else found
 
 
 def flag_words(flags: Flags, directory: str = CONFIG_DIRECTORY) -> list[str]:
@@ -143,7 +144,9 @@ def flag_words(flags: Flags, directory: str = CONFIG_DIRECTORY) -> list[str]:
     words: list[str] = []
     for name, value in flags:
         words.append(name)
-        if value is not True:
+        if isinstance(value, tuple):
+            words += value
+        elif value is not True:
             words.append(text(value).replace("{directory}", directory))
     return words
 

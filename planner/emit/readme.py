@@ -11,7 +11,7 @@ from planner.emit.checks import load_test_words, quality_test_words, uncompresse
 from planner.emit.deployment import Deployment
 from planner.emit.launch import Launch
 from planner.emit.quoting import code, code_block, shell_lines
-from planner.emit.router import PORT, idle_s, is_routed, ranks_routed, router_of
+from planner.emit.router import client_port, idle_s, is_routed, ranks_routed, router_of
 
 _GIB = 1 << 30
 
@@ -89,7 +89,7 @@ def _start(deployment: Deployment, launches: list[Launch], files: set[str]) -> s
         lines.append(f"- KServe: {code('kubectl apply -f kserve/llm-inference-service.yaml')}, with the same secret")
     if "ray/application.yaml" in files:
         lines.append(f"- Ray: {code('serve deploy ray/application.yaml')} on a cluster with ray[serve,llm]")
-    port = PORT if is_routed(deployment) else launches[0].port
+    port = client_port(deployment, launches[0].port)
     lines.append(f"- clients: an OpenAI-compatible API on port {port}, model {code(deployment.served_name)}")
     return "\n".join(lines)
 

@@ -118,7 +118,21 @@ def ranks_routed(deployment: Deployment) -> int:
     return ranks.pop() if len(ranks) == 1 and deployment.engine.id in _KNOWS_RANKS else 1
 
 
-def router_flags(deployment: Deployment) -> Flags:
+def client_port(deployment: Deployment, engine: int) -> int:
+    """Return the port for clients: that of the server before, else the router's, or the only instance's own."""
+    kept = deployment.running.port if deployment.running is not None else None
+    return kept or (PORT if is_routed(deployment) else engine)
+
+
+def engine_port(deployment: Deployment, usual: int) -> int:
+    """Return the first port of instances: clients' port belongs to the router, if there is one."""
+    kept = deployment.running.port if deployment.running is not None else None
+    if kept is None:
+        return usual
+    return kept + 1 if is_routed(deployment) else kept
+
+
+def router_flags(deployment: Deployment, port: int = PORT, host: str = "0.0.0.0") -> Flags:  # noqa: S104
     """Return the flags that don't depend on where the instances are.
 
     Raises
@@ -128,8 +142,8 @@ def router_flags(deployment: Deployment) -> Flags:
     """
     router = router_of(deployment)
     flags: Flags = (
-        ("--host", "0.0.0.0"),  # noqa: S104 - a server that clients reach
-        ("--port", PORT),
+        ("--host", host),
+        ("--port", port),
         *router.policy,
         ("--worker-startup-timeout-secs", LOAD_SECONDS),
         ("--request-timeout-secs", LOAD_SECONDS),

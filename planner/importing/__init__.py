@@ -12,6 +12,7 @@ stamp says that ``plan emit`` wrote it for that plan; else it is undetermined, a
 from planner.importing.commands import Command, read_commands
 from planner.importing.decision import Imported, import_text
 from planner.importing.model import catalog_model
+from planner.importing.running import running_server
 from planner.importing.summary import summary
 
-__all__ = ["Command", "Imported", "catalog_model", "import_text", "read_commands", "summary"]
+__all__ = ["Command", "Imported", "catalog_model", "import_text", "read_commands", "running_server", "summary"]

@@ -53,6 +53,8 @@ class Imported:
     undetermined: tuple[str, ...]
     """Fields that neither a flag nor the file's own plan gives."""
     notes: tuple[str, ...]
+    unread: tuple[tuple[str, str], ...] = ()
+    """Words of the command that aren't read, with the reason."""
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""
@@ -109,6 +111,7 @@ def import_text(text: str, gpus: str, catalog: Catalog, beside: Decision | None 
         from_stamp=tuple(from_stamp),
         undetermined=tuple(undetermined),
         notes=tuple(dict.fromkeys(notes)),
+        unread=tuple(dict.fromkeys(row for g in given for row in g.unread)),
     )
 
 

@@ -19,6 +19,9 @@ _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 HUMAN_FLAGS = {"--max-model-len", "--max-num-batched-tokens", "--kv-cache-memory-bytes", "--max-num-queued-tokens"}
 """Flags that take ``128k`` (128,000) and ``128K`` (131,072)."""
 
+_OLDER = ("--rope-scaling", "--rope-theta")
+"""Flags of older versions with a meaning that newer ones express by ``--hf-overrides``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -29,6 +32,8 @@ class Given:
     flags: Mapping[str, Any]
     """By the flag's first name; booleans as True or False."""
     notes: tuple[str, ...]
+    unread: tuple[tuple[str, str], ...] = ()
+    """Words that no flag of this version is, or that the shell fills in, with the reason."""
 
 
 def read_flags(command: Command) -> Given:
@@ -39,21 +44,24 @@ def read_flags(command: Command) -> Given:
     if command.version is not None and command.version != version:
         notes.append(f"vLLM {command.version}: its flags aren't known here; read as those of {version}")
     flags: dict[str, Any] = {}
-    positional = _read(list(command.arguments), version, flags, notes)
+    unread: list[tuple[str, str]] = []
+    positional = _read(list(command.arguments), version, flags, notes, unread)
     config = flags.pop("--config", None)
     if config is not None:
-        flags = _read_config(str(config), command, version, notes) | flags
+        flags = _read_config(str(config), command, version, notes, unread) | flags
     model = positional or flags.pop("--model", None)
-    flags.pop("--port", None)  # where it listens is no decision
     unset = [name for name, value in flags.items() if isinstance(value, str) and value.startswith("$")]
-    notes += [f"{name} {flags.pop(name)}: set by the shell when it runs; not read" for name in unset]
+    unread += [(f"{name} {flags.pop(name)}", "set by the shell when it runs; not read") for name in unset]
+    notes += [f"{text}: {reason}" for text, reason in unread]
     notes += problems_of_flags(
-        tuple((n, v) for n, v in flags.items() if not isinstance(v, list | bool)), "vllm", version
+        tuple((n, v) for n, v in flags.items() if not isinstance(v, list | bool) and n not in _OLDER), "vllm", version
     )
-    return Given(str(model) if model else None, version, flags, tuple(notes))
+    return Given(str(model) if model else None, version, flags, tuple(notes), tuple(unread))
 
 
-def _read(words: list[str], version: str, flags: dict[str, Any], notes: list[str]) -> str | None:
+def _read(
+    words: list[str], version: str, flags: dict[str, Any], notes: list[str], unread: list[tuple[str, str]]
+) -> str | None:
     """Fill ``flags`` from words and return the positional argument."""
     records = snapshot("vllm", version)["flags"]
     spelled = {name: (first, record) for first, record in records.items() for name in record["names"]}
@@ -71,7 +79,10 @@ def _read(words: list[str], version: str, flags: dict[str, Any], notes: list[str
         if found is None:
             taken = [value] if equals else _values(words, index, many=False)
             index += 0 if equals else len(taken)
-            notes.append(f"{' '.join([name, *taken])}: vLLM {version} has no such flag")
+            if name in _OLDER and taken:
+                flags[name] = taken[0]
+            else:
+                unread.append((" ".join([name, *taken]), f"vLLM {version} has no such flag"))
             continue
         first, record = found
         if record["type"] == "bool":
@@ -129,7 +140,9 @@ def _value(name: str, text: str, kind: str) -> Any:
     return text
 
 
-def _read_config(path: str, command: Command, version: str, notes: list[str]) -> dict[str, Any]:
+def _read_config(
+    path: str, command: Command, version: str, notes: list[str], unread: list[tuple[str, str]]
+) -> dict[str, Any]:
     """Return the flags of a ``--config`` file that came with the command."""
     text = command.config_files.get(path.rsplit("/", 1)[-1])
     if text is None:
@@ -153,7 +166,7 @@ def _read_config(path: str, command: Command, version: str, notes: list[str]) ->
         else:
             words.append(name)
     flags: dict[str, Any] = {}
-    model = _read(words, version, flags, notes)
+    model = _read(words, version, flags, notes, unread)
     if model is not None:
         flags.setdefault("--model", model)
     return flags

@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from catalog.load import Catalog
+from planner.emit.carried import Fate
+from planner.emit.running import Running
 from planner.errors import InputError
-from planner.importing import Imported, catalog_model, import_text
+from planner.importing import Imported, catalog_model, import_text, running_server
 from planner.importing.defaults import Scheduling, scheduling
 from planner.pipeline import make_plan
 from planner.plan import DIMENSIONS, Choice, Decision, Document, Metrics
@@ -76,6 +78,10 @@ class Advice:
     """What had to be assumed to price it, and what is wrong with what runs."""
     unpriced: str | None = None
     """Why there is no price."""
+    server: Running | None = None
+    """What clients see of the server, which files of the plan keep."""
+    fates: tuple[Fate, ...] = ()
+    """What becomes of each of its flags when the plan takes its place."""
 
     @property
     def broken(self) -> tuple[str, ...]:
@@ -140,14 +146,17 @@ def advise(
     plan = make_plan(request, catalog, settings=settings)
     if plan.decision is None:
         return Advice(imported, request, running, plan, None, (), (), tuple(notes))
-    launches = planned_launches(plan, catalog, notes)
+    server = running_server(imported, problem)
+    launches, becomes = planned_launches(plan, catalog, notes, server)
     planned = _planned(problem, plan.decision, planned_scheduling(launches), notes)
     changes: tuple[Change, ...] = ()
     flags: tuple[FlagChange, ...] = ()
     if _worth(problem, running, planned):
         changes = _changes(problem, running, plan.decision, decision, limits, longest)
         flags = flag_changes(imported, launches)
-    return Advice(imported, request, running, plan, planned.metrics, changes, flags, tuple(notes))
+    return Advice(
+        imported, request, running, plan, planned.metrics, changes, flags, tuple(notes), server=server, fates=becomes
+    )
 
 
 def _unpriced(imported: Imported, model: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from rich.console import Console
@@ -55,7 +56,7 @@ def print_advice(advice: Advice) -> None:
     if advice.flags:
         console.print()
         console.print(_flags(advice))
-    for line in _repairs(advice):
+    for line in (*_kept(advice), *_repairs(advice)):
         say(line)
 
 
@@ -179,6 +180,21 @@ def _flag(value: Any, absent: str) -> str:
     return str(value)
 
 
+def _kept(advice: Advice) -> list[str]:
+    """What --emit keeps of the running command as it is, and what goes, each with its reason."""
+    if not (advice.changes or advice.flags):
+        return []
+    lines = []
+    for row in advice.fates:
+        if row.verdict == "kept":
+            lines.append(f"kept: {row.flag} {row.now}" + (f" ({row.reason})" if row.reason else ""))
+        elif row.verdict == "dropped":
+            lines.append(f"dropped: {row.flag} {row.now}".rstrip() + f" ({row.reason})")
+        elif row.reason != "the plan decides it":
+            lines.append(f"replaced: {row.flag} {row.now} -> {row.planned} ({row.reason})")
+    return ["", *lines] if lines else []
+
+
 def _repairs(advice: Advice) -> list[str]:
     found = advice.plan.infeasible if advice.plan is not None else None
     if found is None:
@@ -227,6 +243,7 @@ def advice_json(advice: Advice) -> dict[str, Any]:
         ],
         "gain": {},
         "flags": [{"flag": row.flag, "now": row.now, "planned": row.planned, "pool": row.pool} for row in advice.flags],
+        "becomes": [dataclasses.asdict(row) for row in advice.fates],
         "notes": [*advice.imported.notes, *advice.notes],
     }
     running = advice.running

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from catalog.load import Catalog
+from planner.emit.capacity import with_running
+from planner.emit.carried import Fate, fates
 from planner.emit.deployment import read_deployment
 from planner.emit.engines import vllm
 from planner.emit.launch import Launch, flag_words
+from planner.emit.running import Running
 from planner.errors import InputError
 from planner.importing import Command, Imported
 from planner.importing.defaults import MEMORY_SHARE, Scheduling
@@ -64,19 +67,25 @@ class FlagChange:
     pool: str = "serve"
 
 
-def planned_launches(plan: Document, catalog: Catalog, notes: list[str]) -> list[Launch]:
-    """Return how vLLM would be started; empty, with a note, where the plan isn't for vLLM or can't be emitted."""
+def planned_launches(
+    plan: Document, catalog: Catalog, notes: list[str], running: Running
+) -> tuple[list[Launch], tuple[Fate, ...]]:
+    """Return how vLLM would be started in the place of what runs, and what becomes of the flags that it has now.
+
+    Empty, with a note, where the plan isn't for vLLM or can't be emitted.
+    """
     if plan.decision is None:
-        return []
+        return [], ()
     if plan.decision.engine != "vllm":
         notes.append("the plan is for another engine; plan import --emit DIR writes its files")
-        return []
+        return [], ()
     try:
-        deployment = read_deployment(plan, catalog)
-        return vllm.launches(deployment, deployment.engine.version)
+        deployment = with_running(read_deployment(plan, catalog, running=running))
+        launches = vllm.launches(deployment, deployment.engine.version)
     except InputError as error:
         notes.append(f"no flags: {error}")
-        return []
+        return [], ()
+    return launches, fates(deployment, launches)
 
 
 def planned_scheduling(launches: list[Launch]) -> Scheduling | None:

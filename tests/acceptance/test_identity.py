@@ -78,6 +78,8 @@ def document_of(name: str) -> Document:
         try:
             return evaluate(request, Decision(engine="vllm", parallel=parallel, batch=batch), open_catalog([]))
         except InputError as error:
+            if "no engine serves" in str(error) or "decision: engine" in str(error):
+                pytest.skip(str(error))
             if "divide" not in str(error):
                 raise
     raise AssertionError(name)

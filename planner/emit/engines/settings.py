@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
 from planner.emit.deployment import Deployment
-from planner.emit.launch import Flags
+from planner.emit.launch import Flags, Value
 from planner.emit.quoting import yaml_text
 
 _NAMES = frozenset({"--served-model-name", "--model-path", "--model", "--alias", "--chat-template", "--tokenizer"})
@@ -17,10 +18,18 @@ def config_settings(flags: Flags) -> dict[str, Any]:
     """Return flags as the keys of a ``--config`` file: without dashes, JSON as a mapping."""
     settings: dict[str, Any] = {}
     for name, value in flags:
-        text = value if isinstance(value, str) and name not in _NAMES else ""
-        is_json = text.startswith("{") and not text.startswith(("{models}", "{directory}"))
-        settings[name.removeprefix("--")] = json.loads(text) if is_json else value
+        settings[name.removeprefix("--")] = _setting(name, value)
     return settings
+
+
+def _setting(name: str, value: Value) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    text = value if isinstance(value, str) and name not in _NAMES else ""
+    if text.startswith("{") and not text.startswith(("{models}", "{directory}")):
+        with contextlib.suppress(ValueError):  # a text of the user's that only looks like JSON
+            return json.loads(text)
+    return value
 
 
 def config_text(flags: Flags, **first: str) -> str:

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from planner.emit.capacity import Reservation, reserve
+from planner.emit.carried import with_kept
 from planner.emit.checkpoint import COMPRESSOR, checkpoint_script, makes_checkpoint, served_checkpoint
 from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.engines.refusals import refuse_unshipped
@@ -16,6 +17,7 @@ from planner.emit.launch import SHARED_MEMORY_BYTES, Flags, Launch, servers
 from planner.emit.lmcache import DISK, lmcache_file
 from planner.emit.loading import longest_request_s
 from planner.emit.longer_window import longer_window
+from planner.emit.router import engine_port
 from planner.errors import InputError
 
 IMAGES = {"nvidia": "vllm/vllm-openai:v{version}", "amd": "vllm/vllm-openai-rocm:v{version}"}
@@ -69,7 +71,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
     flags: Flags = (
         *_interface_flags(deployment),
         *_parallel_flags(pool),
-        ("--max-model-len", deployment.max_model_len),
+        ("--max-model-len", deployment.window_tokens),
         ("--max-num-seqs", pool.sequences),
         ("--max-num-batched-tokens", batched),
         *_prefill_flags(deployment, pool),
@@ -79,6 +81,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         *_admission_flags(admitted),
     )
     model = served_checkpoint(deployment, MADE_AT_LOAD)
+    flags = with_kept(deployment, flags, version, model)
     throttle = _throttle_note(deployment, pool) if pool.throttled else None
     unbounded = None
     if on_disk and swaps and not lmcache:
@@ -98,7 +101,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         checkpoint_packages=COMPRESSOR,
         flags=flags,
         pool=pool,
-        port=PORT,
+        port=engine_port(deployment, PORT),
         key_variable="VLLM_API_KEY",
         config=config_text(flags, model=model) if nodes == 1 else None,  # a rank and an address aren't settings
         config_command="vllm serve --config {file}",
@@ -125,7 +128,7 @@ def _interface_flags(deployment: Deployment) -> Flags:
     flags: list[tuple[str, str | int | bool]] = [
         ("--served-model-name", deployment.served_name),
         ("--host", "0.0.0.0"),  # noqa: S104 - a server that clients reach
-        ("--port", PORT),
+        ("--port", engine_port(deployment, PORT)),
         ("--dtype", "bfloat16"),
         # Without it vLLM drops what it works on when it is told to stop.
         ("--shutdown-timeout", math.ceil(longest_request_s(deployment))),

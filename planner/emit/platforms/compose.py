@@ -13,7 +13,7 @@ from planner.emit.platforms.network import leaves_its_pod, network_environment, 
 from planner.emit.platforms.pods import drain_seconds, site_image
 from planner.emit.platforms.shell import own_files
 from planner.emit.quoting import comment, compose_value, yaml_text
-from planner.emit.router import PORT, is_routed, router_environment, router_of, router_words
+from planner.emit.router import PORT, client_port, is_routed, router_environment, router_of, router_words
 from planner.emit.stamp import header, stamp_of
 from planner.errors import InputError
 
@@ -163,7 +163,7 @@ def _router(deployment: Deployment, launches: list[Launch]) -> dict[str, Any]:
         "entrypoint": words[: len(router.image_program)],
         "command": words[len(router.image_program) :],
         **({"environment": environment} if environment else {}),
-        "ports": [f"{PORT}:{PORT}"],
+        "ports": [f"{client_port(deployment, PORT)}:{PORT}"],
         "user": "65532:65532",
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],

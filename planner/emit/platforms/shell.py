@@ -7,7 +7,7 @@ from planner.emit.deployment import Deployment
 from planner.emit.launch import Flags, Launch, Place, Value, flag_words, places
 from planner.emit.platforms.network import crosses_servers, network_environment
 from planner.emit.quoting import comment, shell, shell_lines
-from planner.emit.router import PORT, is_routed, router_environment, router_flags, router_of, worker_words
+from planner.emit.router import PORT, client_port, is_routed, router_environment, router_flags, router_of, worker_words
 from planner.emit.stamp import header
 
 _START = "set -euo pipefail"
@@ -172,11 +172,13 @@ def _router_script(deployment: Deployment, launches: list[Launch], where: dict[s
     before = f"{router.name} {router.version}, before {launches[0].engine},"
     lines = ["#!/usr/bin/env bash", header(deployment, launches[-1], before).rstrip(), _START]
     lines += [_export(name, value) for name, value in router_environment(deployment).items()]
-    lines.append(comment(f"Needs: pip install {router.requirement}. Clients talk to port {PORT}."))
+    port = client_port(deployment, PORT)
+    host = (deployment.running.host if deployment.running is not None else None) or "0.0.0.0"  # noqa: S104
+    lines.append(comment(f"Needs: pip install {router.requirement}. Clients talk to port {port}."))
     lines.append("workers=()")
     for launch in launches:
         lines += _addresses(deployment, launch, where[launch.pool.role])
-    program = shell_lines(router.program, flag_words(router_flags(deployment)))
+    program = shell_lines(router.program, flag_words(router_flags(deployment, port, host)))
     lines += [f'exec {program} \\\n  "${{workers[@]}}"', ""]
     return "\n".join(lines)
 
