@@ -105,7 +105,10 @@ class Catalog:
     def as_written(self, schema: type[Entry], name: str) -> dict[str, Any]:
         """Return an entry as its file gives it: quantities are text with units, dates are ISO text."""
         entry_id = self.get(schema, name).id
-        return dict(self._kind(_SCHEMA_KIND[schema])["entries"][entry_id])
+        written = dict(self._kind(_SCHEMA_KIND[schema])["entries"][entry_id])
+        if "config_file" in written:
+            del written["config"]  # read from that file
+        return written
 
     def point(self, name: str) -> tuple[Technique, Point]:
         """Return a technique and its point by the point's id (``snapkv_1024``) or ``technique:strength``.

@@ -200,7 +200,7 @@ def _check_model(entry: Model, names: _Names) -> Iterator[str]:
 
 def _config_problems(entry: Model, path: Path, *, built_in: bool) -> Iterator[str]:
     """Yield what doesn't fit between a config file, its hashes and the grade that the entry claims."""
-    if built_in and entry.config_file is not None and entry.config_grade is None:
+    if built_in and (entry.config_file is None or entry.config_grade is None):
         yield "config_grade: a model that ships has a config_file and its grade; add both"
     if entry.config_file is None:
         if entry.config_grade == "proven":

@@ -79,7 +79,8 @@ HOSTILE = st.one_of(
 @cache
 def source(name: str) -> str:
     path = next(path for path in FILES if path.stem == name)
-    return json.dumps(yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["config"])
+    entry = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return json.dumps(json.loads((path.parents[1] / "configs" / entry["config_file"]).read_bytes()))
 
 
 def config_of(name: str) -> dict[str, Any]:
