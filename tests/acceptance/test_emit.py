@@ -193,7 +193,7 @@ def test_every_instance_gets_its_own_gpus_and_port(tmp_path: Path) -> None:
     for instance in range(8):
         (call,) = run_script(emitted("llama8b-int8"), "vllm/serve.sh", tmp_path, ARGUMENTS=str(instance))
         words = call["argv"]
-        assert words[1:3] == ["serve", "meta-llama/Llama-3.1-8B"]
+        assert words[1:3] == ["serve", "meta-llama/Llama-3.1-8B-Instruct"]
         seen.add((call["env"]["CUDA_VISIBLE_DEVICES"], words[words.index("--port") + 1]))
     assert seen == {(str(i), str(8000 + i)) for i in range(8)}
 
