@@ -85,8 +85,12 @@ def code_block(text: str, language: str = "") -> str:
 
 
 def kubernetes_argument(text: str) -> str:
-    """Escape ``$(NAME)``, which Kubernetes would replace by a variable."""
-    return text.replace("$(", "$$(")
+    """Escape ``$(NAME)``, which Kubernetes would replace by a variable, and ``$$``, which it takes for one dollar.
+
+    >>> kubernetes_argument("$(HOME) $$(HOME) $HOME")
+    '$$(HOME) $$$$(HOME) $HOME'
+    """
+    return re.sub(r"\$(?=[$(])", "$$", text)
 
 
 def compose_value(text: str) -> str:

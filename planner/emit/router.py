@@ -227,10 +227,7 @@ def router_note(deployment: Deployment) -> str | None:
     lost = [f"{name} {value}" for name, value in router_flags(deployment) if name not in kept]
     if not lost:
         return None
-    return (
-        f"in containers {router_of(deployment).image} runs, whose command has no {', '.join(lost)}: beyond the cap up "
-        "to 100 requests wait, 60 s each, before they are refused"
-    )
+    return f"in containers {router_of(deployment).image} runs, whose command has no {', '.join(lost)}"
 
 
 def router_words(deployment: Deployment, addresses: Mapping[Role, list[str]], *, in_image: bool = False) -> list[str]:

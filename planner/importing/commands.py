@@ -114,7 +114,7 @@ def _from_manifest(document: Mapping[str, Any], files: Mapping[str, str]) -> Ite
         replicas = workload.get("replicas", 1)
         for container in workload["pod"].get("containers") or ():
             words = [*_words(container.get("command")), *_words(container.get("args"))]
-            words = [word.replace("$$(", "$(") for word in words]
+            words = [word.replace("$$", "$") for word in words]
             image = str(container.get("image", ""))
             arguments = _serve_arguments(words, image)
             if arguments is None:

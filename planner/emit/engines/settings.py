@@ -6,7 +6,7 @@ import contextlib
 import json
 from typing import Any
 
-from planner.emit.deployment import Deployment
+from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.launch import Flags, Value
 from planner.emit.quoting import yaml_text
 
@@ -50,3 +50,11 @@ def weight_flag(deployment: Deployment) -> Flags:
         return ()
     name, _, value = found.setting.partition(" ")
     return ((name, value or True),)
+
+
+def expert_traffic(deployment: Deployment, pool: PoolPlan, nodes: int, flag: str) -> Flags:
+    """Return the flag for what moves tokens between experts of several servers, where the cluster file names it."""
+    named = deployment.cluster.site.network.all2all
+    engine: str = deployment.engine.id
+    found = next((backend for name, backend in named.items() if name == engine), None)
+    return ((flag, found),) if found is not None and pool.ep > 1 and nodes > 1 else ()

@@ -8,7 +8,7 @@ import math
 from planner.emit.checkpoint import COMPRESSOR, checkpoint_script, makes_checkpoint, served_checkpoint
 from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.engines.refusals import refuse_unshipped
-from planner.emit.engines.settings import config_text, weight_flag
+from planner.emit.engines.settings import config_text, expert_traffic, weight_flag
 from planner.emit.launch import Flags, Launch, servers
 from planner.emit.lmcache import DISK, lmcache_file
 from planner.emit.longer_window import longer_window
@@ -45,6 +45,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
     flags: Flags = (
         *_interface_flags(deployment, model),
         *_parallel_flags(pool),
+        *expert_traffic(deployment, pool, nodes, "--moe-a2a-backend"),
         *_batch_flags(deployment, pool),
         *_memory_flags(deployment, pool),
         *_cache_flags(deployment),

@@ -11,7 +11,7 @@ from planner.emit.carried import with_kept
 from planner.emit.checkpoint import COMPRESSOR, checkpoint_script, makes_checkpoint, served_checkpoint
 from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.engines.refusals import refuse_unshipped
-from planner.emit.engines.settings import config_text
+from planner.emit.engines.settings import config_text, expert_traffic
 from planner.emit.flags import snapshot
 from planner.emit.launch import SHARED_MEMORY_BYTES, Flags, Launch, servers
 from planner.emit.lmcache import DISK, lmcache_file
@@ -71,6 +71,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
     flags: Flags = (
         *_interface_flags(deployment),
         *_parallel_flags(pool),
+        *expert_traffic(deployment, pool, nodes, "--all2all-backend"),
         ("--max-model-len", deployment.window_tokens),
         ("--max-num-seqs", pool.sequences),
         ("--max-num-batched-tokens", batched),

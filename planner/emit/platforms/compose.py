@@ -125,8 +125,8 @@ def _environment(deployment: Deployment, launch: Launch, service: str) -> dict[s
     if key is not None:
         environment[key] = None  # the caller's, if it is set there
     shared = network_environment(deployment) if leaves_its_pod(deployment, launch) else {}
-    for name, value in (shared | dict(launch.environment)).items():
-        environment[name] = compose_value(value.replace("{directory}", CONFIG_DIRECTORY))
+    own = {name: value.replace("{directory}", CONFIG_DIRECTORY) for name, value in launch.environment.items()}
+    environment |= {name: compose_value(value) for name, value in (shared | own).items()}
     if launch.pod_address_variable:
         environment[launch.pod_address_variable] = service
     return environment

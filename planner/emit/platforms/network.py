@@ -87,5 +87,16 @@ def network_warning(deployment: Deployment, launches: Iterable[Launch], *, in_po
     )
 
 
+def expert_note(deployment: Deployment, launches: Iterable[Launch]) -> str | None:
+    """Say that an engine's default moves tokens between experts of several servers, where nobody chose better."""
+    spread = any(launch.nodes > 1 and launch.pool.ep > 1 for launch in launches)
+    if not spread or deployment.engine.id in _network(deployment).all2all:
+        return None
+    return (
+        f"experts are on several servers, and {deployment.engine.id} moves tokens between them by its default, which "
+        "is rarely the fastest: network.all2all in the cluster file names another (vllm: deepep_low_latency, ...)"
+    )
+
+
 def _network(deployment: Deployment) -> Network:
     return deployment.cluster.site.network

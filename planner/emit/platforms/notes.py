@@ -8,7 +8,7 @@ from planner.emit.deployment import Deployment
 from planner.emit.launch import Launch
 from planner.emit.loading import loading
 from planner.emit.platforms.claims import claim_note
-from planner.emit.platforms.network import network_warning
+from planner.emit.platforms.network import expert_note, network_warning
 from planner.emit.router import router_note
 
 _CONTAINED = ("compose", "kubernetes", "kserve")
@@ -30,7 +30,7 @@ def platform_notes(deployment: Deployment, launches: list[Launch], platforms: Se
     if not launches[0].is_server:
         return []
     contained = any(name in platforms for name in _CONTAINED)
-    found = [network_warning(deployment, launches, in_pods=contained)]
+    found = [network_warning(deployment, launches, in_pods=contained), expert_note(deployment, launches)]
     if any(name in platforms for name in _PODS):
         found += [claim_note(deployment, launches), _patience(deployment, launches)]
     if any(name in platforms for name in ("compose", "kubernetes")):

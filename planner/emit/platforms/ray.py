@@ -8,6 +8,8 @@ from typing import Any
 from planner.emit.deployment import Deployment
 from planner.emit.flags import problems_of_keys, snapshot
 from planner.emit.launch import Flags, Launch
+from planner.emit.platforms.network import crosses_servers, network_environment
+from planner.emit.platforms.pods import drain_seconds
 from planner.emit.quoting import yaml_text
 from planner.emit.stamp import header
 from planner.errors import InputError
@@ -58,19 +60,23 @@ def _config(deployment: Deployment, launch: Launch) -> dict[str, Any]:
     config: dict[str, Any] = {
         "model_loading_config": {"model_id": deployment.served_name, "model_source": launch.model},
         "engine_kwargs": engine_arguments(launch.flags),
+        "log_engine_metrics": True,
         "deployment_config": {"num_replicas": launch.pool.instances},
     }
     cap = deployment.requests_at_most
     if cap is not None:
         config["deployment_config"]["max_ongoing_requests"] = cap
         config["deployment_config"]["max_queued_requests"] = 1  # Ray takes no 0
+    # A replica that is replaced may finish what it has begun.
+    config["deployment_config"]["graceful_shutdown_timeout_s"] = drain_seconds(deployment)
     if launch.pool.instances > 1:
         config["deployment_config"]["request_router_config"] = {"request_router_class": AFFINITY}
     accelerator = deployment.hardware.id.partition("-")[0].upper()
     if accelerator in snapshot("ray", VERSION)["tables"]["LLMConfig"]["accelerator_type"]["choices"]:
         config["accelerator_type"] = accelerator
-    if launch.environment:
-        config["runtime_env"] = {"env_vars": dict(launch.environment)}
+    shared = network_environment(deployment) if crosses_servers(deployment, launch) else {}
+    if shared or launch.environment:
+        config["runtime_env"] = {"env_vars": {**shared, **launch.environment}}
     return config
 
 

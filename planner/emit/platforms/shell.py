@@ -39,7 +39,8 @@ def serve_script(deployment: Deployment, launch: Launch, place: Place) -> str:
     lines = _placement(launch, place)
     lines += _version_check(launch)
     shared = network_environment(deployment) if crosses_servers(deployment, launch) else {}
-    lines += [_export(name, value) for name, value in {**shared, **launch.environment}.items()]
+    lines += [f"export {name}={shell([value])}" for name, value in shared.items()]
+    lines += [_export(name, value) for name, value in launch.environment.items()]
     if launch.pod_address_variable:
         lines.append(f'export {launch.pod_address_variable}="${{ADDRESS:-$(hostname -I | cut -d" " -f1)}}"')
     for name in launch.port_variables:
