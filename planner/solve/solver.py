@@ -121,7 +121,9 @@ def solve(problem: Problem, space: Space, goal: Goal | None = None, settings: Se
         # Where bounds leave nothing better, it is the best; only what ties with it is too much to compare.
         return _known(scope, scope.bound)
     ends_s = starts_s + settings.time_limit_s
-    remaining = price_remaining(scope, settings.most_priced, ends_s)
+    remaining = price_remaining(scope, settings.most_priced, max(ends_s, time.monotonic() + LEAST_SECONDS))
+    if not remaining.complete and time.monotonic() >= ends_s:
+        return _known(scope, scope.bound)  # Writing a model down takes longer than solving it.
     if not remaining.complete:
         return _Run(scope, settings, ends_s).solution()
     chosen = remaining.chosen
