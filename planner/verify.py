@@ -12,11 +12,12 @@ from typing import Any
 from catalog.load import Catalog
 from catalog.schema import Engine
 from planner.errors import InputError, PlannerError
-from planner.plan import DIMENSIONS, Decision, Document, Interval
+from planner.plan import DIMENSIONS, Decision, Document, Interval, Parallel
 from planner.pricing import Evaluation, evaluate
 from planner.problem import Problem, resolve
 from planner.request import read_request
 from planner.space import Space, open_space
+from planner.space.pools import handover_problem
 from planner.space.splits import Split, engine_runs
 
 LIMIT_TOLERANCE = 1e-9
@@ -142,8 +143,12 @@ def _not_deployed(space: Space, engine: Engine, decision: Decision, ids: set[str
         holds.add("disaggregated")
         if engine.disaggregated is None:
             problems.append(f"serving: {engine.id} has no separate prefill and decode pools")
+        else:
+            sides = (_split(pools.prefill.parallel), _split(pools.decode.parallel))
+            apart = handover_problem(engine, *sides, space.latent)
+            problems += [f"pools: {apart}"] if apart else []
     for where, parallel in places.items():
-        split = Split(parallel.tp or 1, parallel.pp, parallel.dcp, parallel.pcp, parallel.ep)
+        split = _split(parallel)
         if not engine_runs(engine, split):
             sizes = [f"{name} {getattr(split, name)}" for name in ("tp", "pp", "dcp", "pcp", "ep")]
             problems.append(f"{where}: {engine.id} can't split by {', '.join(s for s in sizes if s[-2:] != ' 1')}")
@@ -156,6 +161,10 @@ def _not_deployed(space: Space, engine: Engine, decision: Decision, ids: set[str
     clashes = sorted((point, kind) for point, kind in space.compatibility.conditions if point in ids and kind in holds)
     words = {"tensor_parallel": "tensor parallelism", "offload": "offload", "disaggregated": "separate pools"}
     return problems + [f"compression: {point} doesn't go with {words[kind]}" for point, kind in clashes]
+
+
+def _split(parallel: Parallel) -> Split:
+    return Split(parallel.tp or 1, parallel.pp, parallel.dcp, parallel.pcp, parallel.ep)
 
 
 def verify_document(document: Document, catalog: Catalog) -> Evaluation:

@@ -71,6 +71,17 @@ class Parallelism(Fact):
     note: str | None = None
 
 
+class PoolTransfer(Fact):
+    """Which prefill and decode servers can hand caches over; their tensor-parallel sizes divide one another."""
+
+    prefill_pipeline: bool = False
+    """Whether a prefill server may be a pipeline."""
+    decode_pipeline: bool = False
+    """Whether a decode server may be one, of as many stages as the prefill server."""
+    decode_context: Literal["none", "latent", "any"] = "none"
+    """Where a decode server may spread tokens over ranks: nowhere, with latent caches over all ranks, or anywhere."""
+
+
 class Offload(Fact):
     """A tier below HBM into which an engine moves KV between rounds."""
 
@@ -127,6 +138,8 @@ class Engine(Entry):
     """False: a library that runs one batch at a time, not a server; planned only when named."""
     long_prefill_throttle: str | None = None
     disaggregated: str | None = None
+    transfer: PoolTransfer | None = None
+    """Of the connector that is emitted; None: no limits are known."""
     decode_reserves: bool = False
     """Whether a decode server keeps room for a prompt before another server has prefilled it."""
     offload: tuple[Offload, ...] = ()

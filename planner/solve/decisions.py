@@ -213,8 +213,9 @@ class Decisions:
             for p, literal in self.policy.items():
                 if not space.offers(engine, space.policies[p]):
                     self.model.add_at_most_one([chosen, literal])
-            if engine.disaggregated is None:
-                self.model.add_at_most_one([chosen, self.pools])
+            for d, literal in self.deployment.items():
+                if d.pool >= 0 and engine.id not in search.handing_over(d.pool, d.unit):
+                    self.model.add_at_most_one([chosen, literal])
             for _name, _index, option, literal in self.options():
                 if not space.option_runs(option, engine):
                     self.model.add_at_most_one([chosen, literal])

@@ -20,6 +20,7 @@ class Surroundings:
     def __init__(self, search: Search) -> None:
         count = len(search.space.policies)
         bits = {engine.id: 1 << bit for bit, engine in enumerate(search.space.engines)}
+        self._search, self._bits = search, bits
         self._engines = np.zeros((2, len(search.units), count), dtype=np.int64)
         for u in range(len(search.units)):
             for p in range(count):
@@ -35,6 +36,10 @@ class Surroundings:
         paired = points.pool_unit >= 0
         engines = self._engines[split.astype(np.int64), points.unit, points.policy]
         engines = np.where(paired, engines & self._engines[1, points.pool_unit, points.policy], engines)
+        for pool, unit in np.unique(np.stack([points.pool_unit[paired], points.unit[paired]], axis=1), axis=0).tolist():
+            able = sum(self._bits[name] for name in self._search.handing_over(pool, unit))
+            rows = (points.pool_unit == pool) & (points.unit == unit)
+            engines[rows] &= able
         several = self._several[points.unit] | (paired & self._several[points.pool_unit])
         holds = {"tensor_parallel": several, "offload": self._swaps[points.policy], "disaggregated": split}
         bits = [holds[name].astype(np.int64) << bit for bit, name in enumerate(CONDITIONS)]
@@ -50,10 +55,17 @@ def engines_of(search: Search, points: Points, row: int, options: tuple[Option, 
         return ()
     found = search.engines(unit, policy, options, pools=pool >= 0)
     if pool >= 0:
-        also = search.engines(pool, policy, options, pools=True)
-        found = tuple(engine for engine in found if engine in also)
+        found = both_run(search, found, unit, policy, pool, options)
     throttling = tuple(engine for engine in found if engine.long_prefill_throttle)
     return throttling or found
+
+
+def both_run(
+    search: Search, engines: tuple[Engine, ...], unit: int, policy: int, pool: int, options: tuple[Option, ...] = ()
+) -> tuple[Engine, ...]:
+    """Those of a decode unit's engines that run its prefill unit too, and get caches from there."""
+    also, able = search.engines(pool, policy, options, pools=True), search.handing_over(pool, unit)
+    return tuple(engine for engine in engines if engine in also and engine.id in able)
 
 
 def conditions_of(search: Search, unit: int, policy: int, pool: int) -> set[str]:

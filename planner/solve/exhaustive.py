@@ -15,7 +15,7 @@ from catalog.schema import Engine
 from planner.errors import InputError
 from planner.problem import Problem
 from planner.solve.combinations import Combinations, all_combinations, with_weights
-from planner.solve.engines import conditions_of
+from planner.solve.engines import both_run, conditions_of
 from planner.solve.goal import Goal, Limits
 from planner.solve.points import Points, Search, open_search
 from planner.solve.pools import all_points
@@ -77,10 +77,7 @@ def solve_exhaustively(problem: Problem, space: Space, goal: Goal | None = None)
 def _engines(search: Search, row: Points, options: tuple[Option, ...]) -> tuple[Engine, ...]:
     unit, policy, pool = int(row.unit[0]), int(row.policy[0]), int(row.pool_unit[0])
     found = search.engines(unit, policy, options, pools=pool >= 0)
-    if pool >= 0:
-        also = search.engines(pool, policy, options, pools=True)
-        found = tuple(engine for engine in found if engine in also)
-    return found
+    return both_run(search, found, unit, policy, pool, options) if pool >= 0 else found
 
 
 def _best(

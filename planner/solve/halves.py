@@ -310,6 +310,8 @@ class Halves(Narrowing):
         rates, longest_s = (of[int(way.policy[0])] for of in (feeding.rates, feeding.longest_s))
         server, beyond = self._links(self.search.units[unit].view)
         for at in np.flatnonzero(rates > 0).tolist():
+            if not self.search.handing_over(int(feeding.units[at]), unit):
+                continue
             other = self.search.units[int(feeding.units[at])].split
             fits = _fits(split, other, self.total)
             r, q = (axis + 1 for axis in np.nonzero(fits))

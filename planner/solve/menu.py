@@ -17,7 +17,7 @@ from planner.plan import DIMENSIONS
 from planner.problem import Problem
 from planner.solve.combinations import Combinations, all_combinations, with_weights
 from planner.solve.dominance import undominated
-from planner.solve.engines import conditions_of
+from planner.solve.engines import both_run, conditions_of
 from planner.solve.points import Points, Search
 from planner.space import Option, Space, WeightOption
 
@@ -106,8 +106,7 @@ class Menu:
         engines = self.search.engines(unit, policy, (), pools=pool >= 0)
         if pool < 0:
             return engines
-        also = self.search.engines(pool, policy, (), pools=True)
-        return tuple(engine for engine in engines if engine in also)
+        return both_run(self.search, engines, unit, policy, pool)
 
     def engine(self, row: Points, options: tuple[Option, ...], *, throttled: bool) -> Engine | None:
         """The most capable engine that runs one point with these options and throttles, or doesn't."""

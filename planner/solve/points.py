@@ -109,6 +109,8 @@ class Search:
     units: tuple[Unit, ...]
     _opened: dict[tuple[int, int], tuple[CompressionTable, Pools]] = field(default_factory=dict, repr=False)
     """Pools by view and table; the table is kept, so that nothing else takes its id."""
+    _pairs: dict[tuple[int, Split, Split], frozenset[str]] = field(default_factory=dict, repr=False)
+    """Engines that hand caches over, by view and the splits of a prefill and a decode pool."""
 
     @cached_property
     def throttling(self) -> Bools:
@@ -213,6 +215,16 @@ class Search:
             prefill_replicas=points.pool_replicas,
             prefill_pool_chunk=np.where(points.pool_unit >= 0, POOL_CHUNK, 0),
         )
+
+    def handing_over(self, pool: int, unit: int) -> frozenset[str]:
+        """Engines with which a prefill unit hands caches over to a decode unit, of one view."""
+        one, other = self.units[pool], self.units[unit]
+        key = (one.view, one.split, other.split)
+        if key not in self._pairs:
+            engines = self.views[one.view].engines if one.view == other.view else ()
+            able = (e.id for e in engines if self.space.hands_over(e, one.split, other.split))
+            self._pairs[key] = frozenset(able)
+        return self._pairs[key]
 
     def engines(
         self, unit: int, policy: int, options: tuple[Option, ...], *, pools: bool = False

@@ -133,7 +133,7 @@ def _pairs(search: Search, halves: _Halves) -> Iterator[tuple[int, int]]:
         for pool in halves.prefill:
             one, other = search.units[decode], search.units[pool]
             same = (one.view, one.weights) == (other.view, other.weights)
-            if same and one.split.gpus + other.split.gpus <= total:
+            if same and search.handing_over(pool, decode) and one.split.gpus + other.split.gpus <= total:
                 yield decode, pool
 
 
@@ -150,7 +150,13 @@ def pool_units(search: Search) -> tuple[list[int], list[int]]:
             decode.append(index)
         if split.dcp == 1:
             prefill.append(index)
-    return decode, prefill
+    taken = [u for u in decode if any(_pairs_up(search, pool, u) for pool in prefill)]
+    return taken, [pool for pool in prefill if any(_pairs_up(search, pool, u) for u in taken)]
+
+
+def _pairs_up(search: Search, pool: int, unit: int) -> bool:
+    one, other = search.units[pool], search.units[unit]
+    return one.weights == other.weights and bool(search.handing_over(pool, unit))
 
 
 def decode_ways(search: Search, units: list[int]) -> Points:

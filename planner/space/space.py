@@ -17,6 +17,7 @@ from planner.plan import DIMENSIONS
 from planner.problem import Problem
 from planner.space.compatibility import Compatibility, compatibility
 from planner.space.options import Dropped, Option, WeightOption, dimension_options, weight_options
+from planner.space.pools import handover_problem
 from planner.space.runs import Run, runs, serves, where_it_runs
 from planner.space.splits import Split, engine_runs, splits
 
@@ -61,10 +62,16 @@ class Space:
     dropped: dict[str, str]
     aggregated: bool = True
     """Whether prefill and decode may share their GPUs; False only to ask what separate pools would do."""
+    latent: bool = False
+    """Whether the model's caches are latents, which every rank holds whole."""
 
     def runs(self, engine: Engine, weights: WeightOption, split: Split) -> bool:
         """Whether an engine loads these weights and splits them so."""
         return engine.id in weights.engines and engine_runs(engine, split)
+
+    def hands_over(self, engine: Engine, prefill: Split, decode: Split) -> bool:
+        """Whether caches get from one pool to the other."""
+        return engine.disaggregated is not None and handover_problem(engine, prefill, decode, self.latent) is None
 
     def offers(self, engine: Engine, policy: Policy) -> bool:
         """Whether an engine has this policy between rounds."""
@@ -103,6 +110,7 @@ def open_space(problem: Problem) -> Space:
         policies=policies,
         disaggregated=can_split,
         dropped=dropped.reasons,
+        latent="mla" in problem.architecture.attention_kinds,
     )
 
 

@@ -199,7 +199,9 @@ def test_caches_wait_where_every_prompt_goes_first() -> None:
     config = json.loads(str(prefill.value("--kv-transfer-config")))
     inner = config["kv_connector_extra_config"]["connectors"]
     assert [c["kv_connector"] for c in inner] == ["NixlConnector", "OffloadingConnector"]
-    assert json.loads(str(decode.value("--kv-transfer-config")))["kv_connector"] == "NixlConnector"
+    config = json.loads(str(decode.value("--kv-transfer-config")))
+    assert config == {"kv_connector": "NixlConnector", "kv_role": "kv_consumer"}
+    assert inner[0]["kv_role"] == "kv_producer"
     assert (prefill.host_memory_bytes, decode.host_memory_bytes) == (4 * 2**30, 0)
     # All free memory of a prefill instance is for sessions between rounds, as the plan counts it.
     assert prefill.value("--kv-cache-memory-bytes") is None

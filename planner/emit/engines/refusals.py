@@ -8,7 +8,9 @@ from catalog.schema import Engine
 from planner.emit.deployment import Deployment, PoolPlan, Technology
 from planner.errors import InputError
 from planner.space import runs
+from planner.space.pools import handover_problem
 from planner.space.runs import serves
+from planner.space.splits import Split
 
 
 def refuse_unshipped(
@@ -167,6 +169,11 @@ def _serving_problems(deployment: Deployment, who: str) -> list[str]:
     if decision.serving == "disaggregated" and engine.disaggregated is None:
         having = [e.id for e in _all_engines(deployment) if e.disaggregated]
         problems.append(f"serving: {who} has no disaggregated prefill and decode{_having(having)}")
+    if len(deployment.pools) == 2:
+        prefill, decode = (Split(p.tp, p.pp, p.dcp, p.pcp, p.ep) for p in deployment.pools)
+        latent = "mla" in deployment.architecture.attention_kinds
+        apart = handover_problem(engine, prefill, decode, latent)
+        problems += [f"pools: {apart}; plan again"] if apart else []
     if any(pool.throttled for pool in deployment.pools) and engine.long_prefill_throttle is None:
         having = [e.id for e in _all_engines(deployment) if e.long_prefill_throttle]
         problems.append(f"batch: {who} can't make long prefills yield to short ones{_having(having)}")

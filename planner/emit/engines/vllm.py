@@ -252,7 +252,8 @@ def _connector_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
         )
     connectors: list[dict[str, Any]] = []
     if pool.role != "serve":
-        connectors.append({"kv_connector": "NixlConnector", "kv_role": "kv_both"})
+        role = "kv_producer" if pool.role == "prefill" else "kv_consumer"
+        connectors.append({"kv_connector": "NixlConnector", "kv_role": role})
     if swaps and _uses_lmcache(deployment):
         connectors.append({"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"})
     elif swaps:
