@@ -1,17 +1,13 @@
-"""The commands that find out whether a plan is true: load with its workload, quality at its context."""
+"""The commands that find out whether a plan keeps its quality at its context."""
 
 from __future__ import annotations
 
 import json
-import math
 
 from planner.emit.deployment import Deployment
-from planner.emit.flags import problems_of_flags
 from planner.emit.launch import Flags, Launch, flag_words
 from planner.emit.router import client_port
-from planner.errors import InputError
 
-BENCH_VERSION = "0.33.0"
 _SERVER_PORT = 8000
 _COMPRESSING = {"--kv-cache-dtype", "--attention-backend", "--quantization", "--kv-cache-memory-bytes"}
 """vLLM's flags that compress, or that size memory for what is compressed."""
@@ -20,37 +16,6 @@ _ALONE: Flags = (("--max-num-seqs", 1),)
 
 def _url(deployment: Deployment) -> str:
     return f"http://localhost:{client_port(deployment, _SERVER_PORT)}"
-
-
-def load_test_words(deployment: Deployment) -> list[str]:
-    """Return ``vllm bench serve`` with the plan's sessions: repeated documents, one question per round.
-
-    Raises
-    ------
-    InputError
-        If the pinned vLLM would refuse one of the flags.
-    """
-    request, metrics = deployment.request, deployment.metrics
-    sessions = max(1, min(metrics.concurrency, math.ceil(metrics.users)))
-    flags: Flags = (
-        ("--backend", "openai"),
-        ("--base-url", _url(deployment)),
-        ("--model", deployment.served_name),
-        ("--tokenizer", deployment.tokenizer),
-        ("--dataset-name", "prefix_repetition"),
-        ("--prefix-repetition-prefix-len", request.ctx),
-        ("--prefix-repetition-suffix-len", max(1, request.question_tokens)),
-        ("--prefix-repetition-num-prefixes", sessions),
-        ("--prefix-repetition-output-len", request.output_tokens),
-        ("--num-prompts", sessions * request.rounds),
-        ("--request-rate", float(f"{metrics.interactions_per_hour / 3600:.6g}") or "inf"),
-        ("--ignore-eos", True),
-        ("--percentile-metrics", "ttft,tpot,e2el"),
-    )
-    problems = problems_of_flags(flags, "vllm-bench", BENCH_VERSION)
-    if problems:
-        raise InputError(problems)
-    return ["vllm", "bench", "serve", *flag_words(flags)]
 
 
 def quality_test_words(deployment: Deployment) -> list[str]:

@@ -7,9 +7,19 @@ import math
 from collections.abc import Iterable, Mapping
 
 from planner.emit.capacity import reserve
-from planner.emit.checks import load_test_words, quality_test_words, uncompressed_words
+from planner.emit.checks import quality_test_words, uncompressed_words
 from planner.emit.deployment import Deployment
 from planner.emit.launch import Launch
+from planner.emit.load_test import (
+    AIPERF,
+    RESULTS,
+    SCRIPT,
+    SESSIONS,
+    load_test_commands,
+    load_test_s,
+    promised_users,
+    shared_block_tokens,
+)
 from planner.emit.quoting import code, code_block, shell_lines
 from planner.emit.router import client_port, idle_s, is_routed, ranks_routed, router_of
 
@@ -27,8 +37,7 @@ def readme(deployment: Deployment, launches: list[Launch], files: Iterable[str])
         _expectations(deployment, launches),
         "## Keep it true",
         _keep_true(deployment, launches),
-        "## Check speed",
-        _speed_check(deployment),
+        *(("## Check speed", _speed_check(deployment, launches)) if launches[0].is_server else ()),
         "## Check quality",
         _quality_check(deployment, launches),
         "## Where it comes from",
@@ -217,15 +226,39 @@ def _about_overload(deployment: Deployment, launch: Launch) -> list[str]:
     ]
 
 
-def _speed_check(deployment: Deployment) -> str:
-    words = load_test_words(deployment)
+def _speed_check(deployment: Deployment, launches: list[Launch]) -> str:
+    commands = load_test_commands(deployment, launches)
+    took = {run: _duration(seconds) for run, seconds in load_test_s(deployment).items()}
+    users = promised_users(deployment)
+    header = code(router_of(deployment).session_header)
+    shared = shared_block_tokens(deployment)
+    common = f" The first {shared} tokens are the same in all." if shared else ""
     return "\n\n".join(
         [
-            "The plan's sessions: documents that repeat, a question each time, at the planned rate. Compare its TTFT "
-            "and TPOT with the table above.",
-            code_block(shell_lines(words[:3], words[3:]), "sh"),
+            f"{code(SESSIONS)} holds the plan's sessions: a document of {deployment.request.ctx} tokens (less what a "
+            f"chat template adds), {deployment.request.rounds} questions of {deployment.request.question_tokens} "
+            f"tokens, each after the answer to the one before and {deployment.workload.think_s:g} s of thinking; "
+            f"the document grows by every question and answer.{common} aiperf names each session in {header}, and "
+            f"makes the texts where it runs: {code(f'pip install {AIPERF}')} there, in an environment of its own.",
+            f"One user alone, about {took['alone']}: no queue, so these times to first token are what the table "
+            "predicts.",
+            code_block(shell_lines(commands["alone"][:2], commands["alone"][2:]), "sh"),
+            f"All {users} planned users, about {took['users']}, without a request refused: compare answers per hour "
+            "and the times per output token with the table. Times to first token are longer here by what a request "
+            "waits for others, which the plan doesn't predict.",
+            code_block(shell_lines(commands["users"][:2], commands["users"][2:]), "sh"),
+            f"Then {code(f'python3 {SCRIPT} {RESULTS}')} prints what was measured beside what was predicted, and says "
+            "if requests failed, or if later questions didn't find their documents in the cache. Every request stays "
+            f"in {code(f'{RESULTS}/*/profile_export.jsonl')}. After a change of the deployment restart it first, or "
+            "change the seeds: what was asked before is still in its cache.",
         ]
     )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _quality_check(deployment: Deployment, launches: list[Launch]) -> str:

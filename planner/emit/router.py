@@ -55,7 +55,7 @@ class Router:
     image_flags: str
     """Name of the snapshot of flags of that command."""
     end_of_session: str = ""
-    """Command that tells the router that a session is over; empty if it takes none."""
+    """Path that tells the router that a session is over; empty if it has none."""
 
     @property
     def requirement(self) -> str:
@@ -78,7 +78,7 @@ VLLM_ROUTER = Router(
     "vllm/vllm-router:v0.1.17",
     ("vllm-router",),
     "vllm-router-image",
-    f"curl -X POST 'http://localhost:{PORT}/finish_session?session_id=<session>'",
+    "/finish_session?session_id=<session>",
 )
 SGLANG_ROUTER = Router(
     "sglang-router",

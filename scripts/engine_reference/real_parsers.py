@@ -11,15 +11,6 @@ import sys
 import tempfile
 
 
-def vllm_bench(words, settings):
-    from vllm.benchmarks.serve import add_cli_args
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-    parser = FlexibleArgumentParser()
-    add_cli_args(parser)
-    parser.parse_args(words)
-
-
 def sglang(words, settings):
     from sglang.srt.server_args import prepare_server_args
 
@@ -70,7 +61,6 @@ def ray(words, settings):
 
 
 PARSERS = {
-    "vllm-bench": vllm_bench,
     "sglang": sglang,
     "lmdeploy": lmdeploy,
     "vllm-router": vllm_router,

@@ -1,6 +1,7 @@
 """Run llama.cpp's server in this process with the flags of ``llama-server``, ask it, and print what it says.
 
-Arguments: the flags as JSON, and the characters of each prompt (a token each, for the tests' model).
+Arguments: the flags as JSON, and the characters of each prompt (a token each, for the tests' model); ``serve`` in
+their place prints the address, and serves others until standard input ends.
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ def parameters(flags: dict[str, Any]) -> Any:
 def main() -> None:
     """Serve, ask as many at once as there are slots, and print one line of JSON."""
     server = xllamacpp.Server(parameters(json.loads(sys.argv[1])))
+
+    if sys.argv[2] == "serve":
+        print(server.listening_address, flush=True)
+        sys.stdin.read()
+        return
 
     def ask(path: str, body: dict[str, Any] | None = None) -> Any:
         data = json.dumps(body).encode() if body else None

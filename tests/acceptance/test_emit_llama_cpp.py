@@ -97,7 +97,7 @@ def make_model(directory: Path) -> Path:
     path = directory / "tiny.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     tokens = [b"<unk>", b"<s>", b"</s>", *(f"<0x{i:02X}>".encode() for i in range(256))]
-    tokens += [bytes([code]) for code in range(32, 127)]
+    tokens += ["\u2581".encode(), *(bytes([code]) for code in range(33, 127))]  # a space has a spelling of its own
     _describe(writer, tokens)
     numbers = np.random.default_rng(0)
 

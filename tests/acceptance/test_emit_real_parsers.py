@@ -19,7 +19,6 @@ import yaml
 
 from catalog.load import open_catalog
 from planner.emit import emit
-from planner.emit.checks import load_test_words
 from planner.emit.deployment import read_deployment
 from planner.emit.emit import ENGINES
 from planner.emit.launch import CONFIG_DIRECTORY
@@ -72,9 +71,6 @@ def questions(engine: str) -> list[Question]:
         return of_router(engine, "llama8b-int8") + of_router(engine, "llama8b-split")
     if engine == "sglang-router":
         return of_router(engine, "sglang-split")
-    if engine == "vllm-bench":
-        words = load_test_words(read_deployment(documents()["llama70b-fp8"], catalog))
-        return [{"engine": engine, "words": words[3:]}]
     if engine == "lmcache":
         files = [emit(documents()[name], "vllm,lmcache", catalog) for name in ("llama70b-swap", "llama70b-swap-nvme")]
         return [{"engine": engine, "settings": yaml.safe_load(f["vllm/lmcache.yaml"])} for f in files]

@@ -117,12 +117,26 @@ def routed(
         launch.pool.role: [StubEngine(cap or launch.admitted, seconds=0.05) for _ in range(launch.pool.instances)]
         for launch in launches
     }
-    words = router_words(deployment, {role: [one.address for one in found] for role, found in engines.items()})
-    port, metrics_port = free_port(), free_port()
+    addresses = {role: [one.address for one in found] for role, found in engines.items()}
+    try:
+        with router_before(deployment, addresses, free_port(), policy) as address:
+            yield address, engines
+    finally:
+        for found in engines.values():
+            for engine in found:
+                engine.close()
+
+
+@contextmanager
+def router_before(
+    deployment: Deployment, addresses: dict[Any, list[str]], port: int, policy: str | None = None
+) -> Iterator[str]:
+    """Run the emitted router before engines at known addresses; yield its own."""
+    words = router_words(deployment, addresses)
     words[words.index("--host") + 1], words[words.index("--port") + 1] = "127.0.0.1", str(port)
     if policy is not None:
         words[words.index("--policy") + 1] = policy
-    words += ["--prometheus-port", str(metrics_port)]
+    words += ["--prometheus-port", str(free_port())]
     words[0] = f"{ENVIRONMENT}/bin/{words[0]}"
     process = subprocess.Popen(
         words,
@@ -131,15 +145,11 @@ def routed(
         stderr=subprocess.DEVNULL,
     )
     try:
-        address = f"http://127.0.0.1:{port}"
-        wait_for(f"{address}/health", process)
-        yield address, engines
+        wait_for(f"http://127.0.0.1:{port}/health", process)
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(20)
-        for found in engines.values():
-            for engine in found:
-                engine.close()
 
 
 def free_port() -> int:

@@ -85,6 +85,7 @@ def _interface_flags(deployment: Deployment, model: str) -> Flags:
     flags: Flags = (
         ("--model-path", model),
         ("--served-model-name", deployment.served_name),
+        ("--enable-cache-report", True),  # answers then say how much of their prompt was in the cache
         ("--host", "0.0.0.0"),  # noqa: S104 - a server that clients reach
         ("--port", PORT),
         ("--enable-metrics", True),

@@ -128,6 +128,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
 def _interface_flags(deployment: Deployment) -> Flags:
     flags: list[tuple[str, str | int | bool]] = [
         ("--served-model-name", deployment.served_name),
+        ("--enable-prompt-tokens-details", True),  # answers then say how much of their prompt was in the cache
         ("--host", "0.0.0.0"),  # noqa: S104 - a server that clients reach
         ("--port", engine_port(deployment, PORT)),
         ("--dtype", "bfloat16"),

@@ -17,7 +17,7 @@ from planner.errors import InputError
 VERSION = "2.60.0"
 AFFINITY = "ray.serve.llm.request_router.PrefixCacheAffinityRouter"
 """Sends a request to the replica that has its prefix."""
-_FRONTEND = {"--host", "--port", "--served-model-name", "--api-server-count"}
+_FRONTEND = {"--host", "--port", "--served-model-name", "--api-server-count", "--enable-prompt-tokens-details"}
 """Flags of vLLM's own server, which Ray's takes the place of."""
 
 

@@ -1,0 +1,155 @@
+"""Compare what aiperf measured with what the plan predicts.
+
+    python3 check_speed.py [RESULTS]
+
+Reads ``plan.json`` beside this file, and below RESULTS (``results``) the requests of the two runs: ``alone``, one
+user at a time, whose times no queue lengthens, and ``users``, all planned users at once. Ends with 1 if requests
+failed, or if later questions didn't find their document in the cache.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+CACHED_AT_LEAST = 0.9
+"""Share of a later question's prompt that comes from the cache where the plan keeps caches."""
+
+
+def main(arguments: list[str]) -> int:
+    """Print the comparison; return the exit code."""
+    plan = json.loads((Path(__file__).parent / "plan.json").read_text(encoding="utf-8"))
+    results = Path(arguments[0] if arguments else "results")
+    try:
+        alone, users = (read_requests(results / run / "profile_export.jsonl") for run in ("alone", "users"))
+    except OSError as error:
+        print(f"{error.filename}: can't be read; run the two aiperf commands of README.md first", file=sys.stderr)
+        return 2
+    measured = measure(alone, users)
+    for line in table(plan, measured):
+        print(line)
+    problems = judge(plan, measured)
+    for problem in problems:
+        print(problem)
+    return 1 if problems else 0
+
+
+def read_requests(path: Path) -> list[dict[str, Any]]:
+    """Return the requests of a run, in the order in which they were sent."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    requests = [json.loads(line) for line in lines if line.strip()]
+    kept = [r for r in requests if r["metadata"].get("benchmark_phase", "profiling") == "profiling"]
+    return sorted(kept, key=lambda r: int(r["metadata"]["request_start_ns"]))
+
+
+def measure(alone: list[dict[str, Any]], users: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Return what was measured, by the name that the plan gives it."""
+    good = [r for r in users if not r.get("error")]
+    gaps = [gap for r in good for gap in value(r, "inter_chunk_latency") or []]
+    return {
+        "ttft_cold_s": middle([value(r, "time_to_first_token") for r in alone if turn(r) == 0]),
+        "ttft_warm_s": middle([value(r, "time_to_first_token") for r in alone if turn(r) > 0]),
+        "tpot_s": statistics.quantiles(gaps, n=100)[98] / 1000 if len(gaps) > 1 else None,
+        "tpot_mean_s": middle([value(r, "inter_token_latency") for r in good], statistics.fmean),
+        "interactions_per_hour": answers_per_hour(good),
+        "cached": cached_share([r for r in good if turn(r) > 0]),
+        "failed": float(sum(bool(r.get("error")) for r in [*alone, *users])),
+        "requests": float(len(alone) + len(users)),
+    }
+
+
+def value(request: dict[str, Any], name: str) -> Any:
+    """Return a measurement of a request, None if it has none; times are in ms."""
+    found = request["metrics"].get(name)
+    return None if found is None else found["value"]
+
+
+def turn(request: dict[str, Any]) -> int:
+    """Return which question of its session a request asks, from 0."""
+    return int(request["metadata"]["turn_index"])
+
+
+def middle(times_ms: list[float | None], of: Any = statistics.median) -> float | None:
+    """Return the median, or another mean, of times that are there [s]."""
+    found = [time for time in times_ms if time is not None]
+    return of(found) / 1000 if found else None
+
+
+def answers_per_hour(requests: list[dict[str, Any]]) -> float | None:
+    """Return the rate while all users were there: neither while they came, nor while the last ones left."""
+    spans: dict[str, list[int]] = {}
+    for request in requests:
+        data = request["metadata"]
+        spans.setdefault(data["x_correlation_id"], []).extend((data["request_start_ns"], data["request_end_ns"]))
+    changes = sorted([(min(t), 1) for t in spans.values()] + [(max(t), -1) for t in spans.values()])
+    there, counts = 0, []
+    for time, change in changes:
+        there += change
+        counts.append((there, time))
+    if not counts:
+        return None
+    most = max(there for there, _ in counts)
+    full = [index for index, (there, _) in enumerate(counts) if there == most]
+    start, end = counts[full[0]][1], counts[full[-1] + 1][1]
+    answered = sum(start < r["metadata"]["request_end_ns"] <= end for r in requests)
+    return answered / ((end - start) / 1e9) * 3600 if end > start else None
+
+
+def cached_share(requests: list[dict[str, Any]]) -> float | None:
+    """Return the share of prompt tokens that came from the cache, of 1; None if the engine doesn't say."""
+    known = [r for r in requests if value(r, "usage_prompt_cache_read_tokens") is not None]
+    prompts = sum(value(r, "usage_prompt_tokens") for r in known)
+    return sum(value(r, "usage_prompt_cache_read_tokens") for r in known) / prompts if prompts else None
+
+
+ROWS = (
+    ("time to first token, whole document, alone", "ttft_cold_s", "s"),
+    ("time to first token, later question, alone", "ttft_warm_s", "s"),
+    ("time per output token, worst step (99 % of gaps), all users", "tpot_s", "s"),
+    ("time per output token, mean, all users", "tpot_mean_s", "s"),
+    ("answers per hour, all users", "interactions_per_hour", ""),
+)
+"""What is compared -> the plan's name of it, and its unit."""
+
+
+def table(plan: dict[str, Any], measured: dict[str, float | None]) -> list[str]:
+    """Return the comparison, a line per quantity."""
+    intervals = plan.get("intervals") or {}
+    lines = [f"{'':60} {'predicted':>12} {'80 % interval':>24} {'measured':>12}"]
+    for name, key, unit in ROWS:
+        between = " to ".join(shown(bound, unit) for bound in intervals.get(key, ()) or ()) or "-"
+        predicted = shown(plan["metrics"].get(key), unit)
+        lines.append(f"{name:60} {predicted:>12} {between:>24} {shown(measured[key], unit):>12}")
+    cached = measured["cached"]
+    found = "not told" if cached is None else f"{cached:.1%}"
+    lines.append(f"{'prompt tokens from the cache, later questions':60} {'':>12} {'':>24} {found:>12}")
+    failed = f"{measured['failed']:.0f} of {measured['requests']:.0f}"
+    lines.append(f"{'requests that failed':60} {'0':>12} {'':>24} {failed:>12}")
+    return lines
+
+
+def shown(number: float | None, unit: str) -> str:
+    """Return a number with its unit."""
+    return "-" if number is None else f"{number:.4g} {unit}".strip()
+
+
+def judge(plan: dict[str, Any], measured: dict[str, float | None]) -> list[str]:
+    """Say what contradicts the plan, whatever the figures are."""
+    problems = []
+    if measured["failed"]:
+        problems.append("Requests failed: the promised users must never be refused; see the engine's log.")
+    cached = measured["cached"]
+    keeps = plan["decision"]["offload"]["policy"] != "recompute"
+    if keeps and cached is not None and cached < CACHED_AT_LEAST:
+        problems.append(
+            f"Later questions found {cached:.1%} of their prompt in the cache, and the plan counts on all but the new "
+            "question: see whether sessions stay at one instance, and whether something else filled the cache."
+        )
+    return problems
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
