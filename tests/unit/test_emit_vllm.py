@@ -272,7 +272,8 @@ def test_servers_without_an_api_get_none_of_its_flags() -> None:
     (launch,) = launches("deepseek-v3-two-servers")
     first, worker = launch.arguments("."), launch.arguments(".", is_worker=True)
     left_out = {word for word in first if word.startswith("--")} - set(worker)
-    assert left_out == {"--api-server-count", "--host", "--port", "--served-model-name", "--max-num-queued-reqs"}
+    front = {"--api-server-count", "--host", "--port", "--served-model-name", "--enable-prompt-tokens-details"}
+    assert left_out == front | {"--max-num-queued-reqs"}
     assert worker[worker.index("--data-parallel-size") + 1] == "4"
 
 
