@@ -7,7 +7,7 @@ test: ## the default tests, in the current environment
 	pytest -n 2
 
 schemas: ## the editor schemas of catalog/schema/, after a change of catalog/schema/*.py
-	for kind in hardware nodes models techniques rules engines engine_rules prices measurements; do \
+	for kind in hardware nodes models checkpoints techniques rules engines engine_rules prices measurements; do \
 	  plan catalog schema $$kind > catalog/schema/$$kind.json || exit; \
 	done
 

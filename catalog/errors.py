@@ -37,6 +37,7 @@ _SINGULAR = {
     "hardware": "GPU",
     "nodes": "node",
     "models": "model",
+    "checkpoints": "entry of ready checkpoints",
     "techniques": "technique",
     "engines": "engine",
     "prices": "price",

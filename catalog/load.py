@@ -18,7 +18,20 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from catalog.errors import CatalogError, UnknownEntryError
-from catalog.schema import KINDS, Engine, Entry, Hardware, Model, Node, Point, Price, Rule, Technique
+from catalog.schema import (
+    KINDS,
+    Checkpoint,
+    Checkpoints,
+    Engine,
+    Entry,
+    Hardware,
+    Model,
+    Node,
+    Point,
+    Price,
+    Rule,
+    Technique,
+)
 
 _CODE = (
     *(Path(__file__).with_name(name) for name in ("load.py", "units.py", "read_yaml.py")),
@@ -133,6 +146,18 @@ class Catalog:
             points = ", ".join(p.id for p in technique.points)
             raise UnknownEntryError("techniques", name, [], f"at that strength; {technique.id} has {points}")
         return technique, matching[0]
+
+    def checkpoint(self, hub_id: str) -> tuple[str, Checkpoint] | None:
+        """Return the catalog model of a ready checkpoint, and what is known of it; None if it isn't listed."""
+        entry_id = self._kind("checkpoints")["checkpoints"].get(_key(hub_id))
+        if entry_id is None:
+            return None
+        entry = self.get(Checkpoints, entry_id)
+        return entry.model, next(ready for ready in entry.checkpoints if _key(ready.hub_id) == _key(hub_id))
+
+    def checkpoints(self, model_id: str) -> tuple[Checkpoint, ...]:
+        """Return the ready checkpoints of a model of the catalog."""
+        return self.get(Checkpoints, model_id).checkpoints if self.has(Checkpoints, model_id) else ()
 
     def default_node(self, hardware: Hardware) -> Node | None:
         """Return the node that is assumed for a GPU when a cluster names no node."""
@@ -292,15 +317,18 @@ def name_index(parsed: Mapping[str, Entry], files: Mapping[str, str], problems: 
 def _indexes(parsed: Mapping[str, Entry]) -> dict[str, Any]:
     points: dict[str, str] = {}
     default_for: dict[str, str] = {}
+    checkpoints: dict[str, str] = {}
     by_hardware: dict[str, list[str]] = {}
     for entry_id, entry in sorted(parsed.items()):
         if isinstance(entry, Technique):
             points.update({_key(point.id): entry_id for point in entry.points})
         elif isinstance(entry, Node):
             default_for.update(dict.fromkeys(entry.default_for, entry_id))
+        elif isinstance(entry, Checkpoints):
+            checkpoints.update({_key(ready.hub_id): entry_id for ready in entry.checkpoints})
         elif isinstance(entry, Price):
             by_hardware.setdefault(entry.hardware, []).append(entry_id)
-    return {"points": points, "default_for": default_for, "by_hardware": by_hardware}
+    return {"points": points, "checkpoints": checkpoints, "default_for": default_for, "by_hardware": by_hardware}
 
 
 __all__ = [

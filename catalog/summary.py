@@ -13,6 +13,7 @@ from catalog.errors import UnknownEntryError
 from catalog.load import Catalog
 from catalog.schema import (
     KINDS,
+    Checkpoints,
     Engine,
     EngineRule,
     Entry,
@@ -233,6 +234,14 @@ def _engine(entry: Engine) -> dict[str, Any]:
     }
 
 
+def _checkpoints(entry: Checkpoints) -> dict[str, Any]:
+    return {
+        "model": entry.model,
+        "formats": sorted({ready.point or ready.algorithm or "unknown" for ready in entry.checkpoints}),
+        "checkpoints": [ready.hub_id for ready in entry.checkpoints],
+    }
+
+
 def _engine_rule(entry: EngineRule) -> dict[str, Any]:
     return {
         "engine": entry.engine,
@@ -280,6 +289,7 @@ _FACTS: dict[type[Entry], Callable[[Any], dict[str, Any]]] = {
     Hardware: _hardware,
     Node: _node,
     Model: _model,
+    Checkpoints: _checkpoints,
     Technique: _technique,
     Engine: _engine,
     EngineRule: _engine_rule,

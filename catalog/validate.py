@@ -19,6 +19,7 @@ from catalog.load import Catalog, name_index
 from catalog.read_yaml import read_entries
 from catalog.schema import (
     KINDS,
+    Checkpoints,
     Engine,
     EngineRule,
     Entry,
@@ -94,7 +95,7 @@ def validate(catalog: Catalog, today: dt.date | None = None) -> int:
             if isinstance(read.entry, Model):
                 found += _config_problems(read.entry, read.path, built_in=read.path.is_relative_to(catalog.roots[0]))
             problems.extend(f"{read.path}: {problem}" for problem in found)
-    problems.extend(_clashes(entries))
+    problems.extend([*_clashes(entries), *_checkpoint_problems(entries)])
     if problems:
         raise CatalogError(problems)
     return sum(map(len, entries.values()))
@@ -198,6 +199,34 @@ def _check_model(entry: Model, names: _Names) -> Iterator[str]:
             yield f"default_for.{index}.context_tokens: {default.context_tokens}, but {window}"
 
 
+def _check_checkpoints(entry: Checkpoints, names: _Names) -> Iterator[str]:
+    yield from names.missing("model", [entry.model], "models")
+    for index, ready in enumerate(entry.checkpoints):
+        yield from names.missing(f"checkpoints.{index}.point", [ready.point], "points")
+        if ready.quant_method is None and ready.point is not None:
+            yield f"checkpoints.{index}.point: {ready.hub_id} has a precision but no quant_method; add how it is stored"
+
+
+def _checkpoint_problems(entries: Mapping[str, Mapping[str, _Read]]) -> Iterator[str]:
+    """Yield ready checkpoints that are listed twice, that are a model's own, or of a base that their model lacks."""
+    from catalog.identity import hub_ids
+
+    models = {read.entry.id: read.entry for read in entries["models"].values() if isinstance(read.entry, Model)}
+    own = {hub_id.lower(): model.id for model in models.values() for hub_id in hub_ids(model)}
+    seen: dict[str, Path] = {}
+    for read in entries["checkpoints"].values():
+        for index, ready in enumerate(read.entry.checkpoints if isinstance(read.entry, Checkpoints) else ()):
+            where, key = f"{read.path}: checkpoints.{index}", ready.hub_id.lower()
+            if key in seen:
+                yield f"{where}.hub_id: {ready.hub_id} is already in {seen[key]}; keep one of the two"
+            if key in own:
+                yield f"{where}.hub_id: {ready.hub_id} is a name of the model {own[key]} too; remove one of the two"
+            model = getattr(read.entry, "model", "")
+            if own.get(ready.base.lower()) != model and model in models:
+                yield f"{where}.base: {ready.base} is no hub id of {model}; add it to its aliases, or correct it"
+            seen[key] = read.path
+
+
 def _config_problems(entry: Model, path: Path, *, built_in: bool) -> Iterator[str]:
     """Yield what doesn't fit between a config file, its hashes and the grade that the entry claims."""
     if built_in and (entry.config_file is None or entry.config_grade is None):
@@ -269,6 +298,7 @@ _CHECKS: dict[type[Entry], Callable[[Any, _Names], Iterator[str]]] = {
     Node: _check_node,
     Price: _check_price,
     Model: _check_model,
+    Checkpoints: _check_checkpoints,
     Technique: _check_technique,
     Engine: _check_engine,
     EngineRule: _check_engine_rule,

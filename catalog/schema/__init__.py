@@ -23,6 +23,7 @@ from catalog.schema.base import (
     UsdPerHour,
     Watts,
 )
+from catalog.schema.checkpoints import Checkpoint, Checkpoints
 from catalog.schema.engine_rules import ConfigKey, EngineCondition, EngineRule, Value
 from catalog.schema.engines import (
     CheckpointFormat,
@@ -55,6 +56,7 @@ KINDS: dict[str, type[Entry]] = {
     "hardware": Hardware,
     "nodes": Node,
     "models": Model,
+    "checkpoints": Checkpoints,
     "techniques": Technique,
     "rules": Rule,
     "engines": Engine,
@@ -69,7 +71,9 @@ __all__ = [
     "KINDS",
     "Bytes",
     "BytesPerSecond",
+    "Checkpoint",
     "CheckpointFormat",
+    "Checkpoints",
     "ConfigGrade",
     "ConfigKey",
     "DefaultFor",

@@ -18,7 +18,9 @@ catalog_app = typer.Typer(
 
 Kind = Annotated[
     str,
-    typer.Argument(metavar="KIND", help="hardware, nodes, models, techniques, rules, engines, prices or measurements"),
+    typer.Argument(
+        metavar="KIND", help="hardware, nodes, models, checkpoints, techniques, rules, engines, prices or measurements"
+    ),
 ]
 
 

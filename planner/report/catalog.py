@@ -119,6 +119,10 @@ _COLUMNS: dict[str, list[Column]] = {
         ("KV AT CONTEXT", _bytes("kv_bytes_at_context")),
         ("ATTENTION", _words("attention")),
     ],
+    "checkpoints": [
+        ("READY", lambda row: str(len(row["checkpoints"]))),
+        ("FORMATS", _words("formats")),
+    ],
     "techniques": [
         ("DIMENSION", _text("dimension")),
         ("TIER", _text("tier")),
