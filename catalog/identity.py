@@ -65,6 +65,17 @@ def hub_id_of(model: Model, name: str) -> str | None:
     return min(containing, key=lambda hub_id: (not _words(hub_id) & {"instruct", "chat", "it"}, len(_words(hub_id))))
 
 
+def same_checkpoint(one: str, other: str) -> bool:
+    """Whether two hub ids name one checkpoint: as its owner renamed it, in any case.
+
+    >>> same_checkpoint("meta-llama/Meta-Llama-3.1-8B-Instruct", "meta-llama/Llama-3.1-8B-Instruct")
+    True
+    >>> same_checkpoint("meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-8B-Instruct")
+    False
+    """
+    return one.lower() == other.lower() or _words(one) == _words(other)
+
+
 def served_name_of(model: Model, name: str) -> str:
     """Return the name under which a model is served that somebody asked for by one of its names.
 

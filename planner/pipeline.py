@@ -27,6 +27,7 @@ from planner.solve.decision import decision_of
 from planner.solve.frontier import best_plan
 from planner.solve.solver import Settings, Solution, solve
 from planner.space import Space, open_space
+from planner.space.ready import making_warning
 from planner.verify import verify
 
 LEAST_EXPLAINED = 0.25
@@ -185,9 +186,14 @@ def provenance_of(problem: Problem, evaluation: Evaluation | None, solver: str |
         efficiency=problem.request.efficiency,
         bounded_by=evaluation.bounded_by if evaluation else None,
         assumptions=tuple(assumptions),
-        warnings=problem.warnings,
+        warnings=(*problem.warnings, *_making(problem, evaluation)),
         sources=sources_of(problem, evaluation),
     )
+
+
+def _making(problem: Problem, evaluation: Evaluation | None) -> tuple[str, ...]:
+    decision = None if evaluation is None else evaluation.decision
+    return () if decision is None else making_warning(problem, decision.engine, decision.weights)
 
 
 def sources_of(problem: Problem, evaluation: Evaluation | None) -> tuple[SourceNote, ...]:

@@ -34,7 +34,7 @@ from planner.plan import (
 from planner.problem import Problem
 from planner.run_notes import run_notes
 from planner.space.compatibility import compatibility
-from planner.space.options import NATIVE, Option, WeightOption, native_weights, weight_format
+from planner.space.options import NATIVE, Option, WeightOption, own_weights, weight_format
 
 POLICIES = {"none": NONE, "swap": SWAP, "recompute": RECOMPUTE}
 TIERS = {"ddr": DDR, "nvme": NVME}
@@ -145,7 +145,7 @@ def complete(problem: Problem, decision: Decision, assumptions: list[str]) -> De
     node = min(problem.cluster.gpus_per_node, problem.cluster.gpus)
     given = decision.model_fields_set
     if "weights" not in given:
-        native = native_weights(problem, frozenset()).id
+        native = own_weights(problem).id
         decision = decision.model_copy(update={"weights": native})
         assumptions.append(f"weights: {native}, as the checkpoint has them")
     if "compression" not in given:
@@ -231,8 +231,14 @@ def _choice(problem: Problem, dimension: str, choice: Choice, problems: list[str
 
 
 def _weights(problem: Problem, name: str, problems: list[str]) -> WeightOption | None:
-    native = native_weights(problem, frozenset())
+    native = own_weights(problem)
     wanted = name.lower().removeprefix("w_")
+    if problem.checkpoint is not None and wanted != native.id:
+        problems.append(
+            f"weights: {problem.checkpoint.hub_id} is {native.id}, not {name}; leave weights out, or ask for "
+            f"{problem.hub_id}"
+        )
+        return None
     if wanted == native.id:
         return native
     if wanted == "bf16":

@@ -17,7 +17,7 @@ from catalog.architecture.read import load_config, read_config_file
 from catalog.errors import UnknownEntryError
 from catalog.identity import all_names, family_of, hub_id_of, served_name_of
 from catalog.load import Catalog
-from catalog.schema import Engine, Model, Price
+from catalog.schema import Checkpoint, Checkpoints, Engine, Model, Price
 from catalog.units import format_tokens
 from planner.cost.quality import LogLoss, window_loss
 from planner.cost.workload import Workload
@@ -43,6 +43,8 @@ class Problem:
     model_entry: Model | None
     hub_id: str | None
     """The checkpoint that was asked for, as the hub spells it; None for a path, or where nobody publishes weights."""
+    checkpoint: Checkpoint | None
+    """The ready checkpoint that was asked for by its hub id: its weights are what it has."""
     served_name: str
     """Name of the model for clients: as it was asked for."""
     architecture: Architecture
@@ -90,6 +92,7 @@ def resolve(request: Request, catalog: Catalog) -> Problem:
     if problems or cluster is None or model is None or engines is None:
         raise InputError(problems)
     model_id, architecture, window, entry = model
+    ready = _ready(request.model, catalog)
     if cluster.assumed_node:
         assumptions.append(f"--gpus {request.gpus}: servers taken to be {cluster.node.name}")
     offer = None
@@ -101,8 +104,9 @@ def resolve(request: Request, catalog: Catalog) -> Problem:
         cluster=cluster,
         model_id=model_id,
         model_entry=entry,
-        hub_id=None if entry is None else hub_id_of(entry, request.model or entry.id),
-        served_name=_served_name(model_id, request.model, entry),
+        hub_id=_hub_id(entry, request.model, ready),
+        checkpoint=ready,
+        served_name=ready.hub_id if ready is not None else _served_name(model_id, request.model, entry),
         architecture=architecture,
         window_tokens=window,
         workload=workload_of(request),
@@ -161,6 +165,10 @@ def _model(request: Request, catalog: Catalog, assumptions: list[str]) -> tuple[
     if catalog.has(Model, name):
         entry = catalog.get(Model, name)
         return entry.id, read_config(entry.config), entry.context_tokens, entry
+    listed = catalog.checkpoint(name)
+    if listed is not None:
+        entry = catalog.get(Model, listed[0])
+        return entry.id, read_config(entry.config), entry.context_tokens, entry
     path = Path(name).expanduser()
     if path.exists() or path.suffix == ".json" or name.startswith((".", "/", "~")):
         architecture = read_config_file(path)
@@ -177,7 +185,20 @@ def _unknown_model(name: str, catalog: Catalog) -> UnknownEntryError:
         )
         return UnknownEntryError("models", name, [], hint)
     known = [spelling for model in catalog.all(Model) for spelling in all_names(model)]
+    known += [ready.hub_id for entry in catalog.all(Checkpoints) for ready in entry.checkpoints]
     return UnknownEntryError("models", name, known, "(plan catalog list models; the path of a config.json works too)")
+
+
+def _ready(name: str | None, catalog: Catalog) -> Checkpoint | None:
+    """Return the ready checkpoint that a name means, where it means no model."""
+    found = None if name is None or catalog.has(Model, name) else catalog.checkpoint(name)
+    return None if found is None else found[1]
+
+
+def _hub_id(entry: Model | None, asked: str | None, ready: Checkpoint | None) -> str | None:
+    if entry is None:
+        return None
+    return hub_id_of(entry, ready.base if ready is not None else asked or entry.id)
 
 
 def _served_name(model_id: str, asked: str | None, entry: Model | None) -> str:

@@ -41,6 +41,8 @@ class WeightFormat(Fact):
     technique_point: Id
     setting: str | None = None
     compute_capabilities: tuple[Text, ...]
+    made_at_load: bool = False
+    """Made from the model's own weights while they are loaded, without a checkpoint of its own."""
     note: str | None = None
 
 

@@ -6,8 +6,6 @@ script that is written beside the plan, which makes it from the model's own weig
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from planner.emit.deployment import Deployment
 
 MODELS = "{models}"
@@ -34,17 +32,40 @@ SCRIPT = "make_checkpoint.py"
 COMPRESSOR = "llmcompressor==0.14.0.1"
 
 
-def makes_checkpoint(deployment: Deployment, made_at_load: Collection[str]) -> bool:
-    """Tell whether a quantised checkpoint has to be made before serving."""
-    weights = deployment.weights
-    return weights is not None and weights.point.id not in made_at_load and deployment.checkpoint is None
+def makes_checkpoint(deployment: Deployment) -> bool:
+    """Tell whether a quantised checkpoint has to be made before serving: none was named, and none is published."""
+    found, known = deployment.weights, deployment.weight_format
+    at_load = known is not None and known.made_at_load
+    return found is not None and not at_load and deployment.checkpoint is None and deployment.ready is None
 
 
-def served_checkpoint(deployment: Deployment, made_at_load: Collection[str]) -> str:
-    """Return what the engine loads: the checkpoint that was named, the one to be made, or the model itself."""
-    if makes_checkpoint(deployment, made_at_load):
+def served_checkpoint(deployment: Deployment) -> str:
+    """Return what the engine loads: what was named, else what is published, else what is made, or the model itself."""
+    if makes_checkpoint(deployment):
         return f"{MODELS}/{deployment.slug}-{deployment.decision.weights}"
-    return deployment.checkpoint or deployment.model_source
+    ready = None if deployment.ready is None else deployment.ready.hub_id
+    return deployment.checkpoint or ready or deployment.model_source
+
+
+def weights_notes(deployment: Deployment) -> tuple[str, ...]:
+    """What an operator should know of the weights that are loaded: where they come from, and what they bring along."""
+    ready = deployment.ready
+    if makes_checkpoint(deployment):
+        return (
+            f"nobody is known to publish {deployment.decision.weights} weights of {deployment.model_source} that "
+            f"{deployment.engine.id} loads here: {SCRIPT} makes them once, in GPU time that isn't priced; name a "
+            "checkpoint of yours with --checkpoint",
+        )
+    if ready is None or deployment.checkpoint not in (None, ready.hub_id):
+        return ()
+    known = " ".join(part for part in (ready.format.quant_method, ready.checkpoint.algorithm) if part)
+    how = "read in its config" if ready.checkpoint.provenance == "found" else "as its publisher names it"
+    notes = [f"loads {ready.hub_id}: {ready.checkpoint.base} in {deployment.decision.weights} ({known}, {how})"]
+    if ready.format.weight_only:
+        notes.append(f"on {deployment.hardware.name} it saves memory, and multiplies in bf16 as the plan counts")
+    if ready.checkpoint.kv == "fp8":
+        notes.append("it asks for KV in fp8 by itself; the command says the plan's KV type, which holds")
+    return tuple(notes)
 
 
 def checkpoint_script(deployment: Deployment) -> str:

@@ -17,11 +17,12 @@ from pydantic import ValidationError
 from catalog.architecture import Architecture
 from catalog.errors import UnknownEntryError
 from catalog.load import Catalog
+from catalog.ready import Ready
 from catalog.schema import Engine, Hardware, KvFormat, Point, Technique, WeightFormat
 from planner.cost.workload import Workload
 from planner.emit.formats import kv_format_of, weight_format_of
 from planner.emit.running import Running
-from planner.emit.source import is_path, kept_checkpoint, model_source, one_word
+from planner.emit.source import source_of
 from planner.errors import InputError
 from planner.plan import DIMENSIONS, UNCOMPRESSED, Choice, Decision, Document, Metrics, Pool
 from planner.problem import Problem, resolve
@@ -114,6 +115,8 @@ class Deployment:
     offload_backend: Literal["native", "lmcache"] = "native"
     is_local: bool = False
     """Whether the model is a directory of one machine, and no checkpoint was named for others."""
+    ready: Ready | None = None
+    """The published checkpoint of the plan's weights, where no other was named."""
     running: Running | None = None
     """The server that this one takes the place of."""
     kept_window_tokens: int | None = None
@@ -299,10 +302,7 @@ def read_deployment(
     weights = _weights(decision.weights, catalog)
     capability = problem.cluster.hardware.compute_capability
     run = runs(problem, chosen, engine_version)
-    source = model_source(problem, checkpoint, running)
-    kept = kept_checkpoint(running, decision.weights)
-    found = kept if checkpoint is None else one_word(checkpoint, "--checkpoint")
-    is_local = checkpoint is None and (problem.model_entry is None or is_path(found or source))
+    source = source_of(problem, chosen, weights.point.id if weights else None, checkpoint, running)
     hidden = next((t.point.id for t in technologies if t.dimension == "hidden"), UNCOMPRESSED["hidden"])
     return Deployment(
         document=document,
@@ -317,13 +317,14 @@ def read_deployment(
         kv_format=kv_format_of(hidden, run, problem),
         weight_format=weight_format_of(weights.point.id if weights else None, chosen, capability),
         pools=_pools(decision, metrics.concurrency, problem.cluster),
-        model_source=source,
+        model_source=source.model,
         config=dict(problem.config),
-        checkpoint=found,
+        checkpoint=source.checkpoint,
         offload_backend=offload_backend,
+        ready=source.ready,
         running=running,
-        is_local=is_local,
-        notes=(LOCAL,) if is_local else (),
+        is_local=source.is_local,
+        notes=(LOCAL,) if source.is_local else (),
     )
 
 

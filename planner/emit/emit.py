@@ -10,6 +10,7 @@ from catalog.errors import nearest
 from catalog.load import Catalog
 from planner.emit.capacity import with_running
 from planner.emit.carried import fates, section
+from planner.emit.checkpoint import weights_notes
 from planner.emit.deployment import Deployment, read_deployment
 from planner.emit.engines import kvpress, llama_cpp, lmdeploy, sglang, tensorrt_llm, vllm
 from planner.emit.flags import problems_of_environment, problems_of_flags, snapshot
@@ -91,7 +92,7 @@ def emit(
         engine_version=engine_version,
         running=running,
     )
-    deployment = with_running(deployment)
+    deployment = with_running(replace(deployment, notes=(*deployment.notes, *weights_notes(deployment))))
     build = ENGINES.get(deployment.engine.id)
     if build is None:
         raise InputError(f"--target {deployment.engine.id}: no files are written for it; use {', '.join(ENGINES)}")

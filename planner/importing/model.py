@@ -35,6 +35,9 @@ def catalog_model(name: str | None, served: str | None, catalog: Catalog) -> tup
     """
     if name is not None and name.startswith(("/", ".", "~")) and (Path(name).expanduser() / "config.json").is_file():
         return name, None
+    ready = None if name is None else catalog.checkpoint(name)
+    if ready is not None:
+        return ready[1].base, f"{name}: a checkpoint of {ready[1].base}"
     for given in (name, served):
         listed = None if given is None else listed_name(given, catalog)
         if listed is not None:

@@ -47,7 +47,8 @@ class Preference:
     def weights(self, index: int) -> int:
         """Of a weight precision of the space."""
         weights = self._search.space.weights[index]
-        return _technique(weights.loss.mean, weights.id) - (0 if weights.point else _ONE_TECHNIQUE)
+        made = _MADE if weights.point and not weights.engines - weights.made_for else 0
+        return made + _technique(weights.loss.mean, weights.id) - (0 if weights.point else _ONE_TECHNIQUE)
 
     def engine(self, name: str) -> int:
         """Of an engine."""
@@ -74,6 +75,8 @@ class Preference:
 
 
 _ONE_TECHNIQUE = 1 << 42
+_MADE = 1 << 43
+"""Of weights that no engine has ready: more than of another technique, less than of another GPU."""
 
 
 def _technique(loss: float, name: str) -> int:

@@ -15,6 +15,7 @@ from planner.cost.replica import WeightFormat
 from planner.errors import InputError
 from planner.plan import DIMENSIONS, UNCOMPRESSED
 from planner.problem import Problem
+from planner.space.ready import has_to_be_made, ready_checkpoint
 from planner.space.runs import Run
 
 NATIVE = "native"
@@ -49,6 +50,8 @@ class WeightOption:
     format: WeightFormat
     loss: LogLoss
     engines: frozenset[str]
+    made_for: frozenset[str] = frozenset()
+    """Engines for which somebody has to make the checkpoint first."""
 
 
 @dataclass(slots=True)
@@ -192,30 +195,76 @@ def weight_options(problem: Problem, engines: Iterable[Engine], dropped: Dropped
     """
     engines = tuple(engines)
     everyone = frozenset(engine.id for engine in engines)
+    if problem.checkpoint is not None:
+        return _chosen_weights(problem.request.weights, [checkpoint_weights(problem, engines)])
     found = [native_weights(problem, everyone)]
-    capability = problem.cluster.hardware.compute_capability
     open_field = problem.request.techniques == "published"
     for technique in problem.catalog.all(Technique):
         for point in technique.points if technique.dimension == "weights" else ():
             name = point.id.removeprefix("w_")
             if found[0].id == NATIVE or name == found[0].id:
                 continue
-            able = frozenset(
-                engine.id
-                for engine in engines
-                if any(
-                    f.technique_point == point.id and capability in f.compute_capabilities
-                    for f in engine.weight_formats
-                )
-            )
+            able = frozenset(engine.id for engine in engines if loads(problem, engine, point.id))
             if not able or point.prior is None:
                 dropped.add(point.id, "no engine loads it on this GPU" if not able else "no sourced prior")
                 continue
             request = problem.request
             loss = prior_loss(point.prior, request.task, request.rounds, request.ctx)
             weights = weight_format(point, problem)
-            found.append(WeightOption(name, technique, point, weights, loss, everyone if open_field else able))
+            made = frozenset(engine.id for engine in engines if has_to_be_made(problem, engine, point.id))
+            found.append(WeightOption(name, technique, point, weights, loss, everyone if open_field else able, made))
     return _chosen_weights(problem.request.weights, found)
+
+
+def loads(problem: Problem, engine: Engine, point: str) -> bool:
+    """Whether an engine runs weights of a precision on the request's GPU."""
+    capability = problem.cluster.hardware.compute_capability
+    formats = (f for f in engine.weight_formats if f.technique_point == point)
+    known = any(capability in f.compute_capabilities for f in formats)
+    return known or ready_checkpoint(problem, engine, point) is not None
+
+
+def checkpoint_weights(problem: Problem, engines: Iterable[Engine]) -> WeightOption:
+    """The weights of a ready checkpoint that was asked for by name.
+
+    Raises
+    ------
+    InputError
+        If the catalog can't price its precision, or no engine is known to load it here.
+    """
+    ready = problem.checkpoint
+    if ready is None:
+        raise ValueError("no checkpoint was asked for")
+    other = f"ask for {problem.hub_id} and let its weights be chosen"
+    if ready.point is None:
+        what = (
+            " ".join(part for part in (ready.quant_method, ready.algorithm) if part) or "of a method that isn't known"
+        )
+        raise InputError(f"--model {ready.hub_id}: its weights ({what}) can't be priced yet; {other}")
+    technique, point = problem.catalog.point(ready.point)
+    able = frozenset(engine.id for engine in engines if ready_checkpoint(problem, engine, point.id) is not None)
+    if not able:
+        gpu = problem.cluster.hardware.name
+        asked = problem.request.engine if problem.request.engine != "any" else "none of the engines here"
+        raise InputError(f"--model {ready.hub_id}: {asked} is known to load {ready.quant_method} on {gpu}; {other}")
+    if point.prior is None:
+        raise InputError(f"--model {ready.hub_id}: nobody measured what {point.id} costs in quality; {other}")
+    request = problem.request
+    loss = prior_loss(point.prior, request.task, request.rounds, request.ctx)
+    return WeightOption(point.id.removeprefix("w_"), technique, point, weight_format(point, problem), loss, able)
+
+
+def own_weights(problem: Problem) -> WeightOption:
+    """The weights that a request's checkpoint comes with: those of a ready one that was named, else the model's own.
+
+    Raises
+    ------
+    InputError
+        If no engine is known to load the checkpoint that was named.
+    """
+    if problem.checkpoint is not None:
+        return checkpoint_weights(problem, problem.engines)
+    return native_weights(problem, frozenset())
 
 
 def native_weights(problem: Problem, engines: frozenset[str]) -> WeightOption:

@@ -24,7 +24,7 @@ from planner.pricing import Evaluation, evaluate
 from planner.problem import Problem, resolve
 from planner.request import Request, read_request
 from planner.solve.solver import Settings
-from planner.space.options import NATIVE, native_weights
+from planner.space.options import NATIVE, own_weights
 from planner.verify import objective_value
 from planner.whatif.flag_changes import FlagChange, flag_changes, planned_launches, planned_scheduling
 from planner.whatif.running import Priced, price_running
@@ -195,7 +195,10 @@ def _assumed(
 ) -> Decision:
     """The imported decision with what no flag says filled in as vLLM would, and said."""
     decision = imported.decision
-    native = native_weights(problem, frozenset()).id
+    listed = None if imported.model is None else problem.catalog.checkpoint(imported.model)
+    if listed is not None and listed[1].point is not None:
+        decision = decision.model_copy(update={"weights": listed[1].point.removeprefix("w_")})
+    native = own_weights(problem).id
     if native == NATIVE and decision.weights in ("bf16", "fp8"):
         decision = decision.model_copy(update={"weights": NATIVE})
     elif "weights" in imported.undetermined:

@@ -14,7 +14,6 @@ from planner.emit.longer_window import longer_window
 IMAGE = "openmmlab/lmdeploy:v{version}"
 PORT = 8000
 WEIGHTS = frozenset({"w_awq4", "w_gptq4"})
-_NONE: frozenset[str] = frozenset()
 
 
 def launches(deployment: Deployment, version: str) -> list[Launch]:
@@ -31,8 +30,8 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
 
 def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
     _, each = servers(pool, deployment.cluster.gpus_per_node)
-    model = served_checkpoint(deployment, _NONE)
-    making = makes_checkpoint(deployment, _NONE)
+    model = served_checkpoint(deployment)
+    making = makes_checkpoint(deployment)
     return Launch(
         engine="lmdeploy",
         version=version,
@@ -68,7 +67,8 @@ def _flags(deployment: Deployment, pool: PoolPlan, making: bool) -> Flags:
         *_memory_flags(deployment, pool),
     )
     # llm-compressor writes compressed-tensors; a checkpoint that was named has the format of the plan.
-    flags += (("--model-format", "compressed-tensors"),) if making else weight_flag(deployment)
+    method = "compressed-tensors" if making else deployment.ready.format.quant_method if deployment.ready else None
+    flags += weight_flag(deployment) if method is None else (("--model-format", method),)
     if deployment.kv_option is not None:
         flags += (("--quant-policy", int(deployment.kv_option)),)
     if deployment.reuses_prefixes:

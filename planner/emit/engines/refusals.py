@@ -119,7 +119,7 @@ def _format_problems(deployment: Deployment, used: Technology, who: str) -> list
 
 
 def _weight_problems(deployment: Deployment, who: str, weights: Collection[str]) -> list[str]:
-    if deployment.weights is None:
+    if deployment.weights is None or deployment.ready is not None:
         return []
     point, gpu = deployment.weights.point.id, deployment.hardware
     if deployment.config.get("quantization_config"):

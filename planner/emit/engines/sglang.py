@@ -17,7 +17,6 @@ from planner.emit.router import BOOTSTRAP_PORT
 IMAGES = {"nvidia": "lmsysorg/sglang:v{version}"}
 PORT = 8000
 INIT_PORT = 20000
-MADE_AT_LOAD = frozenset({"w_fp8"})
 WEIGHTS = frozenset({"w_fp8", "w_int8_w8a8", "w_gptq8", "w_gptq4", "w_awq4"})
 LMCACHE_FILE = "lmcache.yaml"
 _GB = 10**9
@@ -37,7 +36,7 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
 
 def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
     nodes, each = servers(pool, deployment.cluster.gpus_per_node)
-    model = served_checkpoint(deployment, MADE_AT_LOAD)
+    model = served_checkpoint(deployment)
     swaps = deployment.decision.offload.policy == "swap" and pool.role != "decode"
     lmcache = swaps and deployment.offload_backend == "lmcache"
     tier_bytes = deployment.tier_bytes_per_instance(pool) if swaps else 0
@@ -76,7 +75,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         disk_bytes=tier_bytes if on_disk else 0,
         packages=("sglang",),
         port_flags=("--disaggregation-bootstrap-port",) if pool.role == "prefill" else (),
-        checkpoint_script=checkpoint_script(deployment) if makes_checkpoint(deployment, MADE_AT_LOAD) else None,
+        checkpoint_script=checkpoint_script(deployment) if makes_checkpoint(deployment) else None,
         checkpoint_packages=COMPRESSOR,
     )
 
@@ -92,7 +91,7 @@ def _interface_flags(deployment: Deployment, model: str) -> Flags:
         ("--dtype", "bfloat16"),
         ("--context-length", deployment.max_model_len),
     )
-    if not makes_checkpoint(deployment, MADE_AT_LOAD):
+    if not makes_checkpoint(deployment) and deployment.ready is None:
         flags += weight_flag(deployment)
     window = longer_window(deployment)
     overrides = deployment.config_overrides(window.overrides if window else {})

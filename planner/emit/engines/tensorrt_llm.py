@@ -18,7 +18,6 @@ IMAGE = "nvcr.io/nvidia/tensorrt-llm/release:{version}"
 PORT = 8000
 FILE = "trtllm.yaml"
 WEIGHTS = frozenset({"w_fp8", "w_awq4"})
-_NONE: frozenset[str] = frozenset()
 
 
 def launches(deployment: Deployment, version: str) -> list[Launch]:
@@ -47,7 +46,7 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
     problems += problems_of_keys(settings, "LlmArgs", "tensorrt-llm", version)
     if problems:
         raise InputError(problems)
-    model = served_checkpoint(deployment, _NONE)
+    model = served_checkpoint(deployment)
     tier_bytes = deployment.tier_bytes_per_instance(pool) if deployment.decision.offload.policy == "swap" else 0
     on_disk = deployment.decision.offload.tier == "nvme"
     return [
@@ -72,7 +71,7 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
             gpus_per_node=each,
             api_name=model,
             packages=("tensorrt_llm",),
-            checkpoint_script=modelopt_script(deployment) if makes_checkpoint(deployment, _NONE) else None,
+            checkpoint_script=modelopt_script(deployment) if makes_checkpoint(deployment) else None,
             host_memory_bytes=0 if on_disk else tier_bytes,
             disk_bytes=tier_bytes if on_disk else 0,
         )

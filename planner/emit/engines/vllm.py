@@ -38,8 +38,6 @@ QUANTIZATION = {
 _WHOLE_SESSIONS = {"offload_prompt_only": False}
 """vLLM keeps only prompts below HBM by default; the plan counts on the answers too, which the next round repeats."""
 _ADMISSION = frozenset({"--max-num-queued-reqs", "--max-num-queued-tokens"})
-MADE_AT_LOAD = frozenset({"w_fp8"})
-"""Made from bf16 weights while they are loaded, without a checkpoint of their own."""
 
 
 def launches(deployment: Deployment, version: str) -> list[Launch]:
@@ -81,7 +79,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         *_connector_flags(deployment, pool),
         *_admission_flags(admitted),
     )
-    model = served_checkpoint(deployment, MADE_AT_LOAD)
+    model = served_checkpoint(deployment)
     flags = with_kept(deployment, flags, version, model)
     throttle = _throttle_note(deployment, pool) if pool.throttled else None
     unbounded = None
@@ -98,7 +96,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         program_words=2,
         model=model,
         packages=("vllm",),
-        checkpoint_script=checkpoint_script(deployment) if makes_checkpoint(deployment, MADE_AT_LOAD) else None,
+        checkpoint_script=checkpoint_script(deployment) if makes_checkpoint(deployment) else None,
         checkpoint_packages=COMPRESSOR,
         flags=flags,
         pool=pool,
@@ -148,8 +146,14 @@ def _interface_flags(deployment: Deployment) -> Flags:
 def _quantization(deployment: Deployment) -> str | None:
     if deployment.weights is None:
         return None
-    if makes_checkpoint(deployment, MADE_AT_LOAD):
+    if makes_checkpoint(deployment):
         return "compressed-tensors"  # what llm-compressor writes
+    if deployment.ready is not None:
+        return None  # vLLM reads it in the checkpoint's config
+    running = deployment.running
+    if running is not None and running.model == deployment.checkpoint is not None:
+        given = running.flags.get("--quantization")
+        return None if given is None else str(given)
     return QUANTIZATION[deployment.weights.point.id]
 
 
