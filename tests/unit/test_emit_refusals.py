@@ -63,7 +63,7 @@ def test_weights_that_the_engine_lacks_are_refused() -> None:
 
 
 def test_quantising_what_is_quantised_is_refused() -> None:
-    assert "quantised by its makers" in problems("deepseek-v3-dcp", decision={"weights": "awq4"})
+    assert "quantised by its makers" in problems("deepseek-v3-dcp", decision={"weights": "gptq8"})
 
 
 def test_a_version_without_a_snapshot_is_refused() -> None:
@@ -84,7 +84,7 @@ def test_compose_is_refused_over_several_servers() -> None:
 def test_kserve_is_refused_over_several_servers_and_ray_over_two_pools() -> None:
     assert "spans servers" in problems("scout-1m-pp", "kserve")
     assert "separate pools" in problems("llama8b-split", "ray")
-    assert "name a checkpoint" in problems("qwen32b-awq-yarn", "ray")
+    assert "name a checkpoint" in problems("qwen32b-awq-yarn", "ray", decision={"weights": "int8_w8a8"})
 
 
 def test_an_offline_engine_takes_no_platform() -> None:

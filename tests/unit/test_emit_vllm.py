@@ -224,13 +224,16 @@ def test_experts_over_replicas_make_one_instance() -> None:
     assert (given["--data-parallel-size"], launch.pool.instances) == (4, 1)
 
 
-def test_quantised_weights_are_made_or_named() -> None:
-    (made,) = launches("qwen32b-awq-yarn")
-    assert made.program[-1] == "{models}/plan-qwen3-32b-awq4"
-    assert made.value("--quantization") == "compressed-tensors"
-    (named,) = launches("qwen32b-awq-yarn", checkpoint="Qwen/Qwen3-32B-AWQ")
-    assert named.program[-1] == "Qwen/Qwen3-32B-AWQ"
+def test_quantised_weights_are_loaded_ready_named_or_made() -> None:
+    (ready,) = launches("qwen32b-awq-yarn")
+    assert ready.program[-1] == "Qwen/Qwen3-32B-AWQ"
+    assert ready.value("--quantization") is None  # its config says it
+    (named,) = launches("qwen32b-awq-yarn", checkpoint="me/my-awq")
+    assert named.program[-1] == "me/my-awq"
     assert named.value("--quantization") == "awq_marlin"
+    (made,) = launches("qwen32b-awq-yarn", decision={"weights": "int8_w8a8"})
+    assert made.program[-1] == "{models}/plan-qwen3-32b-int8_w8a8"
+    assert made.value("--quantization") == "compressed-tensors"
 
 
 def test_yarn_extends_the_trained_window_and_says_so_twice() -> None:
