@@ -144,7 +144,7 @@ def emit_document(
 
 def _tell_notes(files: Mapping[str, str]) -> None:
     for note in json.loads(files["provenance.json"])["notes"]:
-        typer.echo(f"note: {note}", err=True)
+        typer.echo(note if note.startswith("WARNING") else f"note: {note}", err=True)
 
 
 @takes_request
