@@ -36,9 +36,8 @@ class Subject:
 
     @property
     def declared_tokens(self) -> int | None:
-        """The config's ``max_position_embeddings`` [tokens]."""
-        found = value_of(self.config, "max_position_embeddings")
-        return found if isinstance(found, int) and not isinstance(found, bool) else None
+        """The window that the config declares, as engines derive it: stretched by some types of positions [tokens]."""
+        return self.architecture.context_tokens or None
 
 
 def applies(rule: EngineRule, subject: Subject, version: str) -> bool:
