@@ -20,6 +20,7 @@ from planner.emit.load_test import (
     promised_users,
     shared_block_tokens,
 )
+from planner.emit.platforms.making import FILE, how_to_make
 from planner.emit.quoting import code, code_block, shell_lines
 from planner.emit.router import client_port, idle_s, is_routed, ranks_routed, router_of
 
@@ -87,6 +88,11 @@ def _start(deployment: Deployment, launches: list[Launch], files: set[str]) -> s
         lines.append(
             f"- compose: {code('docker compose -f compose/compose.yaml up -d')} (HF_TOKEN from the environment)"
         )
+    lines += [
+        f"- the weights first, once: {code(how_to_make(deployment, folder))}; they go into the claim of the pods"
+        for folder in ("kubernetes", "kserve")
+        if f"{folder}/{FILE}" in files
+    ]
     if "kubernetes/kubernetes.yaml" in files:
         secret = code("kubectl create secret generic hf-token --from-literal=token=$HF_TOKEN")
         lines.append(f"- Kubernetes: {secret} once, then {code('kubectl apply -f kubernetes/kubernetes.yaml')}")

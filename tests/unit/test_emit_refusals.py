@@ -135,8 +135,8 @@ def test_tensorrt_llm_makes_its_quantised_checkpoint_with_modelopt() -> None:
     program = files["tensorrt-llm/make_checkpoint.py"]
     compile(program, "make_checkpoint.py", "exec")
     assert "mtq.FP8_DEFAULT_CFG" in program
-    (workload,) = documents(files["kubernetes/kubernetes.yaml"], "Deployment")
-    assert "make_checkpoint.py" in str(workload)
+    (job,) = documents(files["kubernetes/make-checkpoint.yaml"], "Job")
+    assert "make_checkpoint.py" in str(job)
     named = emit(Document.model_validate(content), "tensorrt-llm", open_catalog(), checkpoint="nvidia/Llama-FP8")
     assert "nvidia/Llama-FP8" in named["tensorrt-llm/serve.sh"]
     assert "tensorrt-llm/make_checkpoint.py" not in named

@@ -9,6 +9,7 @@ from planner.emit.deployment import Deployment
 from planner.emit.launch import CONFIG_DIRECTORY, KEY_VARIABLE, Launch, Place, places
 from planner.emit.lmcache import DISK
 from planner.emit.loading import loading
+from planner.emit.platforms.making import SERVICE, making, making_words
 from planner.emit.platforms.network import leaves_its_pod, network_environment, network_warning
 from planner.emit.platforms.pods import drain_seconds, site_image
 from planner.emit.platforms.shell import own_files
@@ -40,6 +41,9 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
         for index in range(launch.pool.instances):
             name = f"{launch.pool.role}-{index}"
             services[name] = _service(deployment, launch, where[launch.pool.role], index)
+    made = making(launches)
+    if made is not None:
+        services[SERVICE] = _maker(deployment, made, where[made.pool.role])
     if is_routed(deployment):
         services["router"] = _router(deployment, launches)
     document: dict[str, Any] = {"name": deployment.slug, "services": services, "volumes": {"models": {}}}
@@ -80,20 +84,30 @@ def _service(deployment: Deployment, launch: Launch, place: Place, index: int) -
         service["environment"]["HIP_VISIBLE_DEVICES"] = ",".join(devices)
     if not is_routed(deployment):
         service["ports"] = [f"{launch.port}:{launch.port}"]
+    if launch.makes_checkpoint:
+        service["depends_on"] = {SERVICE: {"condition": "service_completed_successfully"}}
     return service
 
 
+def _maker(deployment: Deployment, launch: Launch, place: Place) -> dict[str, Any]:
+    """Return the service that makes the checkpoint and ends; instances wait for it, so that it has their GPUs."""
+    serving = _service(deployment, launch, place, 0)
+    script = _bind(f"./{SCRIPT}", f"{CONFIG_DIRECTORY}/{SCRIPT}")
+    own = ("image", "environment", "shm_size", "ulimits", "deploy", "devices", "group_add", "security_opt", "cap_add")
+    words = [compose_value(word) for word in making_words(launch, MODELS_DIRECTORY)]
+    return {
+        **{key: serving[key] for key in own if key in serving},
+        "entrypoint": words,
+        "volumes": [*(v for v in serving["volumes"] if v.get("source") != "kv"), script],
+        "restart": "no",
+    }
+
+
 def _command(launch: Launch) -> dict[str, Any]:
-    """Return entrypoint and command; a shell before them makes the checkpoint on the first start, and adds a key."""
+    """Return entrypoint and command; a shell before them adds a key, if there is one."""
     words = [compose_value(w.replace("{models}", MODELS_DIRECTORY)) for w in launch.arguments(CONFIG_DIRECTORY)]
     program, arguments = words[: launch.program_words], words[launch.program_words :]
-    if launch.makes_checkpoint:
-        # $0 is the checkpoint, the others are the server's command.
-        key = f" {launch.key_words}".rstrip()
-        make = f'{launch.make_command(f"{CONFIG_DIRECTORY}/{SCRIPT}")} && exec "$@"{key}'
-        target = launch.model.replace("{models}", MODELS_DIRECTORY)
-        program = ["sh", "-c", compose_value(make), compose_value(target), *program]
-    elif launch.key_flag is not None:
+    if launch.key_flag is not None:
         program = ["sh", "-c", compose_value(f'exec "$0" "$@" {launch.key_words}'), *program]
     return {"entrypoint": program, "command": arguments}
 
@@ -135,7 +149,7 @@ def _environment(deployment: Deployment, launch: Launch, service: str) -> dict[s
 def _volumes(deployment: Deployment, launch: Launch) -> list[Any]:
     """Return what is mounted; instances share the models, whose downloads the hub's client locks."""
     mounted: list[Any] = [{"type": "volume", "source": "models", "target": MODELS_DIRECTORY}]
-    for name in own_files(launch):
+    for name in launch.files:
         mounted.append(_bind(f"./{name}", f"{CONFIG_DIRECTORY}/{name}"))
     for local in deployment.local_paths:
         mounted.append(_bind(compose_value(local), compose_value(local)))

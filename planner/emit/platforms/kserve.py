@@ -15,7 +15,7 @@ from typing import Any
 from planner.emit.deployment import Deployment
 from planner.emit.launch import Launch
 from planner.emit.platforms.claims import models_claim
-from planner.emit.platforms.kubernetes import config_maps, group_words, top
+from planner.emit.platforms.kubernetes import config_maps, group_words, making_files, top
 from planner.emit.platforms.pods import (
     MODELS_DIRECTORY,
     STOP_SECONDS,
@@ -62,7 +62,8 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
     for launch in launches:
         documents += config_maps(deployment, launch)
     documents.append(_service(deployment, launches))
-    return {"llm-inference-service.yaml": top(deployment, launches, launches[-1]) + yaml_text(*documents)}
+    written = {"llm-inference-service.yaml": top(deployment, launches, launches[-1]) + yaml_text(*documents)}
+    return written | making_files(deployment, launches)
 
 
 def _at_port(launch: Launch, port: int) -> Launch:

@@ -11,6 +11,7 @@ from planner.emit.deployment import Deployment
 from planner.emit.launch import CONFIG_DIRECTORY, Launch, flag_words
 from planner.emit.loading import loading
 from planner.emit.platforms.claims import models_claim
+from planner.emit.platforms.making import FILE, job_documents, making
 from planner.emit.platforms.network import network_warning
 from planner.emit.platforms.pods import (
     MODELS_DIRECTORY,
@@ -21,7 +22,6 @@ from planner.emit.platforms.pods import (
     pod_template,
 )
 from planner.emit.platforms.routing import disruption_budget, router_documents
-from planner.emit.platforms.shell import own_files
 from planner.emit.quoting import comment, kubernetes_argument, shell, yaml_text
 from planner.emit.router import is_routed
 from planner.emit.stamp import header
@@ -41,7 +41,19 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
     if is_routed(deployment):
         documents += router_documents(deployment, launches)
     documents.append(_service(deployment))
-    return {"kubernetes.yaml": top(deployment, launches, launches[0]) + yaml_text(*documents)}
+    written = {"kubernetes.yaml": top(deployment, launches, launches[0]) + yaml_text(*documents)}
+    return written | making_files(deployment, launches)
+
+
+def making_files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
+    """Return the manifest that makes the checkpoint, with the claim that it fills; empty where nothing is made."""
+    launch = making(launches)
+    if launch is None:
+        return {}
+    pod = pod_template(deployment, launches, launch, container_words(launch))["spec"]
+    claim = models_claim(deployment, launches)
+    documents = job_documents(deployment, launch, pod, metadata(deployment, launch), MODELS_DIRECTORY)
+    return {FILE: header(deployment, launch) + yaml_text(*([claim] if claim else []), *documents)}
 
 
 def top(deployment: Deployment, launches: list[Launch], launch: Launch) -> str:
@@ -52,7 +64,7 @@ def top(deployment: Deployment, launches: list[Launch], launch: Launch) -> str:
 
 def config_maps(deployment: Deployment, launch: Launch) -> list[dict[str, Any]]:
     """Return the map of the files that a launch reads, if it reads any."""
-    mounted = own_files(launch)
+    mounted = dict(launch.files)
     own = metadata(deployment, launch)
     return [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": own, "data": mounted}] if mounted else []
 

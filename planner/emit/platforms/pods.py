@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from planner.emit.checkpoint import SCRIPT
 from planner.emit.deployment import Deployment
 from planner.emit.launch import CONFIG_DIRECTORY, KEY_VARIABLE, Launch
 from planner.emit.lmcache import DISK
 from planner.emit.loading import loading, longest_request_s
-from planner.emit.platforms.claims import models_volume
+from planner.emit.platforms.claims import models_volume, shares_claim
+from planner.emit.platforms.making import check_container, check_shared
 from planner.emit.platforms.network import (
     leaves_its_pod,
     network_annotations,
@@ -21,7 +21,6 @@ from planner.emit.platforms.network import (
     pod_network,
     rdma_resource,
 )
-from planner.emit.platforms.shell import own_files
 from planner.emit.quoting import kubernetes_argument
 from planner.emit.router import BOOTSTRAP_PORT, SGLANG_ROUTER, router_of
 from planner.emit.stamp import stamp_of
@@ -133,7 +132,8 @@ def pod_template(
         "volumes": _volumes(deployment, launches, launch),
     }
     if launch.makes_checkpoint:
-        spec["initContainers"] = [_checkpoint_container(deployment, launch)]
+        check_shared(shares_claim(deployment, launches))
+        spec["initContainers"] = [check_container(launch, container, MODELS_DIRECTORY)]
     own = {"labels": labels(deployment, launch, is_worker=is_worker)}
     return {"metadata": {**own, "annotations": _annotations(deployment, launch, is_worker)}, "spec": spec}
 
@@ -294,7 +294,7 @@ def _mounts(deployment: Deployment, launch: Launch) -> list[dict[str, Any]]:
         {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - where ranks talk
         {"name": "models", "mountPath": MODELS_DIRECTORY},
     ]
-    if own_files(launch):
+    if launch.files:
         mounts.append({"name": "config", "mountPath": CONFIG_DIRECTORY, "readOnly": True})
     if launch.disk_bytes:
         mounts.append({"name": "kv", "mountPath": DISK})
@@ -309,7 +309,7 @@ def _volumes(deployment: Deployment, launches: list[Launch], launch: Launch) -> 
         {"name": "shm", "emptyDir": shared},
         {"name": "models", **models_volume(deployment, launches, launch)},
     ]
-    if own_files(launch):
+    if launch.files:
         volumes.append({"name": "config", "configMap": {"name": pod_name(deployment, launch)}})
     if launch.disk_bytes:
         # Beyond its limit a pod is evicted: only where the engine keeps to it.
@@ -318,18 +318,3 @@ def _volumes(deployment: Deployment, launches: list[Launch], launch: Launch) -> 
     for index, path in enumerate(deployment.local_paths):
         volumes.append({"name": f"local-{index}", "hostPath": {"path": path, "type": "Directory"}})
     return volumes
-
-
-def _checkpoint_container(deployment: Deployment, launch: Launch) -> dict[str, Any]:
-    target = launch.model.replace("{models}", MODELS_DIRECTORY)
-    make = launch.make_command(f"{CONFIG_DIRECTORY}/{SCRIPT}")
-    return {
-        "name": "make-checkpoint",
-        "image": site_image(deployment, launch.image),
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["sh", "-c", make, target],
-        "env": pod_environment(deployment, launch),
-        "resources": resources(deployment, launch),
-        "securityContext": security(deployment, launch),
-        "volumeMounts": _mounts(deployment, launch),
-    }
