@@ -1,4 +1,7 @@
-"""KV memory to reserve, so that an engine holds exactly the sessions that the plan counted.
+"""KV memory to reserve, so that an engine holds the sessions that the plan counted, and what else is free.
+
+The plan's minimum would do if an engine dropped ended sessions first. It drops what was used longest ago: often a
+session whose user is still thinking. Free memory beyond the minimum keeps both.
 
 vLLM allocates whole blocks and keeps one for itself, so a plan's bytes would hold a session too few.
 The blocks are asked of `planner.cost.allocation`, which equals vLLM's own planner.
@@ -13,6 +16,9 @@ from planner.emit.deployment import Deployment, PoolPlan
 
 LARGEST_LATENT_BLOCK = 128
 """Largest block of the MLA backends from Hopper on: 64 of FlashMLA, 128 of CUTLASS MLA (vLLM 0.33) [tokens]."""
+FREE_SHARE = 0.75
+"""Share of the memory that the plan leaves free which goes to KV as well; the rest is for what the workspace's and the
+engine's estimates miss. A judgement, not a measurement: nothing here has run on a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,8 @@ class Reservation:
     """KV memory of one rank, and what vLLM makes of it."""
 
     bytes_per_gpu: int
+    planned_bytes: int
+    """Of it, what the plan's sessions need [bytes]."""
     capacity: KvCapacity | None
     """None where vLLM's allocation of this model isn't known exactly."""
     note: str | None = None
@@ -65,7 +73,7 @@ def reserve(deployment: Deployment, pool: PoolPlan, batched_tokens: int) -> Rese
         unit = capacity(0, deployment.max_model_len)
     except NotCoveredError as error:
         note = f"vLLM's allocation of this model isn't known exactly ({error}); all free KV memory is given to it"
-        return Reservation(max(free, int(hbm.kv)), None, note)
+        return Reservation(max(free, int(hbm.kv)), int(hbm.kv), None, note)
     shared = _shared_blocks(deployment, unit)
     own = pool.resident_sessions * (unit.blocks_per_request - shared)
     longest = capacity(0, deployment.window_tokens).blocks_per_request
@@ -73,13 +81,33 @@ def reserve(deployment: Deployment, pool: PoolPlan, batched_tokens: int) -> Rese
     # Rounding to blocks may exceed the plan's bytes by a block per session and group, not by more.
     rounding = (pool.resident_sessions * len(unit.groups) + 1) * unit.bytes_per_block
     if wanted <= max(free, int(hbm.kv)) + rounding:
-        return Reservation(wanted, capacity(wanted, deployment.window_tokens), exact=exact)
-    given = capacity(max(free, int(hbm.kv)), deployment.window_tokens)
+        given = wanted + _beyond(deployment, wanted, free) // unit.bytes_per_block * unit.bytes_per_block
+        return Reservation(given, wanted, capacity(given, deployment.window_tokens), exact=exact)
+    held = capacity(max(free, int(hbm.kv)), deployment.window_tokens)
     note = (
         f"the plan counts {pool.resident_sessions} sessions in HBM; vLLM, which pads and groups this model's layers, "
-        f"holds {given.concurrency:.2f} of the full length in the same memory"
+        f"holds {held.concurrency:.2f} of the full length in the same memory"
     )
-    return Reservation(max(free, int(hbm.kv)), given, note, exact)
+    return Reservation(max(free, int(hbm.kv)), int(hbm.kv), held, note, exact)
+
+
+def _beyond(deployment: Deployment, planned: int, free: int) -> int:
+    """Return what KV gets beyond the planned sessions, nothing where no cache outlives a request [bytes]."""
+    return int(FREE_SHARE * max(0, free - planned)) if deployment.reuses_prefixes else 0
+
+
+def kv_tokens(deployment: Deployment, pool: PoolPlan) -> int | None:
+    """Return the tokens that a replica holds, for engines that are told tokens; None where the plan counts none.
+
+    Those of the plan's sessions at their full length, and what fits the free memory beyond. Where layers keep less
+    than the whole session, tokens aren't proportional to bytes, and the plan's are taken [tokens].
+    """
+    planned = deployment.kv_tokens(pool)
+    if planned is None or deployment.architecture.attention_kinds & {"sliding", "chunked", "linear"}:
+        return planned
+    hbm = deployment.metrics.hbm_bytes_per_gpu
+    free = int(hbm.limit - hbm.weights - hbm.workspace - hbm.overhead)
+    return planned + int(planned * _beyond(deployment, int(hbm.kv), free) / hbm.kv) if hbm.kv else planned
 
 
 def with_running(deployment: Deployment) -> Deployment:

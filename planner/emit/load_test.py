@@ -116,6 +116,8 @@ def _common_flags(deployment: Deployment, launches: list[Launch]) -> Flags:
         ("--url", f"http://localhost:{port}"),
         ("--endpoint-type", "chat"),
         ("--streaming", True),
+        # A connection that idles while its user thinks may be closed just when it is used again.
+        ("--connection-reuse-strategy", "never"),
         ("--session-header", router_of(deployment).session_header),
         ("--input-file", SESSIONS),
         ("--custom-dataset-type", "mooncake_trace"),

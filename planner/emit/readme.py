@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 
-from planner.emit.capacity import reserve
+from planner.emit.capacity import FREE_SHARE, Reservation, kv_tokens, reserve
 from planner.emit.checks import quality_test_words, uncompressed_words
 from planner.emit.deployment import Deployment
 from planner.emit.launch import Launch
@@ -116,7 +116,8 @@ def _expectations(deployment: Deployment, launches: list[Launch]) -> str:
     rows += _reported(launches[-1], deployment)
     table = ["| quantity | predicted | 80 % interval |", "|---|---|---|"]
     table += [f"| {name} | {value} | {interval} |" for name, value, interval in rows]
-    return "\n".join([*table, "", f"{_TIMES} {_ABOUT_INTERVALS[deployment.document.intervals is not None]}"])
+    about = f"{_TIMES} {_ABOUT_INTERVALS[deployment.document.intervals is not None]}"
+    return "\n".join([*table, "", about, *(f"\n{text}" for text in _about_memory(deployment, launches[-1]))])
 
 
 _EXPECTED = (
@@ -133,18 +134,23 @@ _EXPECTED = (
     ("loss beyond the trained window, mean", "window_loss_mean"),
 )
 """What an operator should expect -> the metric that says it."""
-_TIMES = "Times exclude queueing."
+_TIMES = (
+    "Times exclude queueing: they are those of a request that waits for no other, so compare them with one user alone, "
+    "and answers per hour with all users at once."
+)
 _ABOUT_INTERVALS = {
     True: "`plan accuracy` says on which measurements the intervals rest.",
     False: "The plan has no intervals; `plan accuracy` says how far predictions have been off.",
 }
 
 
+def _held(deployment: Deployment, launch: Launch) -> Reservation | None:
+    return reserve(deployment, launch.pool, launch.batched_tokens) if launch.batched_tokens else None
+
+
 def _reported(launch: Launch, deployment: Deployment) -> list[tuple[str, str, str]]:
     """KV tokens and concurrency as the engine counts them when it starts: allocation is exact, not predicted."""
-    if not launch.batched_tokens:
-        return []
-    held = reserve(deployment, launch.pool, launch.batched_tokens)
+    held = _held(deployment, launch)
     if held is None or held.capacity is None:
         return []
     least, how = ("", "exact") if held.exact else ("at least ", "up to a block per session more")
@@ -152,6 +158,32 @@ def _reported(launch: Launch, deployment: Deployment) -> list[tuple[str, str, st
         ("KV tokens that an instance reports at start", f"{least}{held.capacity.tokens}", how),
         ("concurrency that an instance reports at start", f"{least}{held.capacity.concurrency:.2f}", how),
     ]
+
+
+def _about_memory(deployment: Deployment, launch: Launch) -> list[str]:
+    """How much memory KV gets, and why what the engine reports isn't the table's number of sessions."""
+    pool = launch.pool
+    tokens, planned = kv_tokens(deployment, pool), deployment.kv_tokens(pool)
+    if tokens is None or planned is None or pool.resident_sessions is None or launch.engine == "llama.cpp":
+        return []
+    why = (
+        f"The rest is {FREE_SHARE:.0%} of what the plan leaves free: an engine drops what was used longest ago, which "
+        "is often a session whose user still thinks, and not the one that has just ended; it needs room for both."
+    )
+    held = _held(deployment, launch)
+    if held is None:
+        return [f"KV cache of a rank: {planned} tokens for the planned sessions, {tokens} given. {why}"]
+    sizes = f"{held.planned_bytes / _GIB:.2f} GiB for the planned sessions, {held.bytes_per_gpu / _GIB:.2f} GiB given"
+    texts = [f"KV memory of a GPU: {sizes}. {why}"]
+    if held.capacity is not None:
+        ranks = f" of each of {pool.replicas} replicas" if pool.replicas > 1 else ""
+        texts.append(
+            f"Sessions that fit are the plan's: {pool.resident_sessions} in the HBM{ranks}. What an instance reports "
+            f"({held.capacity.concurrency:.2f}) is its KV memory over one request of {deployment.window_tokens} tokens "
+            "for one data-parallel rank: more where free memory was added, fewer where the engine pads a model's "
+            "layers or takes longer requests than the plan's sessions."
+        )
+    return texts
 
 
 def _interval(deployment: Deployment, key: str) -> str:

@@ -116,8 +116,9 @@ def test_the_operator_reads_what_is_predicted_and_how_surely() -> None:
     for row in (
         "| time to first token, whole document | 40 s | 35 s to 46 s |",
         "| time per output token, worst step | 0.11 s | 0.1 s to 0.12 s |",
-        "| KV tokens that an instance reports at start | 2191515 | exact |",
-        "| concurrency that an instance reports at start | 18.00 | exact |",
+        "| KV tokens that an instance reports at start | 2517729 | exact |",
+        "| concurrency that an instance reports at start | 20.68 | exact |",
+        "KV memory of a GPU: 41.80 GiB for the planned sessions, 48.03 GiB given.",
     ):
         assert row in page
     assert "| time to first token, whole document | " in emitted("llama8b-int8")["README.md"]

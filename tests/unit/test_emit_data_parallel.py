@@ -8,7 +8,8 @@ from typing import Any
 
 from catalog.load import open_catalog
 from planner.emit import emit
-from planner.emit.deployment import read_deployment
+from planner.emit.capacity import kv_tokens
+from planner.emit.deployment import Deployment, read_deployment
 from planner.emit.emit import ENGINES
 from planner.emit.launch import Launch
 from planner.importing import import_text
@@ -21,7 +22,7 @@ PARALLEL = {"tp": 2, "dcp": 2, "ep": 8, "replicas": 4}
 BATCH = {"decode_sequences": 16, "resident_sessions": RESIDENT, "prefill_chunk_tokens": 4096}
 
 
-def launch(engine: str, **metrics: Any) -> Launch:
+def deployed(engine: str, **metrics: Any) -> Deployment:
     """DeepSeek-V3 on eight H200, experts over four replicas of two GPUs, sessions swapped to host memory."""
     content = json.loads((PLANS / "deepseek-v3-dcp.json").read_text())
     content["request"] |= {"ctx": 64_000, "gpus": "8xH200", "engine": engine}
@@ -34,17 +35,26 @@ def launch(engine: str, **metrics: Any) -> Launch:
     content["metrics"] |= {"ddr_bytes": 800 * 2**30, "users": 84.0, "concurrency": 4 * RESIDENT, **metrics}
     deployment = read_deployment(Document.model_validate(content), open_catalog())
     assert deployment.max_model_len == SESSION
+    return deployment
+
+
+def launch(engine: str, **metrics: Any) -> Launch:
+    deployment = deployed(engine, **metrics)
     (one,) = ENGINES[engine](deployment, deployment.engine.version)
     return one
 
 
 def test_sglang_counts_requests_over_ranks_and_everything_else_per_rank() -> None:
-    flags = dict(launch("sglang").flags)
+    one = launch("sglang")
+    flags = dict(one.flags)
+    tokens = kv_tokens(deployed("sglang"), one.pool)
+    assert tokens is not None
     assert (flags["--tp-size"], flags["--attn-dp-size"], flags["--ep-size"], flags["--dcp-size"]) == (8, 4, 8, 2)
     assert flags["--max-running-requests"] == 4 * (16 + 1)  # divided by the ranks (model_runner, per dp worker)
     assert flags["--chunked-prefill-size"] == 4 * 4096  # divided by the ranks (_handle_data_parallelism)
     assert flags["--max-queued-requests"] == 4 * RESIDENT  # of each rank's own scheduler, which may get them all
-    assert flags["--max-total-tokens"] == RESIDENT * SESSION // 2  # rows of a rank; dcp spreads the tokens over two
+    assert flags["--max-total-tokens"] == -(-tokens // 2)  # rows of a rank; dcp spreads the tokens over two
+    assert tokens >= RESIDENT * SESSION
 
 
 def test_vllm_gives_every_rank_its_part_of_the_tier_and_counts_requests_over_them() -> None:

@@ -14,6 +14,7 @@ from catalog.architecture import read_config
 from catalog.load import Catalog, open_catalog
 from catalog.schema import Model
 from planner.cost.allocation import vllm_capacity
+from planner.emit.capacity import FREE_SHARE, reserve
 from planner.emit.deployment import read_deployment
 from planner.emit.engines import vllm
 from planner.emit.launch import Launch
@@ -98,9 +99,11 @@ def test_vllm_holds_exactly_the_sessions_that_the_plan_counts(name: str, block: 
     deployment = read_deployment(plan, facts())
     (launch,) = vllm.launches(deployment, VERSION)
     given, pool = dict(launch.flags), launch.pool
+    held = reserve(deployment, pool, launch.batched_tokens)
+    assert held is not None
     capacity = vllm_capacity(
         deployment.architecture,
-        available_bytes=given["--kv-cache-memory-bytes"],
+        available_bytes=held.planned_bytes,
         max_model_len=given["--max-model-len"],
         max_num_batched_tokens=given["--max-num-batched-tokens"],
         kv_format=deployment.kv_format if deployment.technology("hidden") else None,
@@ -113,6 +116,31 @@ def test_vllm_holds_exactly_the_sessions_that_the_plan_counts(name: str, block: 
     assert int(capacity.concurrency) == pool.resident_sessions
     if block == 16 and name != "deepseek-v3-dcp":
         assert capacity.blocks == capacity.blocks_per_request * pool.resident_sessions + 1
+
+
+@pytest.mark.parametrize("name", ["llama8b-int8", "llama70b-fp8", "scout-1m-pp"])
+def test_most_of_what_is_free_keeps_sessions_too(name: str) -> None:
+    plan = document(name)
+    deployment = read_deployment(plan, facts())
+    (launch,) = vllm.launches(deployment, VERSION)
+    held = reserve(deployment, launch.pool, launch.batched_tokens)
+    assert held is not None
+    assert held.capacity is not None
+    hbm = plan.metrics.hbm_bytes_per_gpu
+    left = hbm.limit - hbm.weights - hbm.workspace - hbm.overhead - held.planned_bytes
+    added = held.bytes_per_gpu - held.planned_bytes
+    assert launch.value("--kv-cache-memory-bytes") == held.bytes_per_gpu
+    assert FREE_SHARE * left - held.capacity.bytes_per_block < added <= FREE_SHARE * left
+    assert held.bytes_per_gpu == held.capacity.blocks * held.capacity.bytes_per_block  # whole blocks: exact at start
+
+
+def test_dropped_caches_take_no_more_than_they_need() -> None:
+    off = {"policy": "recompute", "tier": None}
+    plan = document("llama70b-fp8", decision={"offload": off})
+    deployment = read_deployment(plan, facts())
+    held = reserve(deployment, deployment.pools[0], 4104)
+    assert held is not None
+    assert held.bytes_per_gpu == held.planned_bytes
 
 
 def test_kv_memory_stays_within_what_the_plan_leaves_free() -> None:
@@ -292,10 +320,14 @@ def test_models_of_the_golden_plans_are_read_from_their_configs() -> None:
 
 def test_a_shared_prefix_is_held_once() -> None:
     # 80 layers, one KV head of 128 per rank, fp8: 20 KiB a token, 320 KiB a block of 16.
-    alone = flags("llama70b-fp8")["--kv-cache-memory-bytes"]
-    shared = flags("llama70b-fp8", request={"shared_prefix_tokens": 16_000})["--kv-cache-memory-bytes"]
+    needed = []
+    for shared in (0, 16_000):
+        deployment = read_deployment(document("llama70b-fp8", request={"shared_prefix_tokens": shared}), facts())
+        held = reserve(deployment, deployment.pools[0], 4104)
+        assert held is not None
+        needed.append(held.planned_bytes)
     resident = document("llama70b-fp8").decision.batch.resident_sessions
-    assert alone - shared == (resident - 1) * 1000 * 320 * 1024
+    assert needed[0] - needed[1] == (resident - 1) * 1000 * 320 * 1024
 
 
 @pytest.mark.parametrize(("weights", "quantised"), [("bf16", None), ("fp8", "fp8"), ("awq4", "awq_marlin")])

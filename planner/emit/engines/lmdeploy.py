@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from planner.emit.capacity import kv_tokens
 from planner.emit.checkpoint import COMPRESSOR, checkpoint_script, makes_checkpoint, served_checkpoint
 from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.engines.refusals import refuse_unshipped
@@ -83,11 +84,13 @@ def _flags(deployment: Deployment, pool: PoolPlan, making: bool) -> Flags:
 
 
 def _memory_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
-    """An entry count above 1 is a number of blocks: those of the plan's sessions."""
-    if pool.resident_sessions is None:
+    """An entry count above 1 is a number of blocks: those of the plan's sessions, and what else is free."""
+    tokens = kv_tokens(deployment, pool)
+    if pool.resident_sessions is None or tokens is None:
         hbm = deployment.metrics.hbm_bytes_per_gpu
         free = hbm.limit - hbm.workspace - hbm.overhead - hbm.weights
         share = round(free / (deployment.hardware.hbm - hbm.weights), 4)
         return (("--cache-max-entry-count", share),)
-    blocks = -(-deployment.max_model_len // deployment.engine.kv_block_tokens)
-    return (("--cache-max-entry-count", blocks * pool.resident_sessions),)
+    block = deployment.engine.kv_block_tokens
+    least = pool.resident_sessions * -(-deployment.max_model_len // block)
+    return (("--cache-max-entry-count", max(least, tokens // block)),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+from planner.emit.capacity import kv_tokens
 from planner.emit.checkpoint import COMPRESSOR, checkpoint_script, makes_checkpoint, served_checkpoint
 from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.engines.refusals import refuse_unshipped
@@ -132,11 +133,11 @@ def _most_waiting(deployment: Deployment, pool: PoolPlan) -> int | None:
 
 
 def _memory_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
-    """Weights and KV take what the plan leaves beside workspace and overhead; the pool is the plan's tokens."""
+    """Weights and KV take what the plan leaves beside workspace and overhead; tokens bound the pool."""
     hbm = deployment.metrics.hbm_bytes_per_gpu
     static = (hbm.limit - hbm.workspace - hbm.overhead) / deployment.hardware.hbm
     flags: Flags = (("--mem-fraction-static", math.floor(static * 1e4) / 1e4),)
-    tokens = deployment.kv_tokens(pool)
+    tokens = kv_tokens(deployment, pool)
     # Counted in rows of a rank, over which decode context parallelism spreads the tokens.
     return flags if tokens is None else (*flags, ("--max-total-tokens", -(-tokens // pool.dcp)))
 

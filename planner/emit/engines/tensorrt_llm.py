@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from planner.emit.capacity import kv_tokens
 from planner.emit.checkpoint import makes_checkpoint, modelopt_script, served_checkpoint
 from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.engines.refusals import refuse_unshipped
@@ -110,8 +111,10 @@ def _cache_settings(deployment: Deployment, pool: PoolPlan) -> dict[str, Any]:
         "free_gpu_memory_fraction": round(free / (deployment.hardware.hbm - hbm.weights), 4),
     }
     block = deployment.engine.kv_block_tokens
-    if pool.resident_sessions is not None:
-        settings["max_tokens"] = pool.resident_sessions * block * -(-deployment.max_model_len // block)
+    tokens = kv_tokens(deployment, pool)
+    if pool.resident_sessions is not None and tokens is not None:
+        least = pool.resident_sessions * -(-deployment.max_model_len // block)
+        settings["max_tokens"] = block * max(least, tokens // block)
     if deployment.kv_format is not None and deployment.technology("hidden") is not None:
         settings["dtype"] = deployment.kv_format.option
     offload = deployment.decision.offload
