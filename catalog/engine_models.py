@@ -52,6 +52,7 @@ def models_of(engine: str, version: str) -> EngineModels | None:
     return _read(engine, version if version in known else known[-1])
 
 
+@cache
 def versions_of(engine: str) -> tuple[str, ...]:
     """Return the versions of an engine that have a list, the newest last."""
     names = (f.name.removesuffix(".json") for f in files(_PACKAGE).iterdir() if f.name.endswith(".json"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any
 
 from catalog.architecture import Architecture
@@ -15,7 +16,7 @@ INNER = ("text_config", "llm_config", "language_config")
 """Where a config of several models keeps the one that answers in text."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Subject:
     """What rules are judged on."""
 
@@ -29,10 +30,25 @@ class Subject:
     """Questions of a session."""
     implementation: Implementation | None
 
-    @property
+    @cached_property
     def architectures(self) -> tuple[str, ...]:
         """Names of the model's class, as its config has them."""
         return architectures_of(self.config)
+
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        """Kinds of attention that some layers have."""
+        return self.architecture.attention_kinds
+
+    @cached_property
+    def heads(self) -> frozenset[tuple[int, int]]:
+        """Widths of a head's keys and values, where both are kept [elements]."""
+        return frozenset((t.k_dim, t.v_dim) for layer in self.architecture.layers for t in layer.cache if t.v_dim)
+
+    @cached_property
+    def rope_types(self) -> set[str]:
+        """How positions are scaled, of every kind of layer."""
+        return rope_types(self.config)
 
     @property
     def declared_tokens(self) -> int | None:
@@ -85,22 +101,18 @@ def _rope_types(value: Any) -> Iterator[str]:
 
 
 def _model_holds(when: EngineCondition, subject: Subject) -> bool:
-    architecture = subject.architecture
-    terms = [term for layer in architecture.layers for term in layer.cache]
-    with_values = [term for term in terms if term.v_dim]
-    types = rope_types(subject.config)
-    names = subject.architectures
+    types, names = subject.rope_types, subject.architectures
     return (
         (not when.architectures or any(fnmatchcase(name, p) for name in names for p in when.architectures))
         and when.implementation in (None, subject.implementation)
         and all(_key_holds(key, subject.config) for key in when.config)
         and (not when.rope_types or bool(types & set(when.rope_types)))
         and (not when.rope_types_beside or bool(types - set(when.rope_types_beside)))
-        and (not when.attention or bool(architecture.attention_kinds & set(when.attention)))
-        and when.attention_sinks in (None, architecture.attention_sinks)
-        and (not when.head_dims_beside or any(t.k_dim not in when.head_dims_beside for t in with_values))
-        and (when.head_dim_above is None or any(t.k_dim > when.head_dim_above for t in with_values))
-        and when.k_v_differ in (None, any(t.k_dim != t.v_dim for t in with_values))
+        and (not when.attention or bool(subject.kinds & set(when.attention)))
+        and when.attention_sinks in (None, subject.architecture.attention_sinks)
+        and (not when.head_dims_beside or any(k not in when.head_dims_beside for k, _ in subject.heads))
+        and (when.head_dim_above is None or any(k > when.head_dim_above for k, _ in subject.heads))
+        and when.k_v_differ in (None, any(k != v for k, v in subject.heads))
     )
 
 
