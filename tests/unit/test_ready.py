@@ -1,0 +1,84 @@
+"""Which published checkpoint is taken, on which engine and GPU, and that ready weights go before equal ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from catalog.load import open_catalog
+from catalog.ready import best_ready, format_on
+from catalog.schema import Checkpoint, Engine
+from planner.problem import resolve
+from planner.request import Request
+from planner.solve.points import open_search
+from planner.solve.preference import Preference
+from planner.space import open_space
+from planner.space.ready import has_to_be_made, made_at_load
+
+FACTS = open_catalog([])
+INSTRUCT = "meta-llama/Llama-3.1-8B-Instruct"
+
+
+def test_weights_that_are_ready_go_before_equal_ones_that_must_be_made() -> None:
+    problem = resolve(Request(ctx=16_000, gpus="1xA100", model=INSTRUCT, engine="vllm"), FACTS)
+    space = open_space(problem)
+    index = next(i for i, option in enumerate(space.weights) if option.id == "int8_w8a8")
+    assert not space.weights[index].made_for
+    ready = Preference(open_search(problem, space))
+    options = [
+        replace(option, made_for=option.engines) if i == index else option for i, option in enumerate(space.weights)
+    ]
+    made = Preference(open_search(problem, replace(space, weights=tuple(options))))
+    others = [i for i, option in enumerate(space.weights) if option.point is not None and i != index]
+    assert all(made.weights(index) > made.weights(other) for other in others if not space.weights[other].made_for)
+    assert made.weights(index) > ready.weights(index)
+    # A GPU more is worse than making a checkpoint.
+    assert made.weights(index) - ready.weights(index) < 1 << 44
+
+
+@pytest.mark.parametrize(
+    ("model", "point", "made"),
+    [
+        (INSTRUCT, "w_int8_w8a8", False),
+        ("mistralai/Mistral-7B-Instruct-v0.3", "w_int8_w8a8", True),
+        ("mistralai/Mistral-7B-Instruct-v0.3", "w_fp8", False),  # vLLM makes it while it loads
+        ("Qwen/Qwen3-8B", "w_awq4", False),
+    ],
+)
+def test_what_has_to_be_made(model: str, point: str, made: bool) -> None:
+    problem = resolve(Request(ctx=16_000, gpus="1xA100", model=model), FACTS)
+    vllm = FACTS.get(Engine, "vllm")
+    assert has_to_be_made(problem, vllm, point) is made
+    assert made_at_load(problem, vllm, point) is (point == "w_fp8")
+
+
+def test_an_engine_takes_only_methods_that_it_is_known_to_load_on_the_gpu() -> None:
+    nvidia = Checkpoint(
+        hub_id="nvidia/x-FP8", base="o/x", quant_method="modelopt", algorithm="FP8", point="w_fp8",
+        provenance="found", source="here",
+    )  # fmt: skip
+    vllm, sglang = FACTS.get(Engine, "vllm"), FACTS.get(Engine, "sglang")
+    on_a100 = format_on(vllm, nvidia, "8.0")
+    assert on_a100 is not None
+    assert on_a100.weight_only
+    assert format_on(sglang, nvidia, "8.0") is None
+    on_h100 = format_on(sglang, nvidia, "9.0")
+    assert on_h100 is not None
+    assert not on_h100.weight_only
+    assert format_on(vllm, nvidia.model_copy(update={"quant_method": None}), "9.0") is None
+    assert format_on(vllm, nvidia.model_copy(update={"quant_method": "quark"}), "9.0") is None
+
+
+def test_the_owners_own_checkpoint_is_taken_first() -> None:
+    found = best_ready(FACTS, "qwen3-8b", "Qwen/Qwen3-8B", "w_fp8", FACTS.get(Engine, "vllm"), "9.0")
+    assert found is not None
+    assert found.hub_id == "Qwen/Qwen3-8B-FP8"
+
+
+def test_no_default_rests_on_what_is_recalled() -> None:
+    from catalog.schema import Checkpoints
+
+    entries = FACTS.all(Checkpoints)
+    assert len(entries) > 70
+    assert all(ready.provenance in ("found", "derived") and ready.source for e in entries for ready in e.checkpoints)
