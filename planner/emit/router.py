@@ -56,6 +56,8 @@ class Router:
     """Name of the snapshot of flags of that command."""
     end_of_session: str = ""
     """Path that tells the router that a session is over; empty if it has none."""
+    pool_key: str | None = None
+    """Environment variable with the key that it sends to pools instead of the client's, which it doesn't check."""
 
     @property
     def requirement(self) -> str:
@@ -79,6 +81,7 @@ VLLM_ROUTER = Router(
     ("vllm-router",),
     "vllm-router-image",
     "/finish_session?session_id=<session>",
+    "OPENAI_API_KEY",  # found by running it before engines that show what they are sent, 2026-11-30
 )
 SGLANG_ROUTER = Router(
     "sglang-router",
@@ -217,6 +220,21 @@ def container_flags(deployment: Deployment) -> Flags:
 def router_replicas(deployment: Deployment) -> int:
     """Return how many routers may run side by side: two, so that one may go, where they agree without talking."""
     return 2 if dict(router_flags(deployment)).get("--policy") in STATELESS else 1
+
+
+def pool_key(deployment: Deployment) -> str | None:
+    """Return the variable with the key that the router needs for its pools; None if it passes the client's key on."""
+    return router_of(deployment).pool_key if len(deployment.pools) > 1 else None
+
+
+def key_note(deployment: Deployment) -> str | None:
+    """Say that clients need no key, where the router sends its own."""
+    if pool_key(deployment) is None:
+        return None
+    return (
+        f"where an API key is set, {router_of(deployment).name} sends it to pools itself and asks clients for none: "
+        "put a gateway that does before it"
+    )
 
 
 def router_note(deployment: Deployment) -> str | None:

@@ -252,6 +252,20 @@ def test_an_api_key_comes_from_a_secret_that_may_be_missing(name: str, variable:
     assert service["environment"][variable] is None
 
 
+def test_a_router_that_sends_its_own_key_to_pools_gets_it() -> None:
+    document = Document.model_validate(content_of("llama8b-split"))
+    files = emit(document, "vllm,kubernetes,compose", open_catalog())
+    text = files["kubernetes/kubernetes.yaml"]
+    (router,) = [t for t in pods(text) if t["metadata"]["labels"]["app.kubernetes.io/component"] == "router"]
+    (key,) = [e for e in router["spec"]["containers"][0]["env"] if e["name"] == "OPENAI_API_KEY"]
+    assert key["valueFrom"]["secretKeyRef"] == {"name": "plan-api-key", "key": "key", "optional": True}
+    services = yaml.safe_load(files["compose/compose.yaml"])["services"]
+    assert services["router"]["environment"]["OPENAI_API_KEY"] == "${VLLM_API_KEY:-}"
+    assert 'export OPENAI_API_KEY="${VLLM_API_KEY:-}"\n' in files["vllm/router.sh"]
+    assert "asks clients for none" in files["README.md"]
+    assert "OPENAI_API_KEY" not in manifest("llama8b-int8") + manifest("sglang-split")
+
+
 def test_metrics_are_on_and_named() -> None:
     for name in ("llama8b-int8", "sglang-fp8-hicache", "llamacpp-q8", "lmdeploy-int4-awq"):
         annotations = pods(manifest(name))[0]["metadata"]["annotations"]

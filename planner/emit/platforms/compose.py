@@ -14,7 +14,7 @@ from planner.emit.platforms.network import leaves_its_pod, network_environment, 
 from planner.emit.platforms.pods import drain_seconds, site_image
 from planner.emit.platforms.shell import own_files
 from planner.emit.quoting import comment, compose_value, yaml_text
-from planner.emit.router import PORT, client_port, is_routed, router_environment, router_of, router_words
+from planner.emit.router import PORT, client_port, is_routed, pool_key, router_environment, router_of, router_words
 from planner.emit.stamp import header, stamp_of
 from planner.errors import InputError
 
@@ -168,6 +168,9 @@ def _router(deployment: Deployment, launches: list[Launch]) -> dict[str, Any]:
         for launch in launches
     }
     environment = router_environment(deployment)
+    key = pool_key(deployment)
+    if key is not None:
+        environment[key] = f"${{{launches[0].key_variable or KEY_VARIABLE}:-}}"
     waits = {f"{launch.pool.role}-{i}" for launch in launches for i in range(launch.pool.instances)}
     router = router_of(deployment)
     words = [compose_value(word) for word in router_words(deployment, addresses, in_image=True)]

@@ -9,7 +9,7 @@ from planner.emit.launch import Launch
 from planner.emit.loading import loading
 from planner.emit.platforms.claims import claim_note
 from planner.emit.platforms.network import expert_note, network_warning
-from planner.emit.router import router_note
+from planner.emit.router import key_note, router_note
 
 _CONTAINED = ("compose", "kubernetes", "kserve")
 _PODS = ("kubernetes", "kserve")
@@ -35,6 +35,8 @@ def platform_notes(deployment: Deployment, launches: list[Launch], platforms: Se
         found += [claim_note(deployment, launches), _patience(deployment, launches)]
     if any(name in platforms for name in ("compose", "kubernetes")):
         found.append(router_note(deployment))
+    if any(name != "kserve" for name in platforms):
+        found.append(key_note(deployment))
     return [note for note in found if note]
 
 

@@ -212,11 +212,11 @@ def pod_environment(deployment: Deployment, launch: Launch) -> list[dict[str, An
     """Return the variables of an engine's container."""
     environment: list[dict[str, Any]] = [
         {"name": "HF_HOME", "value": f"{MODELS_DIRECTORY}/hub"},
-        {"name": "HF_TOKEN", "valueFrom": _secret(SECRET, "token")},
+        {"name": "HF_TOKEN", "valueFrom": secret_of(SECRET, "token")},
     ]
     key = launch.key_variable or (KEY_VARIABLE if launch.key_flag else None)
     if key is not None:
-        environment.append({"name": key, "valueFrom": _secret(KEY_SECRET, "key")})
+        environment.append({"name": key, "valueFrom": secret_of(KEY_SECRET, "key")})
     if launch.pod_address_variable:
         address = {"fieldRef": {"fieldPath": "status.podIP"}}
         environment.append({"name": launch.pod_address_variable, "valueFrom": address})
@@ -225,7 +225,8 @@ def pod_environment(deployment: Deployment, launch: Launch) -> list[dict[str, An
     return environment + [{"name": n, "value": kubernetes_argument(v)} for n, v in (shared | own).items()]
 
 
-def _secret(name: str, key: str) -> dict[str, Any]:
+def secret_of(name: str, key: str) -> dict[str, Any]:
+    """Return a variable's source: a key of a secret that may be missing."""
     return {"secretKeyRef": {"name": name, "key": key, "optional": True}}
 
 

@@ -7,9 +7,26 @@ from typing import Any
 from planner.emit.deployment import Deployment
 from planner.emit.launch import Launch, flag_words
 from planner.emit.loading import loading
-from planner.emit.platforms.pods import CHECK_SECONDS, STOP_SECONDS, grace_seconds, labels, scraped, site_image
+from planner.emit.platforms.pods import (
+    CHECK_SECONDS,
+    KEY_SECRET,
+    STOP_SECONDS,
+    grace_seconds,
+    labels,
+    scraped,
+    secret_of,
+    site_image,
+)
 from planner.emit.quoting import kubernetes_argument
-from planner.emit.router import METRICS_PORT, PORT, container_flags, router_environment, router_of, router_replicas
+from planner.emit.router import (
+    METRICS_PORT,
+    PORT,
+    container_flags,
+    pool_key,
+    router_environment,
+    router_of,
+    router_replicas,
+)
 
 _USER = 65532
 """Nobody's: routers need no rights."""
@@ -86,7 +103,7 @@ def _pod(deployment: Deployment, launches: list[Launch], name: str, selected: di
 
 
 def _container(deployment: Deployment, launches: list[Launch]) -> dict[str, Any]:
-    router = router_of(deployment)
+    router, key = router_of(deployment), pool_key(deployment)
     words = [kubernetes_argument(word) for word in flag_words(container_flags(deployment))]
     words += ["--service-discovery", "--service-discovery-port", str(launches[0].port)]
     words += ["--service-discovery-namespace", "$(NAMESPACE)"]
@@ -104,6 +121,7 @@ def _container(deployment: Deployment, launches: list[Launch]) -> dict[str, Any]
             {"name": "NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
             {"name": "HOME", "value": "/tmp"},  # noqa: S108 - a volume of the pod's own
             *({"name": name, "value": value} for name, value in router_environment(deployment).items()),
+            *([{"name": key, "valueFrom": secret_of(KEY_SECRET, "key")}] if key is not None else []),
         ],
         "ports": [
             {"name": "http", "containerPort": PORT, "protocol": "TCP"},

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from planner.emit.checkpoint import MODELS, SCRIPT
 from planner.emit.deployment import Deployment
-from planner.emit.launch import Flags, Launch, Place, Value, flag_words, places
+from planner.emit.launch import KEY_VARIABLE, Flags, Launch, Place, Value, flag_words, places
 from planner.emit.platforms.network import crosses_servers, network_environment
 from planner.emit.quoting import comment, shell, shell_lines
-from planner.emit.router import PORT, client_port, is_routed, router_environment, router_flags, router_of, worker_words
+from planner.emit.router import (
+    PORT,
+    client_port,
+    is_routed,
+    pool_key,
+    router_environment,
+    router_flags,
+    router_of,
+    worker_words,
+)
 from planner.emit.stamp import header
 
 _START = "set -euo pipefail"
@@ -173,6 +182,9 @@ def _router_script(deployment: Deployment, launches: list[Launch], where: dict[s
     before = f"{router.name} {router.version}, before {launches[0].engine},"
     lines = ["#!/usr/bin/env bash", header(deployment, launches[-1], before).rstrip(), _START]
     lines += [_export(name, value) for name, value in router_environment(deployment).items()]
+    key = pool_key(deployment)
+    if key is not None:
+        lines.append(f'export {key}="${{{launches[0].key_variable or KEY_VARIABLE}:-}}"')
     port = client_port(deployment, PORT)
     host = (deployment.running.host if deployment.running is not None else None) or "0.0.0.0"  # noqa: S104
     lines.append(comment(f"Needs: pip install {router.requirement}. Clients talk to port {port}."))
