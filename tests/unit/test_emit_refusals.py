@@ -38,6 +38,24 @@ def test_token_eviction_names_the_engines_that_ship_it() -> None:
     assert "transformers-kvpress" in text
 
 
+def test_no_engine_is_sent_to_itself() -> None:
+    text = problems("kvpress-snapkv", "transformers-kvpress", decision={"weights": "nf4"})
+    assert "weights: transformers-kvpress 0.5.5 has nf4, but files with it aren't written here" in text
+    assert "have it: sglang" in text
+    assert "transformers-kvpress" not in text.partition("have it:")[2]
+
+
+def test_a_press_gets_the_strength_that_the_catalog_gives() -> None:
+    content = json.loads((PLANS / "kvpress-snapkv.json").read_text())
+    content["request"]["model"] = "llama-2-7b"
+    content["decision"] |= compressed(head=("duo_25_mha", None))
+    files = emit(Document.model_validate(content), "transformers-kvpress", open_catalog())
+    press = yaml.safe_load(files["transformers-kvpress/press.yaml"])["press"]
+    assert press == {"class": "DuoAttentionPress", "head_compression_ratio": 0.75}
+    unknown = problems("kvpress-snapkv", "transformers-kvpress", decision=compressed(layer=("simlayerkv", None)))
+    assert "layer: simlayerkv: the catalog doesn't say the lazy_threshold that makes a press this strong" in unknown
+
+
 def test_every_problem_is_told_at_once() -> None:
     bad = compressed(token=("snapkv_1024", None), attention=("quest_1024", None))
     text = problems("llama70b-fp8", decision=bad)

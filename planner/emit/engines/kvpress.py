@@ -80,13 +80,26 @@ def _press(used: Technology, deployment: Deployment) -> dict[str, Any]:
     match = _CALL.match(support.setting or "")
     if match is None:
         raise InputError(f"{used.dimension}: {used.point.id}: the catalog names no press for it ({support.setting})")
-    storage = used.point.storage
-    kept = min(1.0, storage.slope + storage.const_tokens / deployment.request.ctx)
-    ratio = {"compression_ratio": round(1.0 - kept, 6)}
     inner = _CALL.match(match[2])
     if inner is not None:
-        return {"class": match[1], "press": {"class": inner[1], **ratio}}
-    return {"class": match[1], **ratio}
+        return {"class": match[1], "press": {"class": inner[1], **_strength(used, inner[2], deployment)}}
+    return {"class": match[1], **_strength(used, match[2], deployment)}
+
+
+def _strength(used: Technology, words: str, deployment: Deployment) -> dict[str, float]:
+    """The argument that sets a press's strength: the share that it drops, or the number that the catalog gives."""
+    key, _, value = words.partition("=")
+    if key in ("compression_ratio", "..."):
+        storage = used.point.storage
+        kept = min(1.0, storage.slope + storage.const_tokens / deployment.request.ctx)
+        return {"compression_ratio": round(1.0 - kept, 6)}
+    try:
+        return {key: float(value)}
+    except ValueError:
+        raise InputError(
+            f"{used.dimension}: {used.point.id}: the catalog doesn't say the {key} that makes a press this strong; "
+            "plan with another technique"
+        ) from None
 
 
 def _problems(press: dict[str, Any] | None, version: str) -> list[str]:

@@ -62,6 +62,15 @@ def _having(names: Iterable[str]) -> str:
     return f"; engines that have it: {known}" if known else "; no engine of the catalog has it"
 
 
+def _not_written(deployment: Deployment, who: str, what: str, having: list[str]) -> str:
+    """Say that an engine has no flag for something, or that it has one and its files aren't written with it."""
+    own = deployment.engine.id
+    if own in having:
+        others = [name for name in having if name != own]
+        return f"{who} has {what}, but files with it aren't written here" + (_having(others) if others else "")
+    return f"{who} has no flag for {what}{_having(having)}"
+
+
 def _gpu_problems(deployment: Deployment, who: str) -> list[str]:
     engine, gpu = deployment.engine, deployment.hardware
     capability = gpu.compute_capability
@@ -93,7 +102,7 @@ def _technique_problems(
             problems += _format_problems(deployment, used, who)
         elif used.dimension not in dimensions or not _supports(used, deployment.engine, statuses):
             having = [s.engine for s in used.technique.engines if s.status == "ships"]
-            problems.append(f"{used.dimension}: {who} has no flag for {used.point.id}{_having(having)}")
+            problems.append(f"{used.dimension}: {_not_written(deployment, who, used.point.id, having)}")
     return problems
 
 
@@ -135,7 +144,7 @@ def _weight_problems(deployment: Deployment, who: str, weights: Collection[str])
     ]
     found = deployment.weight_format
     if found is None or point not in weights:
-        return [f"weights: {who} has no flag for {deployment.decision.weights}{_having(having)}"]
+        return [f"weights: {_not_written(deployment, who, deployment.decision.weights, having)}"]
     if gpu.compute_capability not in found.compute_capabilities:
         runs = ", ".join(found.compute_capabilities)
         return [
