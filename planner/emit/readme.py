@@ -20,9 +20,9 @@ from planner.emit.load_test import (
     promised_users,
     shared_block_tokens,
 )
-from planner.emit.platforms.making import FILE, how_to_make
 from planner.emit.quoting import code, code_block, shell_lines
-from planner.emit.router import client_port, idle_s, is_routed, ranks_routed, router_of
+from planner.emit.router import idle_s, is_routed, ranks_routed, router_of
+from planner.emit.starting import duration, network_check, start_lines
 
 _GIB = 1 << 30
 
@@ -33,7 +33,8 @@ def readme(deployment: Deployment, launches: list[Launch], files: Iterable[str])
         f"# {code(deployment.served_name)} on {deployment.cluster.gpus} x {deployment.hardware.name}",
         _what_runs(deployment, launches),
         "## Start",
-        _start(deployment, launches, set(files)),
+        "\n".join(start_lines(deployment, launches, set(files))),
+        *_network(deployment, launches),
         "## What to expect",
         _expectations(deployment, launches),
         "## Keep it true",
@@ -73,40 +74,9 @@ def notes_of(deployment: Deployment, launches: list[Launch]) -> list[str]:
     return notes
 
 
-def _start(deployment: Deployment, launches: list[Launch], files: set[str]) -> str:
-    roles = [launch.pool.role for launch in launches]
-    lines = []
-    engine = launches[0].engine
-    if f"{engine}/{roles[0]}.sh" in files:
-        scripts = ", then ".join(code(f"{engine}/{role}.sh 0") for role in roles)
-        last = f", {code(f'{engine}/router.sh')} last" if f"{engine}/router.sh" in files else ""
-        lines.append(f"- shell: run {scripts} on the GPU servers, one call per instance{last}")
-        if launches[0].config:
-            command = code(launches[0].config_command.format(file=f"{engine}/{roles[0]}.yaml"))
-            lines.append(f"- or with the config file: {command}")
-    if "compose/compose.yaml" in files:
-        lines.append(
-            f"- compose: {code('docker compose -f compose/compose.yaml up -d')} (HF_TOKEN from the environment)"
-        )
-    lines += [
-        f"- the weights first, once: {code(how_to_make(deployment, folder))}; they go into the claim of the pods"
-        for folder in ("kubernetes", "kserve")
-        if f"{folder}/{FILE}" in files
-    ]
-    if "kubernetes/kubernetes.yaml" in files:
-        secret = code("kubectl create secret generic hf-token --from-literal=token=$HF_TOKEN")
-        lines.append(f"- Kubernetes: {secret} once, then {code('kubectl apply -f kubernetes/kubernetes.yaml')}")
-        key = code("kubectl create secret generic plan-api-key --from-literal=key=...")
-        lines.append(f"  (with {key} clients need that key; without it they need none)")
-        if any(launch.nodes > 1 for launch in launches):
-            lines.append("  (an instance spans servers: the cluster needs the LeaderWorkerSet controller)")
-    if "kserve/llm-inference-service.yaml" in files:
-        lines.append(f"- KServe: {code('kubectl apply -f kserve/llm-inference-service.yaml')}, with the same secret")
-    if "ray/application.yaml" in files:
-        lines.append(f"- Ray: {code('serve deploy ray/application.yaml')} on a cluster with ray[serve,llm]")
-    port = client_port(deployment, launches[0].port)
-    lines.append(f"- clients: an OpenAI-compatible API on port {port}, model {code(deployment.served_name)}")
-    return "\n".join(lines)
+def _network(deployment: Deployment, launches: list[Launch]) -> list[str]:
+    found = network_check(deployment, launches)
+    return [] if found is None else ["## Check the network", found]
 
 
 def _expectations(deployment: Deployment, launches: list[Launch]) -> str:
@@ -266,7 +236,7 @@ def _about_overload(deployment: Deployment, launch: Launch) -> list[str]:
 
 def _speed_check(deployment: Deployment, launches: list[Launch]) -> str:
     commands = load_test_commands(deployment, launches)
-    took = {run: _duration(seconds) for run, seconds in load_test_s(deployment).items()}
+    took = {run: duration(seconds) for run, seconds in load_test_s(deployment).items()}
     users = promised_users(deployment)
     header = code(router_of(deployment).session_header)
     shared = shared_block_tokens(deployment)
@@ -291,12 +261,6 @@ def _speed_check(deployment: Deployment, launches: list[Launch]) -> str:
             "change the seeds: what was asked before is still in its cache.",
         ]
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _quality_check(deployment: Deployment, launches: list[Launch]) -> str:
