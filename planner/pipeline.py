@@ -185,6 +185,7 @@ def provenance_of(problem: Problem, evaluation: Evaluation | None, solver: str |
         catalog_hash=problem.catalog.content_hash,
         efficiency=problem.request.efficiency,
         bounded_by=evaluation.bounded_by if evaluation else None,
+        model_choice=problem.model_choice,
         assumptions=tuple(assumptions),
         warnings=(*problem.warnings, *_making(problem, evaluation)),
         sources=sources_of(problem, evaluation),

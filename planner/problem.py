@@ -6,8 +6,8 @@ assume is kept in words, since a default that shapes an answer must be visible.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,14 +19,13 @@ from catalog.identity import all_names, family_of, hub_id_of, served_name_of
 from catalog.load import Catalog
 from catalog.schema import Checkpoint, Checkpoints, Engine, Model, Price
 from catalog.units import format_tokens
+from catalog.window import Window, window_of
 from planner.cost.quality import LogLoss, window_loss
 from planner.cost.workload import Workload
+from planner.default_model import choice_text, default_model
 from planner.errors import InputError
 from planner.measured.machine import has_kernels
-from planner.request import PAPER_MODEL, Cluster, Request, resolve_cluster
-
-PAPER_MODEL_PARAMS = 34_388_917_248
-"""Size of the source paper's model: without ``--model``, the choice for a longer context is no larger."""
+from planner.request import Cluster, Request, resolve_cluster
 
 T = TypeVar("T")
 
@@ -48,14 +47,14 @@ class Problem:
     served_name: str
     """Name of the model for clients: as it was asked for."""
     architecture: Architecture
-    window_tokens: int
-    """Context that the model was trained for [tokens]."""
     workload: Workload
     engines: tuple[Engine, ...]
     """Engines that may serve it: the named one, or all that run on this GPU."""
     price: Price | None
     """Offer behind `usd_per_gpu_hour`; None where the request names a price or nobody offers the GPU."""
     usd_per_gpu_hour: float | None
+    model_choice: str | None = None
+    """Which model was taken, and why, where the request names none."""
     assumptions: tuple[str, ...] = field(default=())
     warnings: tuple[str, ...] = field(default=())
 
@@ -63,6 +62,16 @@ class Problem:
     def config(self) -> Mapping[str, Any]:
         """The model's ``config.json``, parsed: the catalog's, or the file that was given."""
         return self.model_entry.config if self.model_entry is not None else load_config(Path(self.model_id))
+
+    @cached_property
+    def lengths(self) -> Window:
+        """How long a context the model holds, by its training and by which method."""
+        return window_of(self.architecture, self.config, self.model_entry)
+
+    @property
+    def window_tokens(self) -> int:
+        """Longest context by the model's training, or by a method that engines run [tokens]."""
+        return self.lengths.reach_tokens
 
     @property
     def model_name(self) -> str:
@@ -72,7 +81,7 @@ class Problem:
     @property
     def window(self) -> LogLoss:
         """Loss from running beyond the trained window, which no decision changes."""
-        return window_loss(self.request.ctx, self.window_tokens)
+        return window_loss(self.request.ctx, self.lengths.trained_tokens, self.window_tokens)
 
 
 def resolve(request: Request, catalog: Catalog) -> Problem:
@@ -86,19 +95,19 @@ def resolve(request: Request, catalog: Catalog) -> Problem:
     problems: list[str] = []
     assumptions: list[str] = []
     cluster = _try(problems, "--gpus", lambda: resolve_cluster(request.gpus, catalog))
-    model = _try(problems, "--model", lambda: _model(request, catalog, assumptions))
     engines = _try(problems, "--engine", lambda: _engines(request, catalog, cluster, assumptions))
+    model = _try(problems, "--model", lambda: _model(request, catalog, cluster, engines))
     problems += _session_problems(request)
     if problems or cluster is None or model is None or engines is None:
         raise InputError(problems)
-    model_id, architecture, window, entry = model
+    model_id, architecture, entry, choice = model
     ready = _ready(request.model, catalog)
     if cluster.assumed_node:
         assumptions.append(f"--gpus {request.gpus}: servers taken to be {cluster.node.name}")
     offer = None
     if request.usd_per_gpu_hour is None:
         offer = next((o for o in catalog.offers(cluster.hardware) if o.kind == "on-demand"), None)
-    return Problem(
+    problem = Problem(
         request=request,
         catalog=catalog,
         cluster=cluster,
@@ -108,14 +117,14 @@ def resolve(request: Request, catalog: Catalog) -> Problem:
         checkpoint=ready,
         served_name=ready.hub_id if ready is not None else _served_name(model_id, request.model, entry),
         architecture=architecture,
-        window_tokens=window,
         workload=workload_of(request),
         engines=engines,
         price=offer,
         usd_per_gpu_hour=offer.usd_per_gpu_hour if offer else request.usd_per_gpu_hour,
+        model_choice=choice,
         assumptions=tuple(assumptions),
-        warnings=_window_warning(request.ctx, model_id, window, catalog),
     )
+    return replace(problem, warnings=tuple(_model_warnings(problem)))
 
 
 def workload_of(request: Request) -> Workload:
@@ -155,24 +164,25 @@ def _session_problems(request: Request) -> list[str]:
     return problems
 
 
-def _model(request: Request, catalog: Catalog, assumptions: list[str]) -> tuple[str, Architecture, int, Model | None]:
+def _model(
+    request: Request, catalog: Catalog, cluster: Cluster | None, engines: tuple[Engine, ...] | None
+) -> tuple[str, Architecture, Model | None, str | None] | None:
     name = request.model
     if name is None:
-        entry = default_model(request.ctx, catalog)
-        window = format_tokens(entry.context_tokens)
-        assumptions.append(f"no --model given: {entry.name}, trained for {window} tokens")
-        return entry.id, read_config(entry.config), entry.context_tokens, entry
+        if cluster is None or engines is None:
+            return None  # what is wrong with them is told
+        entry, default = default_model(request.ctx, catalog, cluster, engines)
+        return entry.id, read_config(entry.config), entry, choice_text(entry, default, request.ctx)
     if catalog.has(Model, name):
         entry = catalog.get(Model, name)
-        return entry.id, read_config(entry.config), entry.context_tokens, entry
+        return entry.id, read_config(entry.config), entry, None
     listed = catalog.checkpoint(name)
     if listed is not None:
         entry = catalog.get(Model, listed[0])
-        return entry.id, read_config(entry.config), entry.context_tokens, entry
+        return entry.id, read_config(entry.config), entry, None
     path = Path(name).expanduser()
     if path.exists() or path.suffix == ".json" or name.startswith((".", "/", "~")):
-        architecture = read_config_file(path)
-        return str(path), architecture, architecture.context_tokens, None
+        return str(path), read_config_file(path), None, None
     raise _unknown_model(name, catalog)
 
 
@@ -209,39 +219,35 @@ def _served_name(model_id: str, asked: str | None, entry: Model | None) -> str:
     return folder.name.lstrip("-") or "model"  # a leading dash would be read as a flag
 
 
-def default_model(ctx: int, catalog: Catalog) -> Model:
-    """The paper's model up to its window; above it the largest dense one, up to its size, of that window.
-
-    Beyond every dense model's window any architecture will do, the smallest first; beyond every
-    window, the model with the longest.
-    """
-    paper = catalog.get(Model, PAPER_MODEL)
-    if ctx <= paper.context_tokens:
-        return paper
-    models = catalog.all(Model)
-    fitting = [(model, read_config(model.config)) for model in models if model.context_tokens >= ctx]
-    if not fitting:
-        return max(models, key=lambda model: (model.context_tokens, model.id))
-    plain = {"mha", "gqa", "mqa"}
-    dense = [
-        (arch.total_params, model.id, model)
-        for model, arch in fitting
-        if arch.attention_kinds <= plain and arch.total_params <= PAPER_MODEL_PARAMS and arch.dense
-    ]
-    if dense:
-        return max(dense, key=lambda row: row[:2])[2]
-    return min(fitting, key=lambda row: (row[1].total_params, row[0].id))[0]
-
-
-def _window_warning(ctx: int, model_id: str, window: int, catalog: Catalog) -> tuple[str, ...]:
-    if ctx <= window:
-        return ()
-    fitting = sorted((m for m in catalog.all(Model) if m.context_tokens >= ctx), key=lambda m: (m.context_tokens, m.id))
+def _model_warnings(problem: Problem) -> Iterator[str]:
+    entry, ctx, lengths = problem.model_entry, problem.request.ctx, problem.lengths
+    if entry is not None and entry.config_grade == "recalled":
+        yield (
+            f"the config of {problem.model_id} was written down from memory, so its sizes and times may be off; give "
+            "--model the path of the real config.json before you rely on them"
+        )
+    if ctx <= lengths.trained_tokens:
+        return
+    trained, name = format_tokens(lengths.trained_tokens), problem.model_id
+    if ctx <= lengths.reach_tokens:
+        step = next((step for step in lengths.extension.steps if step.to_tokens >= ctx), None)
+        how = f"YaRN with factor {step.factor:g}, as its publisher says" if step else "a method of its publisher's"
+        yield (
+            f"{format_tokens(ctx)} tokens are beyond the {trained} that {name} was trained for, and within the "
+            f"{format_tokens(lengths.reach_tokens)} that it reaches by {how}; expect somewhat worse answers"
+        )
+        return
+    fitting = [m for m in problem.catalog.all(Model) if m.config_grade != "recalled" and m.trained_tokens >= ctx]
+    fitting.sort(key=lambda m: (m.trained_tokens, m.id))
     names = ", ".join(model.id for model in fitting[:4])
     instead = f"trained for it: {names}" if names else "no model of the catalog is trained for it"
-    return (
-        f"{format_tokens(ctx)} tokens are beyond the {format_tokens(window)} that {model_id} was trained for; "
-        f"expect worse answers than any compression costs ({instead})",
+    held = format_tokens(lengths.reach_tokens)
+    if lengths.extension.method == "dca":
+        held += f" (no engine runs dual chunk attention, by which it would reach {lengths.extension.to_tokens})"
+    reached = "was trained for" if lengths.reach_tokens == lengths.trained_tokens else "reaches"
+    yield (
+        f"{format_tokens(ctx)} tokens are beyond the {held} that {name} {reached}; "
+        f"expect worse answers than any compression costs ({instead})"
     )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from catalog.load import Catalog
     from planner.emit.running import Running
     from planner.plan import Decision, Document
+    from planner.request import Request
 
 TARGETS = (
     "vllm, sglang, tensorrt-llm, lmdeploy, llama.cpp or transformers-kvpress; "
@@ -86,6 +87,21 @@ def emit_plan(
     for name in sorted(files):
         typer.echo(directory / name)
     _tell_notes(files)
+
+
+def check_window(request: Request, catalog: Catalog) -> None:
+    """Refuse a length for which no engine can be set, before anything is solved.
+
+    Raises
+    ------
+    InputError
+        If the request can't be understood, or its sessions outgrow the model by every known method.
+    """
+    from planner.emit.longer_window import change_for
+    from planner.problem import resolve, workload_of
+
+    work = workload_of(request.model_copy(update={"efficiency": "measured"}))  # sessions grow at run time
+    change_for(resolve(request, catalog), work.end_tokens)
 
 
 def check_emission(

@@ -17,7 +17,14 @@ from planner.commands.common import (
     print_document,
     read_input,
 )
-from planner.commands.deploy import EmitCheckpoint, EmitDirectory, EmitTarget, check_emission, emit_document
+from planner.commands.deploy import (
+    EmitCheckpoint,
+    EmitDirectory,
+    EmitTarget,
+    check_emission,
+    check_window,
+    emit_document,
+)
 from planner.commands.options import takes_request
 
 
@@ -56,6 +63,8 @@ def make(
     facts = open_overlays(context, catalog)
     request = read_request(asked)
     check_emission(request.efficiency, emit_to, target, checkpoint, force)
+    if emit_to is not None:
+        check_window(request, facts)
     try:
         document = make_plan(request, facts, solver=solver, settings=settings)
     except OutOfTimeError as error:

@@ -20,12 +20,19 @@ STD_GROWTH_PER_DOUBLING = 0.5
 """Beyond the longest context behind a prior, each doubling adds half of its standard deviation (judgement)."""
 
 WINDOW_LOSS_PER_DOUBLING = 0.08
-"""Mean relative loss for each doubling of the context beyond the window a model was trained for.
+"""Mean relative loss for each doubling of the context beyond the window of the training, by a method that extends it.
 
 Derived from RULER averages (Qwen3 with YaRN from 32K to 128K loses 10 to 15 % per doubling, Llama 3.1
 within its window 3 to 8 %): the excess is about 8 %.
 """
 WINDOW_STD_PER_DOUBLING = 0.06
+UNEXTENDED_LOSS_PER_DOUBLING = 0.39
+"""The same without such a method.
+
+Derived from RULER of gpt-oss-120b, trained for 128K: 52.3, 46.7 and 22.3 at 256K, 512K and 1M (NVIDIA's model card
+of Nemotron 3 Super); with 100 at its window that is 48, 32 and 39 % per doubling.
+"""
+UNEXTENDED_STD_PER_DOUBLING = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +111,26 @@ def prior_loss(prior: Prior, task: str, rounds: int, tokens: int) -> LogLoss:
     return from_fractions(chosen.mean_pct / 100.0, std)
 
 
-def window_loss(tokens: int, window_tokens: int) -> LogLoss:
-    """What running beyond the trained window is expected to cost; nothing inside it."""
-    if tokens <= window_tokens:
+def window_loss(tokens: int, trained_tokens: int, reach_tokens: int | None = None) -> LogLoss:
+    """What running beyond the trained window is expected to cost; nothing inside it.
+
+    Parameters
+    ----------
+    tokens
+        Context [tokens].
+    trained_tokens
+        Window of the training [tokens].
+    reach_tokens
+        Longest context by a method that extends it; None: no method [tokens].
+    """
+    if tokens <= trained_tokens:
         return LogLoss()
-    doublings = math.log2(tokens / window_tokens)
-    mean = 1.0 - (1.0 - WINDOW_LOSS_PER_DOUBLING) ** doublings
-    return from_fractions(mean, WINDOW_STD_PER_DOUBLING * max(doublings, 1.0))
+    reach = max(trained_tokens, reach_tokens or 0)
+    by_method = math.log2(min(tokens, reach) / trained_tokens)
+    without = math.log2(max(tokens, reach) / reach)
+    kept = (1.0 - WINDOW_LOSS_PER_DOUBLING) ** by_method * (1.0 - UNEXTENDED_LOSS_PER_DOUBLING) ** without
+    std = WINDOW_STD_PER_DOUBLING * by_method + UNEXTENDED_STD_PER_DOUBLING * without
+    return from_fractions(1.0 - kept, max(std, WINDOW_STD_PER_DOUBLING))
 
 
 def stack(losses: Iterable[LogLoss]) -> LogLoss:

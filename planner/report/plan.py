@@ -47,6 +47,7 @@ def _parts(document: Document) -> Iterable[RenderableType]:
     else:
         decision, metrics = document.decision, document.metrics
         yield Text(headline(document), style="bold")
+        yield from _model_choice(document)
         for part in (
             _decision(document, decision),
             _metrics(document, metrics),
@@ -62,6 +63,11 @@ def _parts(document: Document) -> Iterable[RenderableType]:
         yield from _proof(document)
     yield Text("")
     yield from _notes(document)
+
+
+def _model_choice(document: Document) -> Iterable[RenderableType]:
+    if document.provenance.model_choice is not None:
+        yield Text(f"Model: {document.provenance.model_choice}")
 
 
 def headline(document: Document) -> str:

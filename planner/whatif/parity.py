@@ -14,7 +14,7 @@ from catalog.load import Catalog, open_catalog
 from catalog.units import format_tokens, parse_tokens
 from planner.errors import InputError
 from planner.plan import UNCOMPRESSED, Document
-from planner.problem import Problem, default_model, resolve
+from planner.problem import Problem, resolve
 from planner.request import Request
 from planner.solve.solver import Settings
 from planner.whatif.crossings import next_context, with_crossings
@@ -152,7 +152,8 @@ class Study:
             problems.append("--contexts: name at least one, for example 4K,128K,1M")
         if problems:
             raise InputError(problems)
-        model = request.model or default_model(given[-1] if given else CONTEXTS[-1], catalog).id
+        longest = request.model_copy(update={"ctx": given[-1] if given else CONTEXTS[-1]})
+        model = request.model or resolve(longest, catalog).model_id
         shortest = given[0] if given else CONTEXTS[0]
         asked = request.model_copy(update={"ctx": shortest, "model": model, "objective": "cost"})
         problem = resolve(asked, catalog)

@@ -7,7 +7,7 @@ from planner.emit.checkpoint import MODELS
 from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.engines.refusals import refuse_unshipped
 from planner.emit.launch import Flags, Launch, servers
-from planner.emit.longer_window import longer_window
+from planner.emit.longer_window import window_change
 from planner.errors import InputError
 
 IMAGES = {
@@ -89,8 +89,8 @@ def _flags(deployment: Deployment, pool: PoolPlan, model: str) -> Flags:
         ("--metrics", True),
         ("--cache-ram", -(-deployment.tier_bytes_per_instance(pool) // _MIB)),
     )
-    window = longer_window(deployment)
-    if window is not None:
+    window = window_change(deployment)
+    if window.kind == "rope":
         flags += (
             ("--rope-scaling", "yarn"),
             ("--rope-scale", window.factor),

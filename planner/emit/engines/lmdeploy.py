@@ -10,7 +10,7 @@ from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.engines.refusals import refuse_unshipped
 from planner.emit.engines.settings import weight_flag
 from planner.emit.launch import Flags, Launch, servers
-from planner.emit.longer_window import longer_window
+from planner.emit.longer_window import window_overrides
 
 IMAGE = "openmmlab/lmdeploy:v{version}"
 PORT = 8000
@@ -74,9 +74,9 @@ def _flags(deployment: Deployment, pool: PoolPlan, making: bool) -> Flags:
         flags += (("--quant-policy", int(deployment.kv_option)),)
     if deployment.reuses_prefixes:
         flags += (("--enable-prefix-caching", True),)
-    window = longer_window(deployment)
-    if window is not None:
-        flags += (("--hf-overrides", json.dumps(window.overrides)),)
+    window = window_overrides(deployment)
+    if window:
+        flags += (("--hf-overrides", json.dumps(window)),)
     most = deployment.requests_at_most
     if most is not None:
         flags += (("--max-concurrent-requests", most),)

@@ -12,7 +12,7 @@ from planner.emit.engines.refusals import refuse_unshipped
 from planner.emit.engines.settings import config_text, expert_traffic, weight_flag
 from planner.emit.launch import Flags, Launch, servers
 from planner.emit.lmcache import DISK, lmcache_file
-from planner.emit.longer_window import longer_window
+from planner.emit.longer_window import window_overrides
 from planner.emit.router import BOOTSTRAP_PORT
 
 IMAGES = {"nvidia": "lmsysorg/sglang:v{version}"}
@@ -94,8 +94,7 @@ def _interface_flags(deployment: Deployment, model: str) -> Flags:
     )
     if not makes_checkpoint(deployment) and deployment.ready is None:
         flags += weight_flag(deployment)
-    window = longer_window(deployment)
-    overrides = deployment.config_overrides(window.overrides if window else {})
+    overrides = deployment.config_overrides(window_overrides(deployment))
     if overrides:
         flags += (("--json-model-override-args", json.dumps(overrides)),)
     return (*flags, *deployment.run.flags)

@@ -11,7 +11,7 @@ from planner.emit.engines.refusals import refuse_unshipped
 from planner.emit.flags import problems_of_keys
 from planner.emit.launch import Launch, servers
 from planner.emit.lmcache import DISK
-from planner.emit.longer_window import longer_window
+from planner.emit.longer_window import window_change, window_overrides
 from planner.emit.quoting import yaml_text
 from planner.errors import InputError
 
@@ -96,10 +96,15 @@ def _settings(deployment: Deployment, pool: PoolPlan) -> dict[str, Any]:
     rocket = deployment.technology("token")
     if rocket is not None and rocket.point.strength is not None:
         settings["sparse_attention_config"] = {"algorithm": "rocket", "prompt_budget": int(rocket.point.strength)}
-    window = longer_window(deployment)
-    if window is not None:
-        settings["model_kwargs"] = window.overrides
+    change = window_change(deployment)
+    if change.kind != "none":
+        settings["model_kwargs"] = window_overrides(deployment) or _higher_window(deployment, change.max_tokens)
     return settings
+
+
+def _higher_window(deployment: Deployment, tokens: int) -> dict[str, Any]:
+    changed: dict[str, Any] = {"max_position_embeddings": tokens}
+    return {"text_config": changed} if "text_config" in deployment.config else changed
 
 
 def _cache_settings(deployment: Deployment, pool: PoolPlan) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from planner.emit.flags import snapshot
 from planner.emit.launch import SHARED_MEMORY_BYTES, Flags, Launch, servers
 from planner.emit.lmcache import DISK, lmcache_file
 from planner.emit.loading import longest_request_s
-from planner.emit.longer_window import longer_window
+from planner.emit.longer_window import window_change, window_overrides
 from planner.emit.router import engine_port
 from planner.errors import InputError
 
@@ -136,8 +136,7 @@ def _interface_flags(deployment: Deployment) -> Flags:
     method = _quantization(deployment)
     if method is not None:
         flags.append(("--quantization", method))
-    window = longer_window(deployment)
-    overrides = deployment.config_overrides(window.overrides if window else {})
+    overrides = deployment.config_overrides(window_overrides(deployment))
     if overrides:
         flags.append(("--hf-overrides", json.dumps(overrides)))
     return (*flags, *deployment.run.flags)
@@ -305,7 +304,7 @@ def _node_flags(nodes: int) -> Flags:
 
 def _environment(deployment: Deployment, pool: PoolPlan, lmcache: bool) -> dict[str, str]:
     environment = {"VLLM_NO_USAGE_STATS": "1", **(deployment.run.environment or {})}
-    if longer_window(deployment) is not None:
+    if window_change(deployment).kind == "rope":
         environment.pop(BEYOND_THE_CONFIG, None)  # the config itself is changed
     if "chunked" in deployment.architecture.attention_kinds:
         # Without it vLLM keeps whole caches for chunked layers, and the plan's sessions don't fit.
