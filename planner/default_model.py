@@ -15,8 +15,8 @@ from planner.request import Cluster
 def default_model(ctx: int, catalog: Catalog, cluster: Cluster, engines: Sequence[Engine]) -> tuple[Model, DefaultFor]:
     """Return the model that the catalog takes for a length on these GPUs, and the fact that says why.
 
-    Of several facts that fit, the one with the shortest context counts, then the one for the largest cluster.
-    Beyond every default's context, the longest one is taken: the plan then warns.
+    Of several facts that fit, one for every engine counts first, then the one with the shortest context, then the one
+    for the largest cluster. Beyond every default's context, the longest one is taken: the plan then warns.
 
     Raises
     ------
@@ -34,7 +34,7 @@ def default_model(ctx: int, catalog: Catalog, cluster: Cluster, engines: Sequenc
         raise InputError(f"--model: the catalog has no default for {cluster.hardware.name} with {names}; name a model")
     longest = max(default.context_tokens for default, _ in rows)
     fitting = [row for row in rows if row[0].context_tokens >= min(ctx, longest)]
-    default, model = min(fitting, key=lambda row: (row[0].context_tokens, -(row[0].cluster_hbm or 0.0), row[1].id))
+    default, model = min(fitting, key=_rank)
     return model, default
 
 
@@ -44,6 +44,11 @@ def choice_text(model: Model, default: DefaultFor, ctx: int) -> str:
     if ctx > default.context_tokens:
         text += f"; {format_tokens(ctx)} tokens are beyond every default, so name a model that holds them"
     return text
+
+
+def _rank(row: tuple[DefaultFor, Model]) -> tuple[bool, int, float, str]:
+    default, model = row
+    return bool(default.engines), default.context_tokens, -(default.cluster_hbm or 0.0), model.id
 
 
 def _on_gpus(default: DefaultFor, cluster: Cluster) -> bool:

@@ -83,6 +83,12 @@ def test_a_longer_context_than_trained_for_is_never_free() -> None:
     assert 0 < window_loss(1001, 1000).mean < window_loss(2000, 1000).mean < window_loss(4000, 1000).mean
 
 
+def test_a_method_that_extends_the_window_loses_less_but_never_nothing() -> None:
+    assert 0 < window_loss(2000, 1000, 4000).mean < window_loss(2000, 1000).mean
+    assert window_loss(8000, 1000, 4000).mean > window_loss(4000, 1000, 4000).mean + window_loss(2000, 1000, 2000).mean
+    assert window_loss(4000, 1000, 4000).loss_mean == pytest.approx(1 - 0.92**2)
+
+
 # ----------------------------------------------------------------- one sum, wherever it is taken
 
 

@@ -1,0 +1,79 @@
+"""Three lengths of a model: trained, declared, and reached by a method that its publisher gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from catalog.architecture import read_config
+from catalog.load import open_catalog
+from catalog.schema import Model
+from catalog.window import NoWindowError, Window, rope_overrides, window_of
+
+
+def window(name: str) -> Window:
+    entry = open_catalog([]).get(Model, name)
+    return window_of(read_config(entry.config), entry.config, entry)
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "kind", "factor"),
+    [
+        ("qwen3-8b", 40_000, "none", 1.0),
+        ("qwen3-8b", 65_000, "rope", 2.0),
+        ("qwen3-8b", 131_072, "rope", 4.0),
+        ("qwen3.5-27b", 500_000, "rope", 2.0),
+        ("qwen3.5-27b", 1_000_000, "rope", 4.0),
+        ("nemotron-3-nano-30b-a3b", 1_000_000, "raise", 1.0),
+        ("nemotron-3.5-lightning-30b-a3b", 1_000_000, "none", 1.0),
+        ("kimi-linear-48b-a3b", 1_000_000, "none", 1.0),
+        ("command-a-03-2025", 200_000, "raise", 1.0),
+    ],
+)
+def test_what_a_length_needs(name: str, tokens: int, kind: str, factor: float) -> None:
+    change = window(name).change(tokens)
+    assert (change.kind, change.factor) == (kind, factor)
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"), [("llama-3.1-8b", 140_000), ("qwen3-30b-a3b-2507", 300_000), ("qwen3-8b", 140_000)]
+)
+def test_a_length_that_nothing_reaches_is_refused(name: str, tokens: int) -> None:
+    with pytest.raises(NoWindowError, match="no method"):
+        window(name).change(tokens)
+
+
+def test_dual_chunk_attention_reaches_no_further_than_the_training() -> None:
+    assert window("qwen2.5-14b-1m").reach_tokens == window("qwen2.5-7b-1m").reach_tokens == 262_144
+
+
+def test_a_nested_model_is_changed_below_its_own_key_and_keeps_what_it_has() -> None:
+    config = open_catalog([]).get(Model, "qwen3.5-27b").config
+    changed = rope_overrides(config, window("qwen3.5-27b").change(1_000_000))["text_config"]
+    assert changed["max_position_embeddings"] == 1_010_000
+    assert changed["rope_parameters"]["original_max_position_embeddings"] == 262_144
+    kept = config["text_config"]["rope_parameters"]
+    assert changed["rope_parameters"] == {
+        **kept,
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 262_144,
+    }
+
+
+def test_a_config_of_the_users_own_has_only_what_it_declares() -> None:
+    llama: dict[str, Any] = dict(open_catalog([]).get(Model, "llama-3.1-8b").config)
+    own = window_of(read_config(llama), llama, None)
+    assert own.reach_tokens == own.declared_tokens == 131_072
+    with pytest.raises(NoWindowError):
+        own.change(131_073)
+    nemotron: dict[str, Any] = dict(open_catalog([]).get(Model, "nemotron-h-56b").config)
+    assert window_of(read_config(nemotron), nemotron, None).change(9_000).kind == "raise"
+
+
+def test_no_override_scales_positions_that_a_model_has_not() -> None:
+    for entry in open_catalog([]).all(Model):
+        found = window_of(read_config(entry.config), entry.config, entry)
+        if not found.positions:
+            assert not rope_overrides(entry.config, found.change(found.reach_tokens)), entry.id
