@@ -24,7 +24,7 @@ WRITTEN = [
     "llama8b-int8",
     "llama8b-split",
     "qwen32b-awq-yarn",
-    "sglang-split",
+    "sglang-fp8-hicache",
     "llamacpp-q8",
     "deepseek-v3-two-servers",
 ]
@@ -72,6 +72,12 @@ def test_a_group_has_as_many_servers_as_the_instance() -> None:
     parallelism = spec["parallelism"]
     assert parallelism["data"] // parallelism["dataLocal"] == 2
     assert "worker" in spec
+
+
+def test_pools_that_the_proxy_does_not_know_are_refused() -> None:
+    document = Document.model_validate_json((PLANS / "sglang-split.json").read_text())
+    with pytest.raises(InputError, match="proxy before a decode pool"):
+        emit(document, "kserve", open_catalog())
 
 
 def test_an_instance_over_servers_without_data_parallel_ranks_is_refused() -> None:

@@ -12,6 +12,7 @@ import yaml
 
 from catalog.load import open_catalog
 from planner.emit import emit
+from planner.errors import InputError
 from planner.plan import Document
 from tests.manifests import check_manifest, documents
 
@@ -126,11 +127,15 @@ def test_models_are_on_a_claim_that_holds_them(name: str) -> None:
     assert claim["spec"]["resources"]["requests"]["storage"].endswith("Gi")
 
 
-@pytest.mark.parametrize("name", ["scout-1m-pp", "deepseek-v3-two-servers", "llama8b-split", "sglang-split"])
-@pytest.mark.parametrize("target", ["kubernetes", "kserve"])
+ACROSS = ["scout-1m-pp", "deepseek-v3-two-servers", "llama8b-split", "sglang-split"]
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [(name, "kubernetes") for name in ACROSS]
+    + [(name, "kserve") for name in ("deepseek-v3-two-servers", "llama8b-split")],
+)
 def test_gpu_traffic_gets_the_network_that_the_cluster_file_names(name: str, target: str, tmp_path: Path) -> None:
-    if (name, target) == ("scout-1m-pp", "kserve"):
-        pytest.skip("not written for KServe")
     files = at_site(name, tmp_path / "cluster.yaml", target)
     (text,) = (text for path, text in files.items() if path.startswith(f"{target}/"))
     assert "WARNING" not in text + files["README.md"]
@@ -175,6 +180,24 @@ def test_a_network_that_nobody_named_is_missed_loudly(name: str) -> None:
         assert "NCCL_DEBUG=INFO" in text
     assert any(note.startswith("WARNING") for note in json.loads(files["provenance.json"])["notes"])
     assert "WARNING" not in manifest("llama8b-int8")
+
+
+def test_pods_share_a_servers_network_only_where_their_ports_can(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text("node: dgx-a100-80gb\nnodes: 2\nnetwork: {host_network: true}\n")
+    content = content_of("scout-1m-pp")
+    content["request"]["gpus"] = str(path)
+    text = emit(Document.model_validate(content), "kubernetes", open_catalog())["kubernetes/kubernetes.yaml"]
+    assert all(t["spec"]["hostNetwork"] and t["spec"]["dnsPolicy"] == "ClusterFirstWithHostNet" for t in pods(text))
+    path.write_text("node: dgx-a100-80gb\nnetwork: {host_network: true}\n")
+    content = content_of("llama8b-split")
+    content["request"]["gpus"] = str(path)
+    with pytest.raises(InputError, match="host_network"):
+        emit(Document.model_validate(content), "kubernetes", open_catalog())
+    alone = content_of("llama8b-int8")
+    alone["request"]["gpus"] = str(path)
+    text = emit(Document.model_validate(alone), "kubernetes", open_catalog())["kubernetes/kubernetes.yaml"]
+    assert not any("hostNetwork" in t["spec"] for t in pods(text))
 
 
 def test_a_script_over_servers_puts_traffic_on_the_named_devices(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from planner.emit.deployment import Deployment
 from planner.emit.launch import Launch
 from planner.emit.platforms.claims import models_claim
 from planner.emit.platforms.kubernetes import config_maps, group_words, making_files, top
+from planner.emit.platforms.network import check_ports
 from planner.emit.platforms.pods import (
     MODELS_DIRECTORY,
     STOP_SECONDS,
@@ -48,14 +49,21 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
     Raises
     ------
     InputError
-        If an instance spans servers in another way than by data-parallel ranks on each: KServe has no preset for it.
+        If an instance spans servers in another way than by data-parallel ranks on each, for which KServe has no preset;
+        or if pools are of another engine than vLLM, whose transfers alone KServe's proxy knows.
     """
+    if len(launches) > 1 and launches[0].engine != "vllm":
+        raise InputError(
+            f"--target kserve: KServe's proxy before a decode pool passes requests on as vLLM's pools expect, not as "
+            f"{launches[0].engine}'s do; use --target kubernetes, or plan with --engine vllm"
+        )
     for launch in launches:
         if launch.nodes > 1 and (launch.pool.data_parallel % launch.nodes or launch.node_flags == ()):
             raise InputError(
                 "--target kserve: an instance of the plan spans servers by tensor or pipeline parallelism, for which "
                 "KServe has no preset (only for data-parallel ranks on each); use --target kubernetes"
             )
+    check_ports(deployment, launches)
     launches = [_at_port(launch, DECODE_PORT) if launch.pool.role == "decode" else launch for launch in launches]
     claim = models_claim(deployment, launches)
     documents: list[dict[str, Any]] = [] if claim is None else [claim]

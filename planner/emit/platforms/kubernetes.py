@@ -12,7 +12,7 @@ from planner.emit.launch import CONFIG_DIRECTORY, Launch, flag_words
 from planner.emit.loading import loading
 from planner.emit.platforms.claims import models_claim
 from planner.emit.platforms.making import FILE, job_documents, making
-from planner.emit.platforms.network import network_warning
+from planner.emit.platforms.network import check_ports, network_warning
 from planner.emit.platforms.pods import (
     MODELS_DIRECTORY,
     container_words,
@@ -30,7 +30,14 @@ _ONE_AT_A_TIME = {"maxUnavailable": 1, "maxSurge": 0}
 
 
 def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
-    """Return one manifest with everything."""
+    """Return one manifest with everything.
+
+    Raises
+    ------
+    InputError
+        If pods would want the same port of a server, or have no storage that they share and need.
+    """
+    check_ports(deployment, launches)
     claim = models_claim(deployment, launches)
     documents: list[dict[str, Any]] = [] if claim is None else [claim]
     for launch in launches:

@@ -12,6 +12,7 @@ from typing import Any
 from catalog.site import Network
 from planner.emit.deployment import Deployment
 from planner.emit.launch import Launch
+from planner.errors import InputError
 
 _PORT = ":1"
 """Of a device, as UCX and NVSHMEM want it: RDMA devices of servers have one."""
@@ -42,9 +43,27 @@ def network_environment(deployment: Deployment) -> dict[str, str]:
     return found | network.environment
 
 
-def pod_network(deployment: Deployment) -> dict[str, Any]:
+def pod_network(deployment: Deployment, launch: Launch) -> dict[str, Any]:
     """Return fields of a pod's spec that its network needs."""
-    return {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if _network(deployment).host_network else {}
+    shared = _network(deployment).host_network and leaves_its_pod(deployment, launch)
+    return {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if shared else {}
+
+
+def check_ports(deployment: Deployment, launches: list[Launch]) -> None:
+    """Refuse pods that would want the same port of one server.
+
+    Raises
+    ------
+    InputError
+        If pods use their server's network and two of them fit a server.
+    """
+    sizes = sorted(size for la in launches for size in [la.gpus_per_node] * min(2, la.pool.instances * la.nodes))
+    shared = any(pod_network(deployment, launch) for launch in launches)
+    if shared and len(sizes) > 1 and sizes[0] + sizes[1] <= deployment.cluster.gpus_per_node:
+        raise InputError(
+            "--target kubernetes: network.host_network gives all pods of a server the same ports, and the plan puts "
+            "several on one; leave it out and name network.rdma"
+        )
 
 
 def rdma_resource(deployment: Deployment) -> dict[str, str]:

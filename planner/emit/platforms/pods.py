@@ -124,7 +124,7 @@ def pod_template(
         container["lifecycle"] = {"preStop": {"sleep": {"seconds": STOP_SECONDS}}}
     spec: dict[str, Any] = {
         **_placement(deployment, launch),
-        **pod_network(deployment),
+        **pod_network(deployment, launch),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": grace_seconds(deployment),
