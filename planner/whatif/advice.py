@@ -23,6 +23,7 @@ from planner.plan import DIMENSIONS, Choice, Decision, Document, Metrics
 from planner.pricing import Evaluation, evaluate
 from planner.problem import Problem, resolve
 from planner.request import Request, read_request
+from planner.run_notes import run_notes
 from planner.solve.solver import Settings
 from planner.space.options import NATIVE, own_weights
 from planner.verify import objective_value
@@ -142,7 +143,7 @@ def advise(
         running = price_running(problem, decision, limits, longest)
     except InputError as error:
         raise InputError([f"what runs, on --gpus {gpus}: {text}" for text in error.problems]) from None
-    notes += [*limits.notes, *_about(problem, running, limits, longest)]
+    notes += [*limits.notes, *run_notes(problem, decision), *_about(problem, running, limits, longest)]
     plan = make_plan(request, catalog, settings=settings)
     if plan.decision is None:
         return Advice(imported, request, running, plan, None, (), (), tuple(notes))

@@ -10,7 +10,7 @@ import pytest
 
 from catalog.load import Catalog, built_in_directory
 from catalog.schema import Engine, EngineRule
-from planner.plan import Decision
+from planner.plan import Choice, Compression, Decision
 from planner.problem import Problem, resolve
 from planner.request import read_request
 from planner.run_notes import run_notes
@@ -180,6 +180,12 @@ def test_fp8_kv_in_vllm(model: str, gpus: str, takes: bool) -> None:
 def test_other_kernels_than_those_that_were_measured_are_told(model: str, told: bool) -> None:
     notes = " ".join(run_notes(problem(model), Decision(engine="vllm")))
     assert ("runs in TRITON_ATTN here, and its times are those of FLASH_ATTN" in notes) == told
+
+
+def test_a_kv_format_that_a_model_cant_be_kept_in_is_told() -> None:
+    fp8 = Choice(technique="kv_fp8_e4m3", point="kv_fp8_e4m3")
+    notes = " ".join(run_notes(problem("gemma-4-31b"), Decision(engine="vllm", compression=Compression(hidden=fp8))))
+    assert "vllm 0.33.0 can't keep this KV: its fp8_e4m3 isn't for this model: FLASHINFER refuses it" in notes
 
 
 def test_sparse_latents_need_hopper_and_sparse_blocks_dont() -> None:
