@@ -40,6 +40,8 @@ class Launch:
     health_path: str = "/health"
     generation_path: str | None = None
     """Where a server answers only after it has generated a token; None: it has no such place."""
+    drains: bool = True
+    """Whether the engine finishes what it works on when it is told to stop."""
     metrics_path: str | None = "/metrics"
     """Where Prometheus reads; None: the engine exports nothing."""
     key_variable: str | None = None

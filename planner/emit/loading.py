@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from planner.emit.deployment import Deployment
+from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.launch import Launch
 
 ASSUMED_BYTES_PER_S = 0.2e9
@@ -99,6 +99,11 @@ def _held_bytes(deployment: Deployment) -> float:
     """Weights as the plan keeps them: those of the fullest GPU on every GPU that holds a part of its own [bytes]."""
     pool = deployment.pools[-1]
     return deployment.metrics.hbm_bytes_per_gpu.weights * pool.pp * max(pool.tp, pool.ep)
+
+
+def longest_step_s(deployment: Deployment, pool: PoolPlan) -> float:
+    """Time in which an engine may answer nothing: a step, a whole prefill where it isn't cut into chunks [s]."""
+    return deployment.metrics.ttft_cold_s if pool.chunk_tokens is None else deployment.metrics.tpot_s
 
 
 def longest_request_s(deployment: Deployment) -> float:

@@ -67,7 +67,8 @@ def test_the_plan_beside_the_files_is_exact(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVED)
 def test_kubernetes_takes_the_manifests(name: str) -> None:
-    kinds = [check_manifest(manifest) for manifest in yaml.safe_load_all(emitted(name)["kubernetes/kubernetes.yaml"])]
+    texts = [t for path, t in emitted(name).items() if path.startswith("kubernetes/") and path.endswith(".yaml")]
+    kinds = [check_manifest(manifest) for text in texts for manifest in documents(text)]
     assert "Service" in kinds
     assert "Deployment" in kinds or "LeaderWorkerSet" in kinds
 

@@ -289,7 +289,32 @@ def test_a_router_that_sends_its_own_key_to_pools_gets_it() -> None:
     assert "OPENAI_API_KEY" not in manifest("llama8b-int8") + manifest("sglang-split")
 
 
+def test_an_engine_that_drops_its_work_is_stopped_when_it_has_none() -> None:
+    for name, drains in (("llamacpp-q8", False), ("llama8b-int8", True)):
+        plan = content_of(name)
+        longest = plan["metrics"]["ttft_cold_s"] + plan["request"]["output_tokens"] * plan["metrics"]["tpot_s"]
+        spec = pods(manifest(name))[0]["spec"]
+        waits = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert (waits >= longest) is not drains
+        assert spec["terminationGracePeriodSeconds"] > waits
+
+
+def test_a_health_check_that_generates_bears_with_prefills_in_one_piece() -> None:
+    content = content_of("sglang-fp8-hicache")
+    content["metrics"]["ttft_cold_s"] = 300.0
+    for chunk, told in ((2048, False), (None, True)):
+        content["decision"]["batch"]["prefill_chunk_tokens"] = chunk
+        files = emit(Document.model_validate(content), "kubernetes", open_catalog())
+        (container,) = pods(files["kubernetes/kubernetes.yaml"])[0]["spec"]["containers"]
+        names = [variable["name"] for variable in container["env"]]
+        assert ("SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION" in names) is told
+        assert (container["livenessProbe"]["failureThreshold"] * 10 >= 600) is told
+
+
 def test_metrics_are_on_and_named() -> None:
+    services = documents(manifest("llama8b-split"), "Service")
+    ports = {s["metadata"]["name"].rsplit("-", 1)[-1]: [p["name"] for p in s["spec"]["ports"]] for s in services}
+    assert ports == {"prefill": ["http"], "decode": ["http"], "8b": ["http", "metrics"]}
     for name in ("llama8b-int8", "sglang-fp8-hicache", "llamacpp-q8", "lmdeploy-int4-awq"):
         annotations = pods(manifest(name))[0]["metadata"]["annotations"]
         assert annotations["prometheus.io/scrape"] == "true"

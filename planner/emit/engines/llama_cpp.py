@@ -52,6 +52,7 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
             pool=pool,
             port=PORT,
             key_variable="LLAMA_API_KEY",
+            drains=False,
             container_prefix="/app/",
             gpus_per_node=each,
             host_memory_bytes=deployment.tier_bytes_per_instance(pool),

@@ -12,6 +12,7 @@ from planner.emit.engines.refusals import refuse_unshipped
 from planner.emit.engines.settings import config_text, expert_traffic, weight_flag
 from planner.emit.launch import Flags, Launch, servers
 from planner.emit.lmcache import DISK, lmcache_file
+from planner.emit.loading import longest_step_s
 from planner.emit.longer_window import window_overrides
 from planner.emit.router import BOOTSTRAP_PORT
 
@@ -21,6 +22,8 @@ INIT_PORT = 20000
 WEIGHTS = frozenset({"w_fp8", "w_int8_w8a8", "w_gptq8", "w_gptq4", "w_awq4"})
 LMCACHE_FILE = "lmcache.yaml"
 _GB = 10**9
+_HEALTH_SECONDS = 20
+"""After which SGLang's health check by generation counts as failed (SGLANG_HEALTH_CHECK_TIMEOUT) [s]."""
 
 
 def launches(deployment: Deployment, version: str) -> list[Launch]:
@@ -64,7 +67,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         port=PORT,
         generation_path="/health_generate",
         key_flag="--api-key",
-        environment=_environment(deployment, tier_bytes if on_disk and not lmcache else 0),
+        environment=_environment(deployment, pool, tier_bytes if on_disk and not lmcache else 0),
         files={LMCACHE_FILE: lmcache_file(deployment, pool)} if lmcache else {},
         config=config_text(flags) if nodes == 1 else None,  # a rank and an address aren't settings
         config_command="python3 -m sglang.launch_server --config {file}",
@@ -180,8 +183,11 @@ def _node_flags(nodes: int) -> Flags:
     return (("--nnodes", nodes), ("--node-rank", "{rank}"), ("--dist-init-addr", f"{{head}}:{INIT_PORT}"))
 
 
-def _environment(deployment: Deployment, file_bytes: int) -> dict[str, str]:
+def _environment(deployment: Deployment, pool: PoolPlan, file_bytes: int) -> dict[str, str]:
     environment = dict(deployment.run.environment or {})
+    if longest_step_s(deployment, pool) > _HEALTH_SECONDS / 2:
+        # Its health check generates a token, and gives up while a prefill takes longer than that.
+        environment["SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION"] = "0"
     if file_bytes:
         environment["SGLANG_HICACHE_FILE_BACKEND_STORAGE_DIR"] = DISK
         environment["SGLANG_HICACHE_FILE_BACKEND_MAX_SIZE"] = str(file_bytes)

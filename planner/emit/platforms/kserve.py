@@ -19,11 +19,11 @@ from planner.emit.platforms.kubernetes import config_maps, group_words, making_f
 from planner.emit.platforms.network import check_ports
 from planner.emit.platforms.pods import (
     MODELS_DIRECTORY,
-    STOP_SECONDS,
     container_words,
     metadata,
     pod_name,
     pod_template,
+    stop_seconds,
 )
 from planner.emit.quoting import yaml_text
 from planner.errors import InputError
@@ -111,12 +111,12 @@ def _workload(deployment: Deployment, launches: list[Launch], launch: Launch) ->
         "rolloutStrategy": {"maxUnavailable": 1, "maxSurge": 0},
         "annotations": template["metadata"]["annotations"],
         "labels": {"app.kubernetes.io/part-of": pod_name(deployment, launch)},
-        "template": _pod(launch, template["spec"]),
+        "template": _pod(deployment, launch, template["spec"]),
     }
     if launch.nodes > 1:
         pool = launch.pool
         worker = pod_template(deployment, launches, launch, group_words(launch, is_worker=True), is_worker=True)
-        found["worker"] = _pod(launch, worker["spec"], is_worker=True)
+        found["worker"] = _pod(deployment, launch, worker["spec"], is_worker=True)
         found["parallelism"] = {
             "data": pool.data_parallel,
             "dataLocal": pool.data_parallel // launch.nodes,
@@ -126,7 +126,7 @@ def _workload(deployment: Deployment, launches: list[Launch], launch: Launch) ->
     return found
 
 
-def _pod(launch: Launch, spec: dict[str, Any], *, is_worker: bool = False) -> dict[str, Any]:
+def _pod(deployment: Deployment, launch: Launch, spec: dict[str, Any], *, is_worker: bool = False) -> dict[str, Any]:
     """Return a pod's spec as KServe's presets need it, with every name in it literal."""
     spec = _literal(spec)
     # KServe gives pods an account of its own, whose token the proxy before a decode pool uses.
@@ -138,7 +138,7 @@ def _pod(launch: Launch, spec: dict[str, Any], *, is_worker: bool = False) -> di
     if is_worker:
         return spec
     # Beside the presets' command a sleep of another form would be a second handler, which no pod may have.
-    container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sleep", str(STOP_SECONDS)]}}}
+    container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sleep", str(stop_seconds(deployment, launch))]}}}
     flags = _TLS_FLAGS.get(launch.engine)
     scheme = "HTTP" if flags is None else _TLS % ("HTTPS", "HTTP")
     for probe in _PROBES:

@@ -23,7 +23,7 @@ from planner.emit.platforms.pods import (
 )
 from planner.emit.platforms.routing import disruption_budget, router_documents
 from planner.emit.quoting import comment, kubernetes_argument, shell, yaml_text
-from planner.emit.router import is_routed
+from planner.emit.router import METRICS_PORT, is_routed
 from planner.emit.stamp import header
 
 _ONE_AT_A_TIME = {"maxUnavailable": 1, "maxSurge": 0}
@@ -47,6 +47,7 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
         documents += _budgets(deployment, launch)
     if is_routed(deployment):
         documents += router_documents(deployment, launches)
+        documents += [_pool_service(deployment, launch) for launch in launches]
     documents.append(_service(deployment))
     written = {"kubernetes.yaml": top(deployment, launches, launches[0]) + yaml_text(*documents)}
     return written | making_files(deployment, launches)
@@ -142,12 +143,24 @@ def _budgets(deployment: Deployment, launch: Launch) -> list[dict[str, Any]]:
 def _service(deployment: Deployment) -> dict[str, Any]:
     """The door for clients: the router, or the only instance."""
     component = "router" if is_routed(deployment) else "serve"
+    metrics = [{"name": "metrics", "port": METRICS_PORT, "targetPort": "metrics"}] if is_routed(deployment) else []
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": deployment.slug, "labels": {"app.kubernetes.io/name": deployment.slug}},
         "spec": {
             "selector": {"app.kubernetes.io/name": deployment.slug, "app.kubernetes.io/component": component},
-            "ports": [{"name": "http", "port": 80, "targetPort": "http"}],
+            "ports": [{"name": "http", "port": 80, "targetPort": "http"}, *metrics],
         },
+    }
+
+
+def _pool_service(deployment: Deployment, launch: Launch) -> dict[str, Any]:
+    """A name for a pool's pods behind the router, by which a ServiceMonitor finds their metrics."""
+    port = {"name": "http", "port": launch.port, "targetPort": "http"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(deployment, launch),
+        "spec": {"clusterIP": "None", "selector": labels(deployment, launch), "ports": [port]},
     }

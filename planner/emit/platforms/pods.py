@@ -11,7 +11,7 @@ from typing import Any
 from planner.emit.deployment import Deployment
 from planner.emit.launch import CONFIG_DIRECTORY, KEY_VARIABLE, Launch
 from planner.emit.lmcache import DISK
-from planner.emit.loading import loading, longest_request_s
+from planner.emit.loading import loading, longest_request_s, longest_step_s
 from planner.emit.platforms.claims import models_volume, shares_claim
 from planner.emit.platforms.making import check_container, check_shared
 from planner.emit.platforms.network import (
@@ -121,7 +121,7 @@ def pod_template(
     if not is_worker:
         container["ports"] = [{"name": "http", "containerPort": launch.port, "protocol": "TCP"}]
         container |= probes(deployment, launch)
-        container["lifecycle"] = {"preStop": {"sleep": {"seconds": STOP_SECONDS}}}
+        container["lifecycle"] = {"preStop": {"sleep": {"seconds": stop_seconds(deployment, launch)}}}
     spec: dict[str, Any] = {
         **_placement(deployment, launch),
         **pod_network(deployment, launch),
@@ -141,6 +141,11 @@ def pod_template(
 def drain_seconds(deployment: Deployment) -> int:
     """Time that an engine gets to finish what it has begun: that of the longest request, whole seconds [s]."""
     return math.ceil(longest_request_s(deployment))
+
+
+def stop_seconds(deployment: Deployment, launch: Launch) -> int:
+    """Time between the decision to stop a pod and the signal: for routers to notice, and for answers if need be [s]."""
+    return STOP_SECONDS if launch.drains else STOP_SECONDS + drain_seconds(deployment)
 
 
 def grace_seconds(deployment: Deployment) -> int:
@@ -171,8 +176,7 @@ def probes(deployment: Deployment, launch: Launch) -> dict[str, Any]:
     long prefill, in which nothing is wrong.
     """
     health = {"path": launch.health_path, "port": "http"}
-    step = deployment.metrics.ttft_cold_s if launch.pool.chunk_tokens is None else deployment.metrics.tpot_s
-    patience = math.ceil(2 * step / CHECK_SECONDS)
+    patience = math.ceil(2 * longest_step_s(deployment, launch.pool) / CHECK_SECONDS)
     start = health if launch.generation_path is None else {**health, "path": launch.generation_path}
     period = {"periodSeconds": CHECK_SECONDS}
     tries = -(-loading(deployment, launch).budget_s // CHECK_SECONDS)
