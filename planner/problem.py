@@ -26,6 +26,7 @@ from planner.default_model import choice_text, default_model
 from planner.errors import InputError
 from planner.measured.machine import has_kernels
 from planner.request import Cluster, Request, resolve_cluster
+from planner.targets import PLATFORMS, check_targets, left_out
 
 T = TypeVar("T")
 
@@ -102,6 +103,8 @@ def resolve(request: Request, catalog: Catalog) -> Problem:
         raise InputError(problems)
     model_id, architecture, entry, choice = model
     ready = _ready(request.model, catalog)
+    if request.target is not None:
+        cluster = _written(request, cluster, assumptions)
     if cluster.assumed_node:
         assumptions.append(f"--gpus {request.gpus}: servers taken to be {cluster.node.name}")
     offer = None
@@ -251,15 +254,33 @@ def _model_warnings(problem: Problem) -> Iterator[str]:
     )
 
 
+def _written(request: Request, cluster: Cluster, assumptions: list[str]) -> Cluster:
+    """The cluster that a request's targets can use: one server of it where a platform has one."""
+    assert request.target is not None  # noqa: S101
+    _, platforms, _ = check_targets(request.target)
+    without = left_out(request.target)
+    how = f"planned without {', '.join(without)}" if without else "only what its files can express is planned"
+    assumptions.append(f"--target {request.target}: {how}")
+    if cluster.nodes > 1 and any(PLATFORMS[name].one_server for name in platforms):
+        assumptions.append(f"--target {request.target}: one of the {cluster.nodes} servers is used")
+        return replace(cluster, gpus=cluster.gpus_per_node)
+    return cluster
+
+
 def _engines(
     request: Request, catalog: Catalog, cluster: Cluster | None, assumptions: list[str]
 ) -> tuple[Engine, ...] | None:
-    if request.engine != "any":
-        engine = catalog.get(Engine, request.engine)
+    named = request.engine
+    targets = check_targets(request.target)[0] if request.target is not None else []
+    if targets and named not in ("any", targets[0]):
+        raise InputError(f"--engine {named} and --target {targets[0]} are two engines; name one")
+    named = targets[0] if targets else named
+    if named != "any":
+        engine = catalog.get(Engine, named)
         if cluster is not None and not runs_on(engine, cluster.hardware.compute_capability):
             gpus = ", ".join(engine.compute_capabilities)
             raise InputError(
-                f"--engine {request.engine}: {engine.name} {engine.version} doesn't run on {cluster.hardware.name} "
+                f"--engine {named}: {engine.name} {engine.version} doesn't run on {cluster.hardware.name} "
                 f"(capability {cluster.hardware.compute_capability}; it has {gpus}); leave --engine out"
             )
         return (engine,)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from catalog.errors import nearest
 from catalog.load import Catalog
@@ -16,6 +16,7 @@ from catalog.schema import Hardware, Node
 from catalog.site import NOTHING_SAID, Site, site_of
 from catalog.units import parse_quantity, parse_tokens
 from planner.errors import InputError
+from planner.targets import check_targets
 
 Task = Literal["mixed", "qa", "retrieval", "multiturn", "reasoning"]
 Objective = Literal["throughput", "cost", "latency", "quality"]
@@ -31,6 +32,11 @@ def _read(kind: str) -> Callable[[object], object]:
         return parse_quantity(value, kind) if isinstance(value, str) else value
 
     return read
+
+
+def _check_target(text: str) -> str:
+    check_targets(text)
+    return text
 
 
 def _read_tokens(value: object) -> object:
@@ -90,6 +96,8 @@ class Request(BaseModel):
     efficiency: Literal["measured", "peak"] = "measured"
     usd_per_gpu_hour: Price | None = None
     """A price of your own; None: the cheapest dated on-demand offer of the catalog."""
+    target: Annotated[str, AfterValidator(_check_target)] | None = None
+    """Targets of an emission, with commas between: only what they can run is planned. None: everything."""
 
 
 def read_request(values: Mapping[str, object], where: str = "") -> Request:

@@ -34,14 +34,6 @@ EmitDirectory = Annotated[
     Path | None,
     typer.Option("--emit", metavar="DIR", help="Also write deployment files, into a new or empty directory."),
 ]
-EmitTarget = Annotated[
-    str | None,
-    typer.Option(
-        "--target",
-        metavar="T[,T]",
-        help=f"Of --emit: {TARGETS} [the plan's engine, kubernetes, and compose if one server is enough].",
-    ),
-]
 EmitCheckpoint = Annotated[
     str | None,
     typer.Option(
@@ -104,9 +96,7 @@ def check_window(request: Request, catalog: Catalog) -> None:
     change_for(resolve(request, catalog), work.end_tokens)
 
 
-def check_emission(
-    efficiency: str | None, directory: Path | None, target: str | None, checkpoint: str | None, force: bool
-) -> None:
+def check_emission(efficiency: str | None, directory: Path | None, checkpoint: str | None, force: bool) -> None:
     """Refuse what can't be emitted whatever the plan will be, before anything is solved.
 
     Raises
@@ -118,10 +108,10 @@ def check_emission(
 
     problems: list[str] = []
     if directory is None:
-        stray = {"--target": target, "--checkpoint": checkpoint}
-        problems += [f"{name} {value}: is for --emit DIR; add it" for name, value in stray.items() if value is not None]
+        if checkpoint is not None:
+            problems.append(f"--checkpoint {checkpoint}: is for --emit DIR; add it")
     else:
-        from planner.emit import check_directory, check_targets
+        from planner.emit import check_directory
 
         if efficiency == "peak":
             problems.append(
@@ -129,8 +119,6 @@ def check_emission(
             )
         try:
             check_directory(directory, force, "--emit")
-            if target is not None:
-                check_targets(target)
         except InputError as error:
             problems += error.problems
     if problems:
@@ -159,8 +147,11 @@ def emit_document(
 
 
 def _tell_notes(files: Mapping[str, str]) -> None:
-    for note in json.loads(files["provenance.json"])["notes"]:
+    told = json.loads(files["provenance.json"])
+    for note in told["notes"]:
         typer.echo(note if note.startswith("WARNING") else f"note: {note}", err=True)
+    for problem in told["not_written"]:
+        typer.echo(f"NOT WRITTEN: {problem}", err=True)
 
 
 @takes_request
@@ -172,7 +163,6 @@ def import_file(
         int | None, typer.Option(min=1, metavar="N", help="Servers like the one of a command line [1].")
     ] = None,
     emit_to: EmitDirectory = None,
-    target: EmitTarget = None,
     checkpoint: EmitCheckpoint = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier emission of --emit.")] = False,
     time_limit: Annotated[str, typer.Option(metavar="T", help="For the plan.")] = "60s",
@@ -185,7 +175,9 @@ def import_file(
     from planner.whatif.advice import advise
     from planner.whatif.advice_text import advice_json, print_advice
 
-    check_emission(asked["efficiency"], emit_to, target, checkpoint, force)
+    target = asked["target"]
+    asked = {**asked, "target": target or ("shell" if emit_to else None)}
+    check_emission(asked["efficiency"], emit_to, checkpoint, force)
     facts = open_overlays(context, catalog)
     settings = read_settings(time_limit, 2, 0)
     try:

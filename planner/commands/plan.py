@@ -20,7 +20,6 @@ from planner.commands.common import (
 from planner.commands.deploy import (
     EmitCheckpoint,
     EmitDirectory,
-    EmitTarget,
     check_emission,
     check_window,
     emit_document,
@@ -35,7 +34,6 @@ def make(
     form: PlanForm = PlanFormat.table,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Also write the plan.")] = None,
     emit_to: EmitDirectory = None,
-    target: EmitTarget = None,
     checkpoint: EmitCheckpoint = None,
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite the file of -o; replace an earlier emission of --emit.")
@@ -61,8 +59,9 @@ def make(
         raise InputError(f"--solver {solver!r}: unknown; use cpsat or exhaustive")
     settings = read_settings(time_limit, workers, seed)
     facts = open_overlays(context, catalog)
-    request = read_request(asked)
-    check_emission(request.efficiency, emit_to, target, checkpoint, force)
+    target = asked["target"]
+    request = read_request({**asked, "target": target or ("shell" if emit_to else None)})
+    check_emission(request.efficiency, emit_to, checkpoint, force)
     if emit_to is not None:
         check_window(request, facts)
     try:

@@ -8,8 +8,8 @@ platform is one module of ``platforms``: launches -> files. Every flag is checke
 of the engine's own parser in ``catalog/engine_flags`` before anything is returned.
 """
 
-from planner.emit.emit import check_targets, emit, usual_targets
+from planner.emit.emit import emit, usual_targets
 from planner.emit.read_plan import read_plan
 from planner.emit.write import check_directory, write
 
-__all__ = ["check_directory", "check_targets", "emit", "read_plan", "usual_targets", "write"]
+__all__ = ["check_directory", "emit", "read_plan", "usual_targets", "write"]

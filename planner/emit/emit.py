@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
 
-from catalog.errors import nearest
 from catalog.load import Catalog
+from planner import targets as targets_known
 from planner.emit.capacity import with_running
 from planner.emit.carried import fates, section
 from planner.emit.checkpoint import weights_notes
@@ -15,7 +14,6 @@ from planner.emit.deployment import Deployment, read_deployment
 from planner.emit.engines import kvpress, llama_cpp, lmdeploy, sglang, tensorrt_llm, vllm
 from planner.emit.flags import problems_of_environment, problems_of_flags, snapshot
 from planner.emit.launch import Launch, Value
-from planner.emit.load_test import load_test_files
 from planner.emit.platforms import compose, kserve, kubernetes, ray, shell
 from planner.emit.platforms.notes import platform_notes
 from planner.emit.readme import provenance_file, readme
@@ -35,7 +33,7 @@ ENGINES: dict[str, Build] = {
     "transformers-kvpress": kvpress.launches,
 }
 """Engine -> what turns a plan into its launches."""
-PLATFORMS: dict[str, Arrange] = {
+ARRANGE: dict[str, Arrange] = {
     "shell": shell.files,
     "compose": compose.files,
     "kubernetes": kubernetes.files,
@@ -43,10 +41,6 @@ PLATFORMS: dict[str, Arrange] = {
     "ray": ray.files,
 }
 """Platform -> what turns launches into files."""
-OFFLINE = {"transformers-kvpress"}
-"""Engines that are no servers, and so have no platform."""
-LMCACHE = "lmcache"
-"""Not a platform: caches go below HBM through LMCache instead of the engine's own offloading."""
 
 
 def emit(
@@ -80,9 +74,12 @@ def emit(
     Raises
     ------
     InputError
-        With everything that the engine can't do, or that the plan lacks.
+        With everything that the engine can't do, or that the plan lacks; with what platforms can't run where none is
+        left. Else ``provenance.json`` says which ones weren't written, and why.
     """
-    engines, platforms, backend = check_targets(targets)
+    engines, platforms, backend = targets_known.check_targets(
+        targets if isinstance(targets, str) else ",".join(targets)
+    )
     deployment = read_deployment(
         document,
         catalog,
@@ -98,30 +95,20 @@ def emit(
         raise InputError(f"--target {deployment.engine.id}: no files are written for it; use {', '.join(ENGINES)}")
     launches = build(deployment, engine_version or deployment.engine.version)
     _check(launches)
-    if platforms and not launches[0].is_server:
-        raise InputError(f"--target {platforms[0]}: {deployment.engine.id} is no server; leave the platform out")
-    _check_source(deployment, platforms)
-    contained = [name for name in platforms if name not in ("shell", "ray")]
-    if contained and not launches[0].image:
-        raise InputError(
-            f"--target {contained[0]}: no image of {deployment.engine.id} for {deployment.hardware.name} is known "
-            "here; use --target shell"
-        )
-    written = [*platforms, *(["shell"] if engines or not platforms else [])]
-    known = platform_notes(deployment, launches, written)
+    own = bool(engines) or not platforms
+    held, refused = _arranged(deployment, launches, platforms, build)
+    if not held and not own:
+        raise InputError(refused)
+    known = platform_notes(deployment, launches, [*held, *(["shell"] if own else [])])
     deployment = replace(deployment, notes=(*deployment.notes, *known))
     files: dict[str, str] = {}
-    if engines or not platforms:
+    if own:
         files |= _below(deployment.engine.id, shell.files(deployment, launches))
         files |= _below(deployment.engine.id, _config_files(launches))
-    inside, held = _in_containers(deployment, launches, build)
-    for platform in platforms:
-        which = (deployment, launches) if platform == "shell" else (inside, held)
-        files |= _below(platform, PLATFORMS[platform](*which))
-    if launches[0].is_server:
-        files |= load_test_files(deployment)
+    for platform, written in held.items():
+        files |= _below(platform, written)
     files["plan.json"] = document.model_dump_json(indent=2, by_alias=True) + "\n"
-    files["provenance.json"] = provenance_file(deployment, launches, _snapshots(launches))
+    files["provenance.json"] = provenance_file(deployment, launches, _snapshots(launches), refused)
     files["README.md"] = readme(deployment, launches, files) + section(fates(deployment, launches))
     return files
 
@@ -139,12 +126,41 @@ def usual_targets(
         If the plan can't be deployed.
     """
     deployment = read_deployment(document, catalog, checkpoint=checkpoint, running=running)
-    if deployment.engine.id in OFFLINE:
+    if not targets_known.ENGINES[deployment.engine.id].is_server:
         return [deployment.engine.id]
     if deployment.is_local:
         return [deployment.engine.id]
     one_server = deployment.gpus <= deployment.cluster.gpus_per_node
     return [deployment.engine.id, *(["compose"] if one_server else []), "kubernetes"]
+
+
+def _arranged(
+    deployment: Deployment, launches: list[Launch], platforms: list[str], build: Build
+) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Return the files of every platform that can run the plan, and why each of the others can't."""
+    inside, contained = _in_containers(deployment, launches, build)
+    found: dict[str, dict[str, str]] = {}
+    refused: list[str] = []
+    for platform in platforms:
+        try:
+            _refuse_platform(deployment, launches[0], platform)
+            which = (deployment, launches) if platform == "shell" else (inside, contained)
+            found[platform] = ARRANGE[platform](*which)
+        except InputError as error:
+            refused += error.problems
+    return found, refused
+
+
+def _refuse_platform(deployment: Deployment, launch: Launch, platform: str) -> None:
+    """Refuse a platform that doesn't run what the launch is."""
+    if not launch.is_server:
+        raise InputError(f"--target {platform}: {deployment.engine.id} is no server; leave the platform out")
+    _check_source(deployment, [platform])
+    if targets_known.PLATFORMS[platform].in_containers and not launch.image:
+        raise InputError(
+            f"--target {platform}: no image of {deployment.engine.id} for {deployment.hardware.name} is known here; "
+            "use --target shell"
+        )
 
 
 def _in_containers(deployment: Deployment, launches: list[Launch], build: Build) -> tuple[Deployment, list[Launch]]:
@@ -164,31 +180,6 @@ def _check_source(deployment: Deployment, platforms: list[str]) -> None:
             "--checkpoint ID (of the model hub) or --checkpoint PATH (a directory on every server), or use "
             f"--target {deployment.engine.id}"
         )
-
-
-def check_targets(targets: str | Sequence[str]) -> tuple[list[str], list[str], Literal["native", "lmcache"]]:
-    """Sort targets into engines, platforms and what moves caches below HBM.
-
-    Raises
-    ------
-    InputError
-        With every target that isn't known, and if there are none, or several engines.
-    """
-    names = [t.strip() for t in targets.split(",")] if isinstance(targets, str) else list(targets)
-    known = [*ENGINES, *PLATFORMS, LMCACHE]
-    problems = []
-    for name in names:
-        if name not in known:
-            near = nearest(name, known)
-            meant = f"did you mean {near[0]}? " if near else ""
-            problems.append(f"--target {name!r}: unknown; {meant}targets are {', '.join(known)}")
-    engines = [name for name in dict.fromkeys(names) if name in ENGINES]
-    if len(engines) > 1:
-        problems.append(f"--target {','.join(engines)}: a plan is for one engine; name one")
-    if problems or not names:
-        raise InputError(problems or f"--target: empty; targets are {', '.join(known)}")
-    platforms = [name for name in dict.fromkeys(names) if name in PLATFORMS]
-    return engines, platforms, "lmcache" if LMCACHE in names else "native"
 
 
 def _check(launches: list[Launch]) -> None:

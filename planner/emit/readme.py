@@ -289,13 +289,16 @@ def _provenance(deployment: Deployment, launches: list[Launch]) -> str:
     return "\n".join(lines)
 
 
-def provenance_file(deployment: Deployment, launches: list[Launch], snapshots: Mapping[str, str]) -> str:
-    """Return what produced the plan and against what its flags were checked, as JSON."""
+def provenance_file(
+    deployment: Deployment, launches: list[Launch], snapshots: Mapping[str, str], refused: Iterable[str]
+) -> str:
+    """Return what produced the plan, against what its flags were checked, and what wasn't written, as JSON."""
     content = {
         "plan": deployment.document.provenance.model_dump(mode="json"),
         "engine": {"name": launches[0].engine, "version": launches[0].version, "image": launches[0].image},
         "flags_checked_against": dict(snapshots),
         "model": deployment.model_source,
         "notes": notes_of(deployment, launches),
+        "not_written": list(refused),
     }
     return json.dumps(content, indent=2, ensure_ascii=True) + "\n"

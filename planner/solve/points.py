@@ -241,7 +241,7 @@ class Search:
             for engine in self.views[chosen.view].engines
             if self.space.runs(engine, weights, chosen.split)
             and self.space.offers(engine, self.space.policies[policy])
-            and (not pools or engine.disaggregated is not None)
+            and (not pools or self.space.has_pools(engine))
             and all(self.space.option_runs(option, engine) for option in options)
             and not any(pair <= ids for pair, name in rules.engine_pairs if name == engine.id)
         )

@@ -8,7 +8,7 @@ abruptly.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from catalog.schema import Engine
@@ -16,6 +16,7 @@ from planner.errors import InputError
 from planner.plan import DIMENSIONS
 from planner.problem import Problem
 from planner.space.compatibility import Compatibility, compatibility
+from planner.space.emission import Emission, emission_of, written_options, written_weights
 from planner.space.options import Dropped, Option, WeightOption, dimension_options, weight_options
 from planner.space.pools import handover_problem
 from planner.space.runs import Run, runs, serves, where_it_runs
@@ -64,14 +65,21 @@ class Space:
     """Whether prefill and decode may share their GPUs; False only to ask what separate pools would do."""
     latent: bool = False
     """Whether the model's caches are latents, which every rank holds whole."""
+    emission: Emission | None = None
+    """What can be written for the request's targets; None: no target is named."""
 
     def runs(self, engine: Engine, weights: WeightOption, split: Split) -> bool:
         """Whether an engine loads these weights and splits them so."""
-        return engine.id in weights.engines and engine_runs(engine, split)
+        written = self.emission is None or self.emission.splits(engine.id, split)
+        return engine.id in weights.engines and engine_runs(engine, split) and written
+
+    def has_pools(self, engine: Engine) -> bool:
+        """Whether an engine serves with separate prefill and decode pools."""
+        return engine.disaggregated is not None and (self.emission is None or self.emission.pools(engine.id))
 
     def hands_over(self, engine: Engine, prefill: Split, decode: Split) -> bool:
         """Whether caches get from one pool to the other."""
-        return engine.disaggregated is not None and handover_problem(engine, prefill, decode, self.latent) is None
+        return self.has_pools(engine) and handover_problem(engine, prefill, decode, self.latent) is None
 
     def offers(self, engine: Engine, policy: Policy) -> bool:
         """Whether an engine has this policy between rounds."""
@@ -92,14 +100,19 @@ def open_space(problem: Problem) -> Space:
         aren't to be had.
     """
     dropped = Dropped({})
-    running = _running(problem, dropped)
+    emission = emission_of(problem)
+    running = _running(problem, dropped, emission)
     engines = tuple(run.engine for run in running)
     weights = weight_options(problem, engines, dropped)
-    options = dimension_options(problem, running, dropped)
+    options: Mapping[str, tuple[Option, ...]] = dimension_options(problem, running, dropped)
+    if emission is not None:
+        weights = written_weights(emission, weights, engines, problem)
+        options = written_options(emission, options, running, problem)
     rules = compatibility(problem, [o for group in options.values() for o in group], weights, engines)
     policies = _policies(problem, engines)
-    can_split = problem.cluster.gpus > 1 and any(engine.disaggregated for engine in engines)
-    return Space(
+    if emission is not None:
+        policies = tuple(policy for policy in policies if emission.tier(policy.tier))
+    space = Space(
         engines=engines,
         weights=weights,
         options={name: options[name] for name in DIMENSIONS},
@@ -108,19 +121,24 @@ def open_space(problem: Problem) -> Space:
         sequences=SEQUENCES,
         chunks=_chunks(problem, engines),
         policies=policies,
-        disaggregated=can_split,
+        disaggregated=problem.cluster.gpus > 1,
         dropped=dropped.reasons,
         latent="mla" in problem.architecture.attention_kinds,
+        emission=emission,
     )
+    return replace(space, disaggregated=space.disaggregated and any(space.has_pools(engine) for engine in engines))
 
 
-def _running(problem: Problem, dropped: Dropped) -> tuple[Run, ...]:
-    """The request's engines that run its model here."""
+def _running(problem: Problem, dropped: Dropped, emission: Emission | None) -> tuple[Run, ...]:
+    """The request's engines that run its model here, and that can be written for its targets."""
     found = []
     for engine in problem.engines:
         run = runs(problem, engine)
+        unwritten = emission.refuses(engine.id) if emission is not None else None
         if run.refusals:
             dropped.add(engine.id, "; ".join(run.refusals))
+        elif unwritten is not None:
+            dropped.add(engine.id, unwritten)
         else:
             found.append(run)
     if not found:

@@ -57,7 +57,6 @@ def test_an_infeasible_request_writes_nothing(plan: Plan, tmp_path: Path, monkey
         (("--emit", "{file}"), "--emit {file}: is a file; give a directory"),
         (("--emit", "{new}", "--target", "kubernets"), "did you mean kubernetes?"),
         (("--emit", "{new}", "--efficiency", "peak"), "--emit: a plan at theoretical peak"),
-        (("--target", "vllm"), "--target vllm: is for --emit DIR; add it"),
         (("--checkpoint", "a/b"), "--checkpoint a/b: is for --emit DIR; add it"),
     ],
 )

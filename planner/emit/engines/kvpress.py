@@ -31,7 +31,7 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
     InputError
         If kvpress doesn't run a technique of the plan, or two of them together.
     """
-    refuse_unshipped(deployment, version, set(_DIMENSIONS), (), ("ships", "experimental"))
+    refuse_unshipped(deployment, version)
     settings = _settings(deployment)
     problems = _problems(settings.get("press"), version)
     if problems:

@@ -9,14 +9,11 @@ from planner.emit.engines.refusals import refuse_unshipped
 from planner.emit.launch import Flags, Launch, servers
 from planner.emit.longer_window import window_change
 from planner.errors import InputError
+from planner.targets import ENGINES
 
-IMAGES = {
-    "nvidia": "ghcr.io/ggml-org/llama.cpp:full-cuda-b{version}",
-    "amd": "ghcr.io/ggml-org/llama.cpp:full-rocm-b{version}",
-}
+FILES = ENGINES["llama.cpp"]
 PROGRAM = "llama-server"
 PORT = 8000
-WEIGHTS: frozenset[str] = frozenset()
 _MIB = 1 << 20
 
 
@@ -28,13 +25,13 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
     InputError
         If the plan decides something that llama.cpp has no flag for.
     """
-    refuse_unshipped(deployment, version, {"hidden"}, WEIGHTS)
+    refuse_unshipped(deployment, version)
     (pool,) = deployment.pools
     problems = []
     nodes, each = servers(pool, deployment.cluster.gpus_per_node)
-    if nodes > 1:
+    if nodes > 1 and not FILES.several_servers:
         problems.append("parallel: llama-server runs on one server; plan fewer GPUs per replica, or use vllm or sglang")
-    if pool.tp > 1 and pool.pp > 1:
+    if pool.tp > 1 and pool.pp > 1 and not FILES.tensors_and_layers:
         problems.append("parallel: llama.cpp splits tensors or layers, not both; plan tp 1 or pp 1")
     if problems:
         raise InputError(problems)
@@ -44,7 +41,7 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
         Launch(
             engine="llama.cpp",
             version=version,
-            image=IMAGES.get(deployment.hardware.vendor, "").format(version=version),
+            image=FILES.image(deployment.hardware.vendor, version),
             program=(PROGRAM,),
             program_words=1,
             model=model,

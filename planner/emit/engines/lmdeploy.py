@@ -11,10 +11,10 @@ from planner.emit.engines.refusals import refuse_unshipped
 from planner.emit.engines.settings import weight_flag
 from planner.emit.launch import Flags, Launch, servers
 from planner.emit.longer_window import window_overrides
+from planner.targets import ENGINES
 
-IMAGE = "openmmlab/lmdeploy:v{version}"
+FILES = ENGINES["lmdeploy"]
 PORT = 8000
-WEIGHTS = frozenset({"w_awq4", "w_gptq4"})
 
 
 def launches(deployment: Deployment, version: str) -> list[Launch]:
@@ -25,7 +25,7 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
     InputError
         If the plan decides something that TurboMind has no flag for on this GPU.
     """
-    refuse_unshipped(deployment, version, {"hidden"}, WEIGHTS)
+    refuse_unshipped(deployment, version)
     return [_launch(deployment, pool, version) for pool in deployment.pools]
 
 
@@ -36,7 +36,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
     return Launch(
         engine="lmdeploy",
         version=version,
-        image=IMAGE.format(version=version),
+        image=FILES.image("nvidia", version),
         program=("lmdeploy", "serve", "api_server", model),
         program_words=3,
         model=model,

@@ -11,16 +11,11 @@ from planner.space import runs
 from planner.space.pools import handover_problem
 from planner.space.runs import serves
 from planner.space.splits import Split
+from planner.targets import ENGINES
 
 
-def refuse_unshipped(
-    deployment: Deployment,
-    version: str,
-    dimensions: Collection[str],
-    weights: Collection[str],
-    statuses: Collection[str] = ("ships",),
-) -> None:
-    """Refuse a plan that the engine can't run.
+def refuse_unshipped(deployment: Deployment, version: str) -> None:
+    """Refuse a plan that the engine's files can't express.
 
     Parameters
     ----------
@@ -28,23 +23,18 @@ def refuse_unshipped(
         The plan.
     version
         Of the engine, for the messages.
-    dimensions
-        Compression dimensions whose techniques the engine's flags express.
-    weights
-        Catalog points of weights, beside bf16, that its flags express.
-    statuses
-        How far a technique must be supported: also as an experiment, where that is what the engine is for.
 
     Raises
     ------
     InputError
         With every decision that has no flag here.
     """
+    files = ENGINES[deployment.engine.id]
     who = f"{deployment.engine.id} {version}"
     problems = [
         *_gpu_problems(deployment, who),
-        *_technique_problems(deployment, who, dimensions, statuses),
-        *_weight_problems(deployment, who, weights),
+        *_technique_problems(deployment, who, files.dimensions, files.statuses),
+        *_weight_problems(deployment, who, files.weights),
         *_serving_problems(deployment, who),
     ]
     for pool in deployment.pools:

@@ -15,11 +15,11 @@ from planner.emit.lmcache import DISK, lmcache_file
 from planner.emit.loading import longest_step_s
 from planner.emit.longer_window import window_overrides
 from planner.emit.router import BOOTSTRAP_PORT
+from planner.targets import ENGINES
 
-IMAGES = {"nvidia": "lmsysorg/sglang:v{version}"}
+FILES = ENGINES["sglang"]
 PORT = 8000
 INIT_PORT = 20000
-WEIGHTS = frozenset({"w_fp8", "w_int8_w8a8", "w_gptq8", "w_gptq4", "w_awq4"})
 LMCACHE_FILE = "lmcache.yaml"
 _GB = 10**9
 _HEALTH_SECONDS = 20
@@ -34,7 +34,7 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
     InputError
         If the plan decides something that SGLang has no flag for on this GPU.
     """
-    refuse_unshipped(deployment, version, {"hidden"}, WEIGHTS)
+    refuse_unshipped(deployment, version)
     return [_launch(deployment, pool, version) for pool in deployment.pools]
 
 
@@ -58,7 +58,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
     return Launch(
         engine="sglang",
         version=version,
-        image=IMAGES.get(deployment.hardware.vendor, "").format(version=version),
+        image=FILES.image(deployment.hardware.vendor, version),
         program=("python3", "-m", "sglang.launch_server"),
         program_words=3,
         model=model,

@@ -14,11 +14,11 @@ from planner.emit.lmcache import DISK
 from planner.emit.longer_window import window_change, window_overrides
 from planner.emit.quoting import yaml_text
 from planner.errors import InputError
+from planner.targets import ENGINES
 
-IMAGE = "nvcr.io/nvidia/tensorrt-llm/release:{version}"
+FILES = ENGINES["tensorrt-llm"]
 PORT = 8000
 FILE = "trtllm.yaml"
-WEIGHTS = frozenset({"w_fp8", "w_awq4"})
 
 
 def launches(deployment: Deployment, version: str) -> list[Launch]:
@@ -30,16 +30,16 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
         If the plan decides something that TensorRT-LLM has no setting for on this GPU, or that isn't
         written here: several servers and pools, which start through other programs.
     """
-    refuse_unshipped(deployment, version, {"hidden", "token"}, WEIGHTS)
+    refuse_unshipped(deployment, version)
     (pool, *others) = deployment.pools
     problems = []
-    if others:
+    if others and not FILES.pools:
         problems.append(
             "serving: pools of tensorrt-llm start through an orchestrator's file, which isn't written here; plan with "
             "--engine vllm or sglang"
         )
     nodes, each = servers(pool, deployment.cluster.gpus_per_node)
-    if nodes > 1:
+    if nodes > 1 and not FILES.several_servers:
         problems.append(
             "parallel: tensorrt-llm spans servers through MPI, which isn't written here; use vllm or sglang"
         )
@@ -54,7 +54,7 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
         Launch(
             engine="tensorrt-llm",
             version=version,
-            image=IMAGE.format(version=version),
+            image=FILES.image("nvidia", version),
             program=("trtllm-serve", model),
             program_words=1,
             model=model,

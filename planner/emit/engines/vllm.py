@@ -19,9 +19,9 @@ from planner.emit.loading import longest_request_s
 from planner.emit.longer_window import window_change, window_overrides
 from planner.emit.router import engine_port
 from planner.errors import InputError
+from planner.targets import ENGINES
 
-IMAGES = {"nvidia": "vllm/vllm-openai:v{version}", "amd": "vllm/vllm-openai-rocm:v{version}"}
-"""vLLM's own images, by the GPU's maker (docs.vllm.ai, deployment with docker)."""
+FILES = ENGINES["vllm"]
 PORT = 8000
 TRANSFER_PORT = 5600
 """Of NIXL's handshake between the pools."""
@@ -48,7 +48,7 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
     InputError
         If the plan decides something that vLLM has no flag for on this GPU.
     """
-    refuse_unshipped(deployment, version, {"hidden"}, QUANTIZATION)
+    refuse_unshipped(deployment, version)
     if _uses_lmcache(deployment) and _has_windows(deployment):
         raise InputError(
             f"offload: vllm {version} keeps whole caches for windowed layers when LMCache is its connector, so the "
@@ -91,7 +91,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
     return Launch(
         engine="vllm",
         version=version,
-        image=IMAGES.get(deployment.hardware.vendor, "").format(version=version),
+        image=FILES.image(deployment.hardware.vendor, version),
         program=("vllm", "serve", model),
         program_words=2,
         model=model,

@@ -13,6 +13,7 @@ from planner.emit.platforms.pods import drain_seconds
 from planner.emit.quoting import yaml_text
 from planner.emit.stamp import header
 from planner.errors import InputError
+from planner.targets import PLATFORMS
 
 VERSION = "2.60.0"
 AFFINITY = "ray.serve.llm.request_router.PrefixCacheAffinityRouter"
@@ -31,11 +32,12 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
     """
     (launch, *others) = launches
     problems = []
-    if launch.engine != "vllm":
+    runs = PLATFORMS["ray"]
+    if runs.engines is not None and launch.engine not in runs.engines:
         problems.append(f"--target ray: Ray Serve LLM runs vLLM; the plan is for {launch.engine}")
-    if others:
+    if others and not runs.pools:
         problems.append("--target ray: separate pools aren't written for Ray; use --target kubernetes")
-    if launch.makes_checkpoint or launch.files:
+    if (launch.makes_checkpoint and not runs.makes_checkpoints) or launch.files:
         problems.append(
             "--target ray: the plan needs files on every server (a quantised checkpoint or LMCache's settings); "
             "name a checkpoint, offload natively, or use --target kubernetes"
