@@ -50,6 +50,9 @@ class Platform:
     engines: frozenset[str] | None = None
     """None: all that are servers."""
     pools: bool = True
+    """Separate pools, of engines whose pools can be written."""
+    pool_engines: frozenset[str] | None = None
+    """Engines whose pools it runs; None: all."""
     several_servers: Literal["all", "ranks", "none"] = "all"
     """Which instances may span servers: all, those with whole data-parallel ranks on each, or none."""
     one_server: bool = False
@@ -58,6 +61,8 @@ class Platform:
     """Whether a quantised checkpoint can be made before the first start."""
     tiers: frozenset[str] = frozenset({"ddr", "nvme"})
     in_containers: bool = True
+    keeps_in_claims: bool = False
+    """Checkpoints that are made are kept in a claim, which all pods must be able to read."""
 
 
 ENGINES: dict[str, EngineFiles] = {
@@ -99,8 +104,9 @@ ENGINES: dict[str, EngineFiles] = {
 PLATFORMS: dict[str, Platform] = {
     "shell": Platform(in_containers=False),
     "compose": Platform(one_server=True, several_servers="none"),
-    "kubernetes": Platform(),
-    "kserve": Platform(several_servers="ranks"),
+    "kubernetes": Platform(keeps_in_claims=True),
+    # KServe's own proxy stands before decode instances and speaks as vLLM's pools expect.
+    "kserve": Platform(several_servers="ranks", pool_engines=frozenset({"vllm"}), keeps_in_claims=True),
     "ray": Platform(
         engines=frozenset({"vllm"}),
         pools=False,
@@ -144,8 +150,9 @@ def left_out(text: str) -> list[str]:
     """
     engines, names, _ = check_targets(text)
     files, platforms = [ENGINES[name] for name in engines], [PLATFORMS[name] for name in names]
+    others = [p.pool_engines is None or all(name in p.pool_engines for name in engines) for p in platforms]
     can = (
-        ("separate pools", [*(f.pools for f in files), *(p.pools for p in platforms)]),
+        ("separate pools", [*(f.pools for f in files), *(p.pools for p in platforms), *others]),
         (
             "instances over several servers",
             [*(f.several_servers for f in files), *(p.several_servers != "none" for p in platforms)],

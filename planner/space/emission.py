@@ -43,7 +43,8 @@ class Emission:
 
     def pools(self, engine: str) -> bool:
         """Whether separate pools can be written."""
-        return ENGINES[engine].pools and all(p.pools for p in self.platforms)
+        takes = (p.pools and (p.pool_engines is None or engine in p.pool_engines) for p in self.platforms)
+        return ENGINES[engine].pools and all(takes)
 
     def splits(self, engine: str, split: Split) -> bool:
         """Whether a split can be written."""
@@ -94,11 +95,15 @@ def emission_of(problem: Problem) -> Emission | None:
     target = problem.request.target
     if target is None:
         return None
-    engines, platforms, _ = check_targets(target)
+    engines, names, _ = check_targets(target)
+    platforms = [PLATFORMS[name] for name in names]
+    storage = problem.cluster.site.storage
+    if storage.claim is None and storage.access == "ReadWriteOnce":
+        platforms = [replace(p, makes_checkpoints=p.makes_checkpoints and not p.keeps_in_claims) for p in platforms]
     return Emission(
         target=target,
         engines=tuple(engines),
-        platforms=tuple(PLATFORMS[name] for name in platforms),
+        platforms=tuple(platforms),
         vendor=problem.cluster.hardware.vendor,
         gpus_per_node=problem.cluster.gpus_per_node,
     )

@@ -27,6 +27,7 @@ from planner.emit.platforms.pods import (
 )
 from planner.emit.quoting import yaml_text
 from planner.errors import InputError
+from planner.targets import PLATFORMS
 
 CONTAINER = "main"
 """The container that KServe takes for the engine."""
@@ -52,7 +53,8 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
         If an instance spans servers in another way than by data-parallel ranks on each, for which KServe has no preset;
         or if pools are of another engine than vLLM, whose transfers alone KServe's proxy knows.
     """
-    if len(launches) > 1 and launches[0].engine != "vllm":
+    pool_engines = PLATFORMS["kserve"].pool_engines
+    if len(launches) > 1 and pool_engines is not None and launches[0].engine not in pool_engines:
         raise InputError(
             f"--target kserve: KServe's proxy before a decode pool passes requests on as vLLM's pools expect, not as "
             f"{launches[0].engine}'s do; use --target kubernetes, or plan with --engine vllm"
