@@ -137,9 +137,13 @@ def session_tokens(problem: Problem) -> int:
 
 
 def where_it_runs(problem: Problem) -> str:
-    """Say which engines of the catalog have the model's architecture, and which had it once; empty if none is named."""
+    """Say which engines of the catalog have the model's architecture, and which had it once.
+
+    Empty where the config names none, or every engine of the request has it and something else is in the way.
+    """
     names = architectures_of(problem.config)
-    if not names:
+    asked = [models_of(engine.id, engine.version) for engine in problem.engines]
+    if not names or all(known is None or known.implementation(names) for known in asked):
         return ""
     have, had, others = [], [], []
     for engine in problem.catalog.all(Engine):

@@ -142,7 +142,7 @@ def test_crossings_are_planned_on_both_sides_and_movers_planned_again(plan: Plan
 @pytest.mark.benchmark
 def test_a_million_tokens_in_half_a_minute(plan: Plan) -> None:
     start = time.monotonic()
-    output = plan("parity", "--model", "qwen2.5-14b-1m", "--gpus", "8xA100", "--jobs", "2")
+    output = plan("parity", "--model", "nemotron-3-nano-30b-a3b", "--gpus", "8xA100", "--jobs", "2")
     assert output.code == 0
     assert time.monotonic() - start < 30.0
     for ctx in ("4K", "32K", "128K", "256K", "512K", "1M"):

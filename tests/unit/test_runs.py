@@ -103,7 +103,7 @@ def test_dual_chunk_attention_is_taken_out_of_the_config_within_the_trained_leng
     assert "up to 262144 tokens, not to 300K" in refusal
 
 
-@pytest.mark.parametrize("engine", ["lmdeploy", "llama.cpp"])
+@pytest.mark.parametrize("engine", ["lmdeploy", "llama.cpp", "tensorrt-llm", "transformers-kvpress"])
 def test_an_engine_that_ignores_a_key_is_out_beyond_the_trained_length(engine: str, tmp_path: Path) -> None:
     model = own(tmp_path, dual_chunk_attention_config=DUAL)
     assert not run(engine, model, ctx="256K").refusals
