@@ -18,10 +18,10 @@ def _url(deployment: Deployment) -> str:
     return f"http://localhost:{client_port(deployment, _SERVER_PORT)}"
 
 
-def quality_test_words(deployment: Deployment) -> list[str]:
+def quality_test_words(deployment: Deployment, launch: Launch) -> list[str]:
     """Return lm-evaluation-harness's RULER at the planned context, over the server's API."""
     arguments = {
-        "model": deployment.served_name,
+        "model": launch.api_name or deployment.served_name,
         "base_url": f"{_url(deployment)}/v1/completions",
         "tokenizer": deployment.tokenizer,
         "max_length": deployment.max_model_len,
@@ -42,8 +42,14 @@ def quality_test_words(deployment: Deployment) -> list[str]:
 
 def uncompressed_words(deployment: Deployment, launch: Launch) -> list[str]:
     """Return the command line of the same engine without compression, for the comparison."""
-    kept = tuple(flag for flag in launch.flags if flag[0] not in (*_COMPRESSING, "--max-num-seqs"))
     named = deployment.checkpoint if deployment.weights is None else None  # a quantised one is compression too
-    program = [*launch.program[: launch.program_words], named or deployment.model_source]
+    source = named or deployment.model_source
+    kept = tuple(
+        (name, source if name == "--model-path" else value)
+        for name, value in launch.flags
+        if name not in (*_COMPRESSING, "--max-num-seqs")
+    )
+    by_flag = any(name in ("--model-path", "--model") for name, _ in launch.flags)
+    program = [*launch.program[: launch.program_words], *([] if by_flag else [source])]
     alone = _ALONE if launch.engine == "vllm" else ()
     return program + flag_words((*kept, *alone))

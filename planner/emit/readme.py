@@ -264,7 +264,7 @@ def _speed_check(deployment: Deployment, launches: list[Launch]) -> str:
 
 
 def _quality_check(deployment: Deployment, launches: list[Launch]) -> str:
-    words = quality_test_words(deployment)
+    words = quality_test_words(deployment, launches[-1])
     bare = uncompressed_words(deployment, launches[-1])
     return "\n\n".join(
         [
@@ -298,6 +298,7 @@ def provenance_file(
         "engine": {"name": launches[0].engine, "version": launches[0].version, "image": launches[0].image},
         "flags_checked_against": dict(snapshots),
         "model": deployment.model_source,
+        "loaded": launches[0].model,
         "notes": notes_of(deployment, launches),
         "not_written": list(refused),
     }

@@ -7,6 +7,7 @@ from collections.abc import Set
 from planner.emit.deployment import Deployment
 from planner.emit.launch import Launch, Place, places
 from planner.emit.loading import ENGINE_START_S, loading
+from planner.emit.platforms.making import FILE, how_to_make
 from planner.emit.platforms.network import crosses_servers
 from planner.emit.quoting import code, shell
 from planner.emit.router import client_port
@@ -21,6 +22,11 @@ def start_lines(deployment: Deployment, launches: list[Launch], files: Set[str])
     if "compose/compose.yaml" in files:
         up = code("docker compose -f compose/compose.yaml up -d")
         lines.append(f"- compose: {up} (HF_TOKEN from the environment)")
+    lines += [
+        f"- the weights first, once: {code(how_to_make(deployment, folder))}; they go into the claim of the pods"
+        for folder in ("kubernetes", "kserve")
+        if f"{folder}/{FILE}" in files
+    ]
     if "kubernetes/kubernetes.yaml" in files:
         lines += _kubernetes(launches)
     if "kserve/llm-inference-service.yaml" in files:
@@ -29,7 +35,8 @@ def start_lines(deployment: Deployment, launches: list[Launch], files: Set[str])
         lines.append(f"- Ray: {code('serve deploy ray/application.yaml')} on a cluster with ray[serve,llm]")
     if launches[0].is_server:
         port = client_port(deployment, launches[0].port)
-        lines.append(f"- clients: an OpenAI-compatible API on port {port}, model {code(deployment.served_name)}")
+        name = launches[-1].api_name or deployment.served_name
+        lines.append(f"- clients: an OpenAI-compatible API on port {port}, model {code(name)}")
         lines.append(_ready(deployment, launches))
     return lines
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from catalog.ready import Ready
 from catalog.schema import Engine, Point, Technique
 from planner.cost.quality import LogLoss, prior_loss
 from planner.cost.replica import WeightFormat
@@ -220,8 +221,19 @@ def loads(problem: Problem, engine: Engine, point: str) -> bool:
     """Whether an engine runs weights of a precision on the request's GPU."""
     capability = problem.cluster.hardware.compute_capability
     formats = (f for f in engine.weight_formats if f.technique_point == point)
-    known = any(capability in f.compute_capabilities for f in formats)
-    return known or ready_checkpoint(problem, engine, point) is not None
+    if any(capability in f.compute_capabilities for f in formats):
+        return True
+    ready = ready_checkpoint(problem, engine, point)
+    return ready is not None and not _unpacks(problem, ready)
+
+
+def _unpacks(problem: Problem, ready: Ready) -> bool:
+    """Whether an engine only unpacks weights that the GPU could multiply in: slower than their precision is priced."""
+    return ready.format.weight_only and weight_format(_point(problem, ready), problem).flops_precision != "bf16"
+
+
+def _point(problem: Problem, ready: Ready) -> Point:
+    return problem.catalog.point(str(ready.checkpoint.point))[1]
 
 
 def checkpoint_weights(problem: Problem, engines: Iterable[Engine]) -> WeightOption:
@@ -242,6 +254,7 @@ def checkpoint_weights(problem: Problem, engines: Iterable[Engine]) -> WeightOpt
         )
         raise InputError(f"--model {ready.hub_id}: its weights ({what}) can't be priced yet; {other}")
     technique, point = problem.catalog.point(ready.point)
+    engines = tuple(engines)
     able = frozenset(engine.id for engine in engines if ready_checkpoint(problem, engine, point.id) is not None)
     if not able:
         gpu = problem.cluster.hardware.name
@@ -251,7 +264,11 @@ def checkpoint_weights(problem: Problem, engines: Iterable[Engine]) -> WeightOpt
         raise InputError(f"--model {ready.hub_id}: nobody measured what {point.id} costs in quality; {other}")
     request = problem.request
     loss = prior_loss(point.prior, request.task, request.rounds, request.ctx)
-    return WeightOption(point.id.removeprefix("w_"), technique, point, weight_format(point, problem), loss, able)
+    found = [one for engine in engines if (one := ready_checkpoint(problem, engine, point.id)) is not None]
+    weights = weight_format(point, problem)
+    if any(_unpacks(problem, one) for one in found):
+        weights = WeightFormat(point.weight_bytes, flops_precision="bf16")
+    return WeightOption(point.id.removeprefix("w_"), technique, point, weights, loss, able)
 
 
 def own_weights(problem: Problem) -> WeightOption:
