@@ -104,7 +104,7 @@ def test_a_checkpoint_of_other_weights_is_refused_beside_a_plan(plan: Plan, tmp_
 
 
 def document_of(base: str, point: str) -> Document:
-    request = Request(ctx=2000, gpus="2x8xH100", model=base, rounds=1)
+    request = Request(ctx=1000, gpus="2x8xH100", model=base, rounds=1)
     last = InputError("nothing tried")
     for tp, pp in ((8, 1), (4, 1), (2, 1), (1, 1), (8, 2)):
         batch = Batch(decode_sequences=1, prefill_chunk_tokens=2048)

@@ -72,7 +72,7 @@ def test_no_name_stands_for_another_checkpoint(typed: str, loaded: str, served: 
 
 def document_of(name: str) -> Document:
     """A plan as `plan evaluate` prices it, on so many GPUs as the model's heads divide into."""
-    request = Request(ctx=2000, gpus="8xH200", model=name, rounds=1)
+    request = Request(ctx=1000, gpus="8xH200", model=name, rounds=1)
     for tp in (8, 4, 2, 1):
         parallel, batch = Parallel(tp=tp), Batch(decode_sequences=1, prefill_chunk_tokens=2048)
         try:
