@@ -154,6 +154,8 @@ def test_a_directory_of_this_machine_reaches_no_manifest_unless_asked(plan: Plan
 
 
 def test_weights_that_nobody_publishes_are_asked_for(plan: Plan, tmp_path: Path) -> None:
-    found = plan("--model", "gpt-20b", "--ctx", "1K", "--gpus", "8xA100", "--no-gains", "--emit", tmp_path / "d")
+    found = plan(
+        "--model", "gpt-20b", "--ctx", "1K", "--rounds", "1", "--gpus", "8xA100", "--no-gains", "--emit", tmp_path / "d"
+    )
     assert found.code == 2
     assert "no weights of it are published; name yours with --checkpoint" in found.stderr
