@@ -62,7 +62,9 @@ def _what_runs(deployment: Deployment, launches: list[Launch]) -> str:
     offload = deployment.decision.offload
     where = f" to {offload.tier} through {deployment.offload_backend}" if offload.policy == "swap" else ""
     lines.append(f"- between rounds: {offload.policy}{where}")
-    lines += [f"- note: {note}" for note in notes_of(deployment, launches)]
+    for note in notes_of(deployment, launches):
+        word, _, rest = note.partition(": ")
+        lines.append(f"- **{word}**: {rest}" if word == "WARNING" else f"- note: {note}")
     return "\n".join(lines)
 
 

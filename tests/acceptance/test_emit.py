@@ -234,6 +234,16 @@ def test_servers_of_one_instance_have_their_rank(tmp_path: Path) -> None:
     assert "--headless" not in first["argv"]
 
 
+def test_a_callers_key_reaches_an_engine_that_reads_no_variable(tmp_path: Path) -> None:
+    for key in ("", "a b"):
+        (call,) = run_script(
+            emitted("sglang-fp8-hicache"), "sglang/serve.sh", tmp_path, VERSION="0.5.23", PLAN_API_KEY=key
+        )
+        words = call["argv"]
+        assert ("--api-key" in words) == bool(key)
+        assert not key or words[words.index("--api-key") + 1] == key
+
+
 def test_another_version_of_the_engine_is_not_started(tmp_path: Path) -> None:
     files = {path: text.replace("0.33.0", "0.34.0") for path, text in emitted("llama70b-fp8").items()}
     with pytest.raises(subprocess.CalledProcessError):

@@ -49,7 +49,7 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
     document: dict[str, Any] = {"name": deployment.slug, "services": services, "volumes": {"models": {}}}
     if any(launch.disk_bytes for launch in launches):
         document["volumes"]["kv"] = {}
-    warning = network_warning(deployment, launches, in_pods=True)
+    warning = network_warning(deployment, launches, "containers")
     top = header(deployment, launches[0]) + ("" if warning is None else comment(warning) + "\n")
     written = {"compose.yaml": top + yaml_text(document)}
     for launch in launches:

@@ -66,7 +66,7 @@ def making_files(deployment: Deployment, launches: list[Launch]) -> dict[str, st
 
 def top(deployment: Deployment, launches: list[Launch], launch: Launch) -> str:
     """Return the comments with which a manifest begins: what it is, and loudly what is missing."""
-    warning = network_warning(deployment, launches, in_pods=True)
+    warning = network_warning(deployment, launches, "pods")
     return header(deployment, launch) + ("" if warning is None else comment(warning) + "\n")
 
 

@@ -7,7 +7,7 @@ each, and the ones that KServe's own presets set (kserve/kserve, config/llmisvcc
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from catalog.site import Network
 from planner.emit.deployment import Deployment
@@ -77,7 +77,12 @@ def network_annotations(deployment: Deployment) -> dict[str, str]:
     return dict(_network(deployment).annotations)
 
 
-def network_warning(deployment: Deployment, launches: Iterable[Launch], *, in_pods: bool) -> str | None:
+Where = Literal["pods", "containers", "servers"]
+"""What GPUs send between: pods see no RDMA device unless a resource gives it, containers unless devices are named."""
+_GIVEN = {"pods": "network.rdma", "containers": "network.hcas", "servers": "network.hcas"}
+
+
+def network_warning(deployment: Deployment, launches: Iterable[Launch], where: Where) -> str | None:
     """Say loudly that the plan's times need a network that nothing sets up; None if it is set up or not needed.
 
     Parameters
@@ -86,23 +91,20 @@ def network_warning(deployment: Deployment, launches: Iterable[Launch], *, in_po
         The plan.
     launches
         Its pools.
-    in_pods
-        Whether pods are written, which see no RDMA device unless they are given it.
+    where
+        What the files start.
     """
-    needs = leaves_its_pod if in_pods else crosses_servers
-    if not any(needs(deployment, launch) for launch in launches):
-        return None
+    needs = crosses_servers if where == "servers" else leaves_its_pod
     network = _network(deployment)
-    reached = network.rdma is not None or network.host_network if in_pods else bool(network.hcas)
-    if reached or (network.environment and not in_pods):
+    named = network.rdma is not None if where == "pods" else bool(network.hcas or network.environment)
+    if named or not any(needs(deployment, launch) for launch in launches):
         return None
-    missing = "network.rdma (or network.host_network)" if in_pods else "network.hcas"
     nic = deployment.cluster.node.nic
     assumed = f"{nic.kind}, {nic.bandwidth / 1e9:.0f} GB/s per server" if nic else "the servers' network"
     return (
-        f"WARNING: GPUs send to other {'pods' if in_pods else 'servers'}, and the plan's times count on RDMA "
-        f"({assumed}), but the cluster file says no {missing}: NCCL and NIXL may fall back to TCP, and the times don't "
-        "hold. Set it, plan again, and check that the log says NET/IB with NCCL_DEBUG=INFO (NET/Socket is TCP)"
+        f"WARNING: GPUs send to other {where}, the plan's times count on RDMA ({assumed}), but no cluster file says "
+        f"{_GIVEN[where]}: NCCL and NIXL may fall back to TCP, and the times don't hold. Set it, plan again, and check "
+        "that the log says NET/IB with NCCL_DEBUG=INFO (NET/Socket is TCP)"
     )
 
 

@@ -8,10 +8,9 @@ from planner.emit.deployment import Deployment
 from planner.emit.launch import Launch
 from planner.emit.loading import loading
 from planner.emit.platforms.claims import claim_note
-from planner.emit.platforms.network import expert_note, network_warning
+from planner.emit.platforms.network import Where, expert_note, network_warning
 from planner.emit.router import key_note, router_note
 
-_CONTAINED = ("compose", "kubernetes", "kserve")
 _PODS = ("kubernetes", "kserve")
 
 
@@ -29,8 +28,7 @@ def platform_notes(deployment: Deployment, launches: list[Launch], platforms: Se
     """
     if not launches[0].is_server:
         return []
-    contained = any(name in platforms for name in _CONTAINED)
-    found = [network_warning(deployment, launches, in_pods=contained), expert_note(deployment, launches)]
+    found = [network_warning(deployment, launches, _where(platforms)), expert_note(deployment, launches)]
     if any(name in platforms for name in _PODS):
         found += [claim_note(deployment, launches), _patience(deployment, launches)]
     if any(name in platforms for name in ("compose", "kubernetes")):
@@ -38,6 +36,13 @@ def platform_notes(deployment: Deployment, launches: list[Launch], platforms: Se
     if any(name != "kserve" for name in platforms):
         found.append(key_note(deployment))
     return [note for note in found if note]
+
+
+def _where(platforms: Sequence[str]) -> Where:
+    """Return what is started that shares least with its like."""
+    if any(name in platforms for name in _PODS):
+        return "pods"
+    return "containers" if "compose" in platforms else "servers"
 
 
 def _patience(deployment: Deployment, launches: list[Launch]) -> str | None:
