@@ -88,7 +88,8 @@ def _from_compose(document: Mapping[str, Any]) -> Iterable[Command]:
         words = [
             word.replace("$$", "$") for word in [*_words(service.get("entrypoint")), *_words(service.get("command"))]
         ]
-        arguments = _serve_arguments(words, image)
+        # With an entry point of its own a container doesn't start what its image would.
+        arguments = _serve_arguments(words, "" if service.get("entrypoint") else image)
         if arguments is None:
             continue
         labels = _mapping(service.get("labels"))
@@ -116,7 +117,7 @@ def _from_manifest(document: Mapping[str, Any], files: Mapping[str, str]) -> Ite
             words = [*_words(container.get("command")), *_words(container.get("args"))]
             words = [word.replace("$$", "$") for word in words]
             image = str(container.get("image", ""))
-            arguments = _serve_arguments(words, image)
+            arguments = _serve_arguments(words, "" if container.get("command") else image)
             if arguments is None:
                 continue
             yield Command(
