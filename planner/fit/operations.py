@@ -34,12 +34,12 @@ notes [tokens]."""
 ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt-llm"}
 ATTENTION_BACKENDS = {
     ("a100-sxm-80gb", "vllm"): ["FLASH_ATTN"],
-    ("h100-sxm-80gb", "vllm"): ["FLASH_ATTN"],
+    ("h100-sxm-80gb", "vllm"): ["FLASH_ATTN", "TRITON_FLASH_ATTN"],
     ("a100-sxm-80gb", "sglang"): ["flashinfer", "fa3"],
     ("h100-sxm-80gb", "sglang"): ["fa3"],
 }
 """GPU and engine -> the engine's names of what ``kernel_source`` has most rows of: vllm_flash_attn, flash_attention,
-fa3. A100's rows of SGLang don't tell which of its two kernels it was."""
+fa3. A100's rows of SGLang don't tell which of its two kernels it was; TRITON_FLASH_ATTN takes Triton for images."""
 
 
 def read(path: Path, **wanted: object) -> Rows:

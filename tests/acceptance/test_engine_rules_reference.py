@@ -1,5 +1,7 @@
 """The official vLLM, with a pretended GPU, does with models what the catalog's rules say.
 
+Models with a delta rule (Kimi Linear) can't be asked: their kernels want a driver.
+
 Slow (minutes of processor time), and it needs an environment of 9 GB: docs/deploy.md says how to make it.
 
     PLAN_VLLM_CUDA=/path/to/environment pytest -m slow tests/acceptance/test_engine_rules_reference.py
@@ -36,11 +38,13 @@ GPUS = {"64xA100": A100, "64xH100": H100}
 PLAIN, FP8 = "bfloat16", "fp8_e4m3"
 CASES = [
     *((model, gpus, PLAIN) for model in ("llama-3.1-8b", "gpt-oss-20b", "gemma-4-31b", "gemma-3-12b") for gpus in GPUS),
-    *((model, gpus, PLAIN) for model in ("kimi-linear-48b-a3b", "mimo-v2-flash", "deepseek-v2-lite") for gpus in GPUS),
-    *((model, gpus, PLAIN) for model in ("glm-5.2", "minimax-m3") for gpus in GPUS),
-    *((model, "64xA100", PLAIN) for model in ("seed-oss-36b", "minimax-text-01", "qwen2.5-7b-1m")),
-    *((model, "64xA100", FP8) for model in ("llama-3.1-8b", "gpt-oss-20b", "gemma-4-31b", "gemma-3-12b")),
-    *((model, "64xA100", FP8) for model in ("mimo-v2-flash", "deepseek-v2-lite")),
+    *(
+        (model, gpus, PLAIN)
+        for model in ("mimo-v2-flash", "deepseek-v2-lite", "glm-5.2", "minimax-m3")
+        for gpus in GPUS
+    ),
+    *((model, "64xA100", PLAIN) for model in ("seed-oss-36b", "minimax-text-01", "qwen2.5-14b-1m")),
+    *((model, "64xA100", FP8) for model in ("llama-3.1-8b", "gpt-oss-20b", "gemma-4-31b", "mimo-v2-flash")),
 ]
 
 pytestmark = [
