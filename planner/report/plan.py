@@ -131,26 +131,27 @@ def _decision(document: Document, decision: Decision) -> Table:
         choice = getattr(decision.compression, name)
         strength = "" if choice.strength is None else f" (strength {choice.strength:g})"
         rows.append((name, "none" if choice.technique == "none" else f"{choice.point or choice.technique}{strength}"))
-    batch = decision.batch
+    batch = prefilling = decision.batch
     if decision.pools is None:
         rows.append(("parallel", _parallel(decision.parallel)))
     else:
         rows.append(("prefill pool", _parallel(decision.pools.prefill.parallel)))
         rows.append(("decode pool", _parallel(decision.pools.decode.parallel)))
-        batch = decision.pools.decode.batch
-    size = batch.prefill_chunk_tokens
+        batch, prefilling = decision.pools.decode.batch, decision.pools.prefill.batch
+    size = prefilling.prefill_chunk_tokens
     prefill = f"prefill in chunks of {size} tokens" if size else "prompts in one piece"
     rows.append(("batch", f"{batch.decode_sequences} decoding per replica; {prefill}"))
     if batch.resident_sessions == 1:
         rows.append(("", f"one session at a time{_why_alone(document)}"))
-    if batch.prefill_throttled:
+    if prefilling.prefill_throttled:
         rows.append(("", "long prefills yield to questions"))
     caches = {
         "none": "caches stay in HBM",
         "recompute": "caches are dropped and recomputed",
         "swap": f"caches are swapped to {decision.offload.tier}",
     }
-    rows += [("serving", decision.serving), ("between rounds", caches[decision.offload.policy])]
+    where = " in the prefill pool" if decision.pools is not None else ""
+    rows += [("serving", decision.serving), ("between rounds", f"{caches[decision.offload.policy]}{where}")]
     return _rows("Decision", rows)
 
 
@@ -173,6 +174,13 @@ def _metrics(document: Document, metrics: Metrics) -> Table:
     return table
 
 
+def _worst(document: Document) -> str:
+    """What the worst time per token is, which a limit is for."""
+    apart = document.decision is not None and document.decision.pools is not None
+    what = "no step has a foreign prefill chunk in it" if apart else "a step with a foreign prefill chunk in it"
+    return f"--max-latency limits the worst: {what}"
+
+
 def _times(document: Document, metrics: Metrics) -> Table:
     bound = document.provenance.bounded_by or ""
     rows = [
@@ -182,7 +190,7 @@ def _times(document: Document, metrics: Metrics) -> Table:
         ("", f"{_time(document, 'ttft_warm_s')} for a later question"),
         ("TPOT", f"worst {_time(document, 'tpot_s')}, quiet {_time(document, 'step_s')}"),
         ("", f"mean {_time(document, 'tpot_mean_s')}"),
-        ("", "--max-latency limits the worst: a step with a foreign prefill chunk in it"),
+        ("", _worst(document)),
         ("GPUs", f"{metrics.gpus_used} used, {metrics.gpus_idle} idle"),
         ("KV per session", f"{format_bytes(metrics.kv_bytes_per_session)}, {metrics.kv_ratio:.3g} x uncompressed"),
     ]
