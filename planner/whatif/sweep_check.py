@@ -47,12 +47,13 @@ def unusable_points(requests: Sequence[Request], catalog: Catalog) -> dict[str, 
 
 
 def _problems(request: Request, catalog: Catalog, spaces: dict[Any, list[str]]) -> list[str]:
-    """Everything that is wrong with one request; a space is opened once for all contexts and limits."""
+    """Everything that is wrong with one request; a space is opened once for all limits."""
     try:
         problem = resolve(request, catalog)
     except InputError as error:
         return error.problems
-    key = (request.gpus, problem.model_id, request.engine, request.techniques, request.weights, request.task)
+    named = (request.gpus, problem.model_id, request.engine, request.techniques, request.weights, request.task)
+    key = (*named, request.ctx, request.rounds)  # what engines run depends on them
     if key not in spaces:
         try:
             open_space(problem)

@@ -95,6 +95,14 @@ def test_points_that_name_nothing_are_told_before_the_run() -> None:
         unusable_points(asked[1::2], open_catalog())
 
 
+def test_a_length_that_no_engine_runs_takes_no_other_point_with_it() -> None:
+    from catalog.load import open_catalog
+
+    asked = [Request(ctx=ctx, model="qwen2.5-7b-1m", gpus="1xA100") for ctx in (1_000_000, 32_000)]
+    (points,) = unusable_points(asked, open_catalog()).values()
+    assert points == [0]
+
+
 @pytest.fixture(scope="module")
 def outcomes() -> list[Outcome]:
     """An aggregated plan, a disaggregated one, and none."""
