@@ -9,9 +9,40 @@ from planner.emit.launch import Flags, Launch, flag_words
 from planner.emit.router import client_port
 
 _SERVER_PORT = 8000
-_COMPRESSING = {"--kv-cache-dtype", "--attention-backend", "--quantization", "--kv-cache-memory-bytes"}
-"""vLLM's flags that compress, or that size memory for what is compressed."""
-_ALONE: Flags = (("--max-num-seqs", 1),)
+_COMPRESSING = {
+    "vllm": {
+        "--kv-cache-dtype",
+        "--attention-backend",
+        "--quantization",
+        "--kv-cache-memory-bytes",
+        "--kv-offloading-backend",
+        "--kv-offloading-size",
+        "--kv-transfer-config",
+        "--max-num-seqs",
+        "--max-num-queued-reqs",
+    },
+    "sglang": {
+        "--kv-cache-dtype",
+        "--attention-backend",
+        "--quantization",
+        "--max-total-tokens",
+        "--max-running-requests",
+        "--max-queued-requests",
+        "--enable-hierarchical-cache",
+        "--hicache-size",
+        "--hicache-write-policy",
+        "--hicache-storage-backend",
+        "--enable-lmcache",
+        "--lmcache-config-file",
+    },
+}
+"""Engine -> flags that compress, that size memory for what is compressed, or that only many sessions need."""
+_MODEL = {"--model-path", "--model"}
+_PLAIN_KV = ("--kv-cache-dtype", "bfloat16")
+_ALONE: dict[str, Flags] = {
+    "vllm": (_PLAIN_KV, ("--max-num-seqs", 1)),
+    "sglang": (_PLAIN_KV, ("--max-running-requests", 1)),
+}
 
 
 def _url(deployment: Deployment) -> str:
@@ -40,16 +71,20 @@ def quality_test_words(deployment: Deployment, launch: Launch) -> list[str]:
     ]
 
 
-def uncompressed_words(deployment: Deployment, launch: Launch) -> list[str]:
-    """Return the command line of the same engine without compression, for the comparison."""
+def uncompressed_words(deployment: Deployment, launch: Launch) -> list[str] | None:
+    """Return the command line of the same engine without compression, for the comparison.
+
+    None where no single command starts it: pools, several servers, or an engine whose settings are in a file.
+    """
+    if launch.engine not in _COMPRESSING or len(deployment.pools) > 1 or launch.nodes > 1:
+        return None
     named = deployment.checkpoint if deployment.weights is None else None  # a quantised one is compression too
-    source = named or deployment.model_source
+    model = named or deployment.model_source
     kept = tuple(
-        (name, source if name == "--model-path" else value)
+        (name, model if name in _MODEL else value)
         for name, value in launch.flags
-        if name not in (*_COMPRESSING, "--max-num-seqs")
+        if name not in _COMPRESSING[launch.engine]
     )
-    by_flag = any(name in ("--model-path", "--model") for name, _ in launch.flags)
-    program = [*launch.program[: launch.program_words], *([] if by_flag else [source])]
-    alone = _ALONE if launch.engine == "vllm" else ()
-    return program + flag_words((*kept, *alone))
+    is_word = len(launch.program) > launch.program_words
+    program = [*launch.program[: launch.program_words], *([model] if is_word else [])]
+    return program + flag_words((*kept, *_ALONE[launch.engine]))

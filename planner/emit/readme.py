@@ -88,7 +88,7 @@ def _expectations(deployment: Deployment, launches: list[Launch]) -> str:
     rows += _reported(launches[-1], deployment)
     table = ["| quantity | predicted | 80 % interval |", "|---|---|---|"]
     table += [f"| {name} | {value} | {interval} |" for name, value, interval in rows]
-    about = f"{_TIMES} {_ABOUT_INTERVALS[deployment.document.intervals is not None]}"
+    about = f"{_about_times(launches)} {_ABOUT_INTERVALS[deployment.document.intervals is not None]}"
     return "\n".join([*table, "", about, *(f"\n{text}" for text in _about_memory(deployment, launches[-1]))])
 
 
@@ -106,14 +106,22 @@ _EXPECTED = (
     ("loss beyond the trained window, mean", "window_loss_mean"),
 )
 """What an operator should expect -> the metric that says it."""
-_TIMES = (
-    "Times exclude queueing: they are those of a request that waits for no other, so compare them with one user alone, "
-    "and answers per hour with all users at once."
-)
 _ABOUT_INTERVALS = {
     True: "`plan accuracy` says on which measurements the intervals rest.",
     False: "The plan has no intervals; `plan accuracy` says how far predictions have been off.",
 }
+
+
+def _about_times(launches: list[Launch]) -> str:
+    """What a time counts that one user alone doesn't see, and what it leaves out."""
+    before = (
+        "one step of somebody's prefill" if any(one.pool.throttled for one in launches) else "somebody's whole document"
+    )
+    return (
+        "Times exclude queueing. They do count what shares the engine: a whole document gives way to the sessions "
+        f"that decode, and a later question finds {before} before it. One user alone should see no more than that, "
+        "all users see more while they queue; answers per hour and times per output token are those of all users."
+    )
 
 
 def _held(deployment: Deployment, launch: Launch) -> Reservation | None:
@@ -250,12 +258,10 @@ def _speed_check(deployment: Deployment, launches: list[Launch]) -> str:
             f"tokens, each after the answer to the one before and {deployment.workload.think_s:g} s of thinking; "
             f"the document grows by every question and answer.{common} aiperf names each session in {header}, and "
             f"makes the texts where it runs: {code(f'pip install {AIPERF}')} there, in an environment of its own.",
-            f"One user alone, about {took['alone']}: no queue, so these times to first token are what the table "
-            "predicts.",
+            f"One user alone, about {took['alone']}: times to first token should be at most the table's.",
             code_block(shell_lines(commands["alone"][:2], commands["alone"][2:]), "sh"),
-            f"All {users} planned users, about {took['users']}, without a request refused: compare answers per hour "
-            "and the times per output token with the table. Times to first token are longer here by what a request "
-            "waits for others, which the plan doesn't predict.",
+            f"All {users} planned users, about {took['users']}, without a request refused: answers per hour and times "
+            "per output token should be the table's. Times to first token may be longer here: queueing isn't planned.",
             code_block(shell_lines(commands["users"][:2], commands["users"][2:]), "sh"),
             f"Then {code(f'python3 {SCRIPT} {RESULTS}')} prints what was measured beside what was predicted, and says "
             "if requests failed, or if later questions didn't find their documents in the cache. Every request stays "
@@ -268,15 +274,20 @@ def _speed_check(deployment: Deployment, launches: list[Launch]) -> str:
 def _quality_check(deployment: Deployment, launches: list[Launch]) -> str:
     words = quality_test_words(deployment, launches[-1])
     bare = uncompressed_words(deployment, launches[-1])
-    return "\n\n".join(
-        [
-            f"RULER at {deployment.request.ctx} tokens, once on this deployment and once without compression. The "
-            "relative difference should be within the predicted loss.",
-            code_block(shell_lines(words[:1], words[1:]), "sh"),
-            "The same model without compression, one session at a time:",
-            code_block(shell_lines(bare[:3], bare[3:]), "sh"),
-        ]
-    )
+    parts = [
+        f"RULER at {deployment.request.ctx} tokens, once on this deployment and once without compression. The "
+        "relative difference should be within the predicted loss.",
+        code_block(shell_lines(words[:1], words[1:]), "sh"),
+    ]
+    if bare is None:
+        parts.append(
+            f"For the second, start {deployment.engine.id} by hand with {code(deployment.model_source)}, without "
+            "quantised weights or KV, pools or offloading, one session at a time."
+        )
+    else:
+        parts.append("The same model without compression, one session at a time, on GPUs that hold it:")
+        parts.append(code_block(shell_lines(bare[:3], bare[3:]), "sh"))
+    return "\n\n".join(parts)
 
 
 def _provenance(deployment: Deployment, launches: list[Launch]) -> str:

@@ -129,23 +129,30 @@ def test_what_contradicts_the_plan_is_said(tmp_path: Path) -> None:
     good = request("a", 1, 0, 1, usage_prompt_tokens=1000, usage_prompt_cache_read_tokens=950)
     cold = request("a", 1, 0, 1, usage_prompt_tokens=1000, usage_prompt_cache_read_tokens=20)
     failed = {**request("a", 1, 0, 1), "error": {"code": 503}}
-    assert check_speed.judge(plan, check_speed.measure([], [good])) == []
-    assert "found 2.0%" in check_speed.judge(plan, check_speed.measure([], [cold]))[0]
-    assert "failed" in check_speed.judge(plan, check_speed.measure([good], [failed]))[0]
+
+    def judged(*requests: dict[str, Any]) -> list[str]:
+        return check_speed.judge(plan, {"alone": check_speed.measure([]), "users": check_speed.measure([*requests])})
+
+    assert judged(good) == []
+    assert "found 2.0%" in judged(cold)[0]
+    assert "failed" in judged(good, failed)[0]
     done = subprocess.run([sys.executable, "check_speed.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     assert "run the two aiperf commands" in done.stderr
 
 
-def test_times_are_those_of_the_right_run() -> None:
-    alone = [
-        request("a", 0, 0, 1, time_to_first_token=8000.0),
+def test_times_are_read_as_they_are_meant() -> None:
+    requests = [
+        request("a", 0, 0, 1, time_to_first_token=8000.0, inter_token_latency=40.0, inter_chunk_latency=[40.0] * 100),
         request("a", 1, 1, 2, time_to_first_token=500.0),
         request("a", 2, 2, 3, time_to_first_token=700.0),
     ]
-    users = [request("b", 0, 0, 9, time_to_first_token=9e9, inter_token_latency=40.0, inter_chunk_latency=[40.0] * 100)]
-    measured = check_speed.measure(alone, users)
+    measured = check_speed.measure(requests)
     assert measured["ttft_cold_s"] == 8.0
     assert measured["ttft_warm_s"] == pytest.approx(0.6)
     assert measured["tpot_mean_s"] == measured["tpot_s"] == pytest.approx(0.04)
     assert measured["cached"] is None
+    plan = json.loads((PLANS / "llama70b-fp8.json").read_text())
+    lines = check_speed.table(plan, {"alone": measured, "users": check_speed.measure([])})
+    assert lines[1].split()[-3:] == ["8", "s", "-"]
+    assert "35 s to 46 s" in lines[1]
