@@ -14,6 +14,7 @@ from planner.emit.deployment import Deployment, read_deployment
 from planner.emit.engines import kvpress, llama_cpp, lmdeploy, sglang, tensorrt_llm, vllm
 from planner.emit.flags import problems_of_environment, problems_of_flags, snapshot
 from planner.emit.launch import Launch, Value
+from planner.emit.load_test import load_test_files
 from planner.emit.platforms import compose, kserve, kubernetes, ray, shell
 from planner.emit.platforms.notes import platform_notes
 from planner.emit.readme import provenance_file, readme
@@ -107,6 +108,8 @@ def emit(
         files |= _below(deployment.engine.id, _config_files(launches))
     for platform, written in held.items():
         files |= _below(platform, written)
+    if launches[0].is_server:
+        files |= load_test_files(deployment)
     files["plan.json"] = document.model_dump_json(indent=2, by_alias=True) + "\n"
     files["provenance.json"] = provenance_file(deployment, launches, _snapshots(launches), refused)
     files["README.md"] = readme(deployment, launches, files) + section(fates(deployment, launches))
