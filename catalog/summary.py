@@ -199,6 +199,9 @@ def _model(entry: Model) -> dict[str, Any]:
     return {
         "hf_id": entry.hf_id,
         "context_tokens": entry.context_tokens,
+        "trained_tokens": entry.trained_tokens,
+        "extension": entry.extension.method,
+        "config_grade": entry.config_grade,
         "total_params": model.total_params,
         "active_params": model.active_params,
         "layers": len(model.layers),

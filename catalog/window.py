@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,10 @@ from catalog.schema import Extension, Model
 
 WITHOUT_POSITIONS = frozenset({"jamba", "kimi_linear", "nemotron_h"})
 """``model_type`` whose attention over the whole context has no positions (transformers 5.24, vLLM 0.33)."""
+_SHAPE = (
+    *("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    *("max_position_embeddings", "dual_chunk_attention_config"),
+)
 _ROPE_THETA_DEFAULT = 10_000.0
 """What transformers assumes where a config gives no base."""
 
@@ -87,9 +91,31 @@ def window_of(architecture: Architecture, config: Mapping[str, Any], entry: Mode
     declared = architecture.context_tokens
     positions = has_positions(config)
     if entry is None:
+        chunked = text_config(config).get("dual_chunk_attention_config")
+        trained = chunked.get("original_max_position_embeddings") if isinstance(chunked, Mapping) else None
+        if isinstance(trained, int) and 0 < trained < declared:
+            method = Extension(method="dca", to_tokens=declared, source="config.json: dual_chunk_attention_config")
+            return Window(trained, declared, method, positions, known=True)
         return Window(declared, declared, Extension(method="none"), positions, known=False)
     positions = positions and entry.extension.method != "nope"
     return Window(entry.trained_tokens, declared, entry.extension, positions, known=True)
+
+
+def same_positions(config: Mapping[str, Any], models: Iterable[Model]) -> Model | None:
+    """Return the model whose layers and positions a config has: fine-tunes and copies keep both; None if there is none.
+
+    Its publisher's method of extension then holds for the config, too.
+    """
+    return next((model for model in models if _shape(model.config) == _shape(config)), None)
+
+
+def _shape(config: Mapping[str, Any]) -> tuple[Any, ...]:
+    text = text_config(config)
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    rope = dict(rope) if isinstance(rope, Mapping) else {}
+    theta = rope.pop("rope_theta", None) or text.get("rope_theta")
+    scaling = {} if rope.get("rope_type", rope.get("type")) == "default" else rope
+    return (*(text.get(name) for name in _SHAPE), theta, sorted(scaling.items(), key=str))
 
 
 def has_positions(config: Mapping[str, Any]) -> bool:

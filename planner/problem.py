@@ -19,7 +19,7 @@ from catalog.identity import all_names, family_of, hub_id_of, served_name_of
 from catalog.load import Catalog
 from catalog.schema import Checkpoint, Checkpoints, Engine, Model, Price
 from catalog.units import format_tokens
-from catalog.window import Window, window_of
+from catalog.window import Window, same_positions, window_of
 from planner.cost.quality import LogLoss, window_loss
 from planner.cost.workload import Workload
 from planner.default_model import choice_text, default_model
@@ -67,7 +67,11 @@ class Problem:
     @cached_property
     def lengths(self) -> Window:
         """How long a context the model holds, by its training and by which method."""
-        return window_of(self.architecture, self.config, self.model_entry)
+        own = window_of(self.architecture, self.config, self.model_entry)
+        if self.model_entry is not None or self.workload.end_tokens <= own.declared_tokens:
+            return own
+        alike = same_positions(self.config, self.catalog.all(Model))
+        return own if alike is None else window_of(self.architecture, self.config, alike)
 
     @property
     def window_tokens(self) -> int:

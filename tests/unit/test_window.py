@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ from catalog.architecture import read_config
 from catalog.load import open_catalog
 from catalog.schema import Model
 from catalog.window import NoWindowError, Window, rope_overrides, window_of
+from planner.problem import resolve
+from planner.request import Request
 
 
 def window(name: str) -> Window:
@@ -70,6 +74,26 @@ def test_a_config_of_the_users_own_has_only_what_it_declares() -> None:
         own.change(131_073)
     nemotron: dict[str, Any] = dict(open_catalog([]).get(Model, "nemotron-h-56b").config)
     assert window_of(read_config(nemotron), nemotron, None).change(9_000).kind == "raise"
+
+
+def test_a_fine_tune_is_extended_as_its_model_is(tmp_path: Path) -> None:
+    config = {**open_catalog([]).get(Model, "qwen3-8b").config, "vocab_size": 151_940, "torch_dtype": "float16"}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    problem = resolve(Request(ctx=100_000, gpus="8xA100", model=str(path)), open_catalog([]))
+    assert problem.lengths.change(110_000).factor == 4.0
+    path.write_text(json.dumps({**config, "rope_theta": 5_000_000}))
+    problem = resolve(Request(ctx=100_000, gpus="8xA100", model=str(path)), open_catalog([]))
+    assert problem.window_tokens == 40_960
+
+
+def test_a_file_with_dual_chunk_attention_reaches_its_training(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(open_catalog([]).get(Model, "qwen2.5-14b-1m").config))
+    problem = resolve(Request(ctx=1_000_000, gpus="8xA100", model=str(path)), open_catalog([]))
+    assert problem.window_tokens == 262_144
+    assert problem.window.loss_mean > 0.5
+    assert "dual chunk attention" in problem.warnings[0]
 
 
 def test_no_override_scales_positions_that_a_model_has_not() -> None:
