@@ -25,12 +25,28 @@ class Ready:
         return self.checkpoint.hub_id
 
 
-def format_on(engine: Engine, checkpoint: Checkpoint, capability: str) -> CheckpointFormat | None:
-    """Return how an engine runs a checkpoint on GPUs of a compute capability; None: it isn't known to load it."""
+def format_on(
+    engine: Engine, checkpoint: Checkpoint, capability: str, *, experts: bool = False
+) -> CheckpointFormat | None:
+    """Return how an engine runs a checkpoint on GPUs of a compute capability; None: it isn't known to load it.
+
+    Parameters
+    ----------
+    engine
+        Who loads it.
+    checkpoint
+        What is loaded.
+    capability
+        Compute capability of the GPU.
+    experts
+        Whether the model is a mixture of experts.
+    """
     if checkpoint.quant_method is None:
         return None
     for known in engine.checkpoint_formats:
         same_method = known.quant_method == checkpoint.quant_method
+        if experts and not known.experts:
+            continue
         same_algorithm = known.algorithm in (None, checkpoint.algorithm)
         if (
             same_method
@@ -42,7 +58,9 @@ def format_on(engine: Engine, checkpoint: Checkpoint, capability: str) -> Checkp
     return None
 
 
-def best_ready(catalog: Catalog, model_id: str, base: str, point: str, engine: Engine, capability: str) -> Ready | None:
+def best_ready(
+    catalog: Catalog, model_id: str, base: str, point: str, engine: Engine, capability: str, *, experts: bool = False
+) -> Ready | None:
     """Return the best ready checkpoint of one model in one precision that an engine loads on a GPU.
 
     Parameters
@@ -59,12 +77,14 @@ def best_ready(catalog: Catalog, model_id: str, base: str, point: str, engine: E
         Who loads it.
     capability
         Compute capability of the GPU.
+    experts
+        Whether the model is a mixture of experts.
     """
     found = []
     for checkpoint in catalog.checkpoints(model_id):
         if checkpoint.point != point or checkpoint.provenance == "recalled":
             continue
-        known = format_on(engine, checkpoint, capability)
+        known = format_on(engine, checkpoint, capability, experts=experts)
         if known is not None and same_checkpoint(checkpoint.base, base):
             found.append(Ready(checkpoint, known))
     return min(found, key=lambda ready: _rank(ready, base), default=None)

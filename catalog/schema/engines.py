@@ -43,6 +43,8 @@ class WeightFormat(Fact):
     compute_capabilities: tuple[Text, ...]
     made_at_load: bool = False
     """Made from the model's own weights while they are loaded, without a checkpoint of its own."""
+    experts: bool = True
+    """Whether mixtures of experts can have it; False: dense layers only."""
     note: str | None = None
 
 
@@ -58,6 +60,8 @@ class CheckpointFormat(Fact):
     compute_capabilities: tuple[Text, ...]
     weight_only: bool
     """True: only bytes shrink, products are made in bf16 after the weights are unpacked (Marlin)."""
+    experts: bool = True
+    """Whether mixtures of experts can have it; False: dense layers only."""
     note: str | None = None
 
 

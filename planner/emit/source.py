@@ -10,7 +10,7 @@ from catalog.schema import Engine
 from planner.emit.running import Running
 from planner.errors import InputError
 from planner.problem import Problem
-from planner.space.ready import ready_checkpoint
+from planner.space.ready import has_experts, ready_checkpoint
 
 PLACES = ("{models}", "{directory}", "{rank}", "{head}", "{file}")
 """What launches leave for platforms to fill in; no user's text may contain it."""
@@ -86,7 +86,8 @@ def _listed(problem: Problem, engine: Engine, point: str, named: str) -> Ready |
             f"--checkpoint {named}: its weights are {listed[1].point.removeprefix('w_')}, the plan's are "
             f"{point.removeprefix('w_')}; plan with --model {named}"
         )
-    found = format_on(engine, listed[1], problem.cluster.hardware.compute_capability)
+    capability = problem.cluster.hardware.compute_capability
+    found = format_on(engine, listed[1], capability, experts=has_experts(problem))
     return None if found is None else Ready(listed[1], found)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from catalog.schema import Engine
 from planner.errors import InputError
 from planner.problem import Problem
-from planner.space.options import Option, WeightOption
+from planner.space.options import Option, WeightOption, loads
 from planner.space.ready import has_to_be_made, ready_checkpoint
 from planner.space.runs import Run
 from planner.space.splits import Split
@@ -69,11 +69,9 @@ class Emission:
         """
         if point is None or ready_checkpoint(problem, engine, point) is not None:
             return True
-        capability = problem.cluster.hardware.compute_capability
-        loaded = any(f.technique_point == point and capability in f.compute_capabilities for f in engine.weight_formats)
         made = has_to_be_made(problem, engine, point) and problem.request.weights == "any"
         unmade = made and not all(p.makes_checkpoints for p in self.platforms)
-        return loaded and point in ENGINES[engine.id].weights and not unmade
+        return loads(problem, engine, point) and point in ENGINES[engine.id].weights and not unmade
 
     def option(self, run: Run, option: Option, problem: Problem) -> bool:
         """Whether an engine's files express an option."""

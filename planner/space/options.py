@@ -16,7 +16,7 @@ from planner.cost.replica import WeightFormat
 from planner.errors import InputError
 from planner.plan import DIMENSIONS, UNCOMPRESSED
 from planner.problem import Problem
-from planner.space.ready import has_to_be_made, ready_checkpoint
+from planner.space.ready import has_experts, has_to_be_made, ready_checkpoint
 from planner.space.runs import Run
 
 NATIVE = "native"
@@ -220,7 +220,9 @@ def weight_options(problem: Problem, engines: Iterable[Engine], dropped: Dropped
 def loads(problem: Problem, engine: Engine, point: str) -> bool:
     """Whether an engine runs weights of a precision on the request's GPU."""
     capability = problem.cluster.hardware.compute_capability
-    formats = (f for f in engine.weight_formats if f.technique_point == point)
+    formats = (
+        f for f in engine.weight_formats if f.technique_point == point and (f.experts or not has_experts(problem))
+    )
     if any(capability in f.compute_capabilities for f in formats):
         return True
     ready = ready_checkpoint(problem, engine, point)

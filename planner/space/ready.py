@@ -14,11 +14,19 @@ def ready_checkpoint(problem: Problem, engine: Engine, point: str) -> Ready | No
     """
     capability = problem.cluster.hardware.compute_capability
     if problem.checkpoint is not None:
-        found = format_on(engine, problem.checkpoint, capability) if problem.checkpoint.point == point else None
+        known = format_on(engine, problem.checkpoint, capability, experts=has_experts(problem))
+        found = known if problem.checkpoint.point == point else None
         return None if found is None else Ready(problem.checkpoint, found)
     if problem.model_entry is None or problem.hub_id is None:
         return None
-    return best_ready(problem.catalog, problem.model_id, problem.hub_id, point, engine, capability)
+    return best_ready(
+        problem.catalog, problem.model_id, problem.hub_id, point, engine, capability, experts=has_experts(problem)
+    )
+
+
+def has_experts(problem: Problem) -> bool:
+    """Whether the model is a mixture of experts."""
+    return any(layer.experts for layer in problem.architecture.layers)
 
 
 def made_at_load(problem: Problem, engine: Engine, point: str) -> bool:

@@ -82,3 +82,12 @@ def test_no_default_rests_on_what_is_recalled() -> None:
     entries = FACTS.all(Checkpoints)
     assert len(entries) > 70
     assert all(ready.provenance in ("found", "derived") and ready.source for e in entries for ready in e.checkpoints)
+
+
+@pytest.mark.parametrize(("model", "runs"), [("qwen3-30b-a3b-2507", False), ("qwen3-32b", True)])
+def test_int8_experts_are_not_planned_where_the_engine_has_none(model: str, runs: bool) -> None:
+    """SGLang 0.5.23: the W8A8 int8 scheme of experts raises NotImplementedError on GPUs."""
+    problem = resolve(Request(ctx=16_000, gpus="8xA100", model=model), FACTS)
+    option = next(o for o in open_space(problem).weights if o.id == "int8_w8a8")
+    assert ("sglang" in option.engines) is runs
+    assert "vllm" in option.engines

@@ -9,6 +9,7 @@ from planner.emit.deployment import Deployment, PoolPlan, Technology
 from planner.errors import InputError
 from planner.space import runs
 from planner.space.pools import handover_problem
+from planner.space.ready import has_experts
 from planner.space.runs import serves
 from planner.space.splits import Split
 from planner.targets import ENGINES
@@ -141,6 +142,9 @@ def _weight_problems(deployment: Deployment, who: str, weights: Collection[str])
             f"weights: {who} runs {deployment.decision.weights} on capabilities {runs}, not on {gpu.name} "
             f"({gpu.compute_capability}){_having(having)}"
         ]
+    if not found.experts and has_experts(deployment.problem):
+        dense = f"weights: {who} runs {deployment.decision.weights} in dense layers only, not in a mixture of experts"
+        return [f"{dense}; another engine or precision does"]
     return []
 
 
