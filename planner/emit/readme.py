@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from planner.emit.capacity import FREE_SHARE, Reservation, kv_tokens, reserve
 from planner.emit.checks import quality_test_words, uncompressed_words
@@ -21,13 +21,13 @@ from planner.emit.load_test import (
     shared_block_tokens,
 )
 from planner.emit.quoting import code, code_block, shell_lines
-from planner.emit.router import idle_s, is_routed, ranks_routed, router_of
+from planner.emit.router import PORT, client_port, idle_s, is_routed, ranks_routed, router_of
 from planner.emit.starting import duration, network_check, start_lines
 
 _GIB = 1 << 30
 
 
-def readme(deployment: Deployment, launches: list[Launch], files: Iterable[str]) -> str:
+def readme(deployment: Deployment, launches: list[Launch], files: Collection[str]) -> str:
     """Return the page as Markdown."""
     parts = [
         f"# {code(deployment.served_name)} on {deployment.cluster.gpus} x {deployment.hardware.name}",
@@ -39,7 +39,7 @@ def readme(deployment: Deployment, launches: list[Launch], files: Iterable[str])
         _expectations(deployment, launches),
         "## Keep it true",
         _keep_true(deployment, launches),
-        *(("## Check speed", _speed_check(deployment, launches)) if launches[0].is_server else ()),
+        *(("## Check speed", _speed_check(deployment, launches, files)) if launches[0].is_server else ()),
         "## Check quality",
         _quality_check(deployment, launches),
         "## Where it comes from",
@@ -218,9 +218,9 @@ def _about_router(deployment: Deployment) -> list[str]:
         "restarts: they then go on anywhere, with their whole document to prefill.",
     ]
     if router.end_of_session:
-        lines.append(
-            f"- Tell it when a session is over, so that its place counts as free: {code(router.end_of_session)}"
-        )
+        url = f"http://localhost:{client_port(deployment, PORT)}{router.end_of_session}"
+        over = code(f"curl -X POST '{url}'")
+        lines.append(f"- Tell it when a session is over, so that its place counts as free: {over}")
     return lines
 
 
@@ -244,7 +244,7 @@ def _about_overload(deployment: Deployment, launch: Launch) -> list[str]:
     ]
 
 
-def _speed_check(deployment: Deployment, launches: list[Launch]) -> str:
+def _speed_check(deployment: Deployment, launches: list[Launch], files: Collection[str]) -> str:
     commands = load_test_commands(deployment, launches)
     took = {run: duration(seconds) for run, seconds in load_test_s(deployment).items()}
     users = promised_users(deployment)
@@ -258,6 +258,7 @@ def _speed_check(deployment: Deployment, launches: list[Launch]) -> str:
             f"tokens, each after the answer to the one before and {deployment.workload.think_s:g} s of thinking; "
             f"the document grows by every question and answer.{common} aiperf names each session in {header}, and "
             f"makes the texts where it runs: {code(f'pip install {AIPERF}')} there, in an environment of its own.",
+            *_reach(deployment, launches, files),
             f"One user alone, about {took['alone']}: times to first token should be at most the table's.",
             code_block(shell_lines(commands["alone"][:2], commands["alone"][2:]), "sh"),
             f"All {users} planned users, about {took['users']}, without a request refused: answers per hour and times "
@@ -269,6 +270,16 @@ def _speed_check(deployment: Deployment, launches: list[Launch]) -> str:
             "change the seeds: what was asked before is still in its cache.",
         ]
     )
+
+
+def _reach(deployment: Deployment, launches: list[Launch], files: Collection[str]) -> list[str]:
+    """How the load test reaches a service that this machine doesn't run."""
+    texts = ["Where clients need a key, give it with `--api-key`."]
+    if "kubernetes/kubernetes.yaml" in files:
+        port = client_port(deployment, launches[-1].port)
+        forward = code(f"kubectl port-forward service/{deployment.slug} {port}:80")
+        texts.append(f"Against Kubernetes run aiperf in a pod beside the service, or {forward} first.")
+    return [" ".join(texts)]
 
 
 def _quality_check(deployment: Deployment, launches: list[Launch]) -> str:

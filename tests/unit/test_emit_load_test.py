@@ -89,6 +89,7 @@ def test_every_plan_comes_with_its_load_test(name: str) -> None:
     header = "X-SMG-Routing-Key" if name.startswith("sglang-split") else "X-Session-ID"
     assert page.count(f"--session-header {header}") == 2
     assert "--input-file sessions.jsonl" in page
+    assert "port-forward" not in page
     assert files["check_speed.py"] == Path(check_speed.__file__).read_text()
     assert len(files["sessions.jsonl"]) < 2**20
 

@@ -95,6 +95,8 @@ def test_the_page_says_how_a_client_names_its_session(name: str) -> None:
     header = "X-SMG-Routing-Key" if name.startswith("sglang") else "X-Session-ID"
     assert f"`{header}: <session>`" in page
     assert "or 503); let clients" not in page
+    over = "`curl -X POST 'http://localhost:30000/finish_session?session_id=<session>'`"
+    assert (over in page) != name.startswith("sglang")
 
 
 def test_the_page_of_a_single_llama_cpp_server_promises_no_router() -> None:
