@@ -74,7 +74,7 @@ def problems_of_pod(pod: dict[str, Any]) -> list[str]:
         found.append("CreateContainerConfigError: the image runs as root")
     line = " ".join([*main["command"], *main.get("args", [])])
     scheme = "HTTPS" if "--ssl-" in line else "HTTP"
-    port = re.search(r"--port (\d+)", line)
+    port = re.search(r"--(?:server-)?port (\d+)", line)
     ports = {p.get("name"): p["containerPort"] for p in main["ports"]}
     for name in ("startupProbe", "readinessProbe", "livenessProbe"):
         probe = main.get(name)

@@ -26,6 +26,8 @@ WRITTEN = [
     "qwen32b-awq-yarn",
     "sglang-fp8-hicache",
     "llamacpp-q8",
+    "lmdeploy-int4-awq",
+    "trtllm-host-cache",
     "deepseek-v3-two-servers",
 ]
 

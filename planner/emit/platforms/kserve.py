@@ -36,7 +36,7 @@ DECODE_PORT = 8001
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 _CERTIFICATES = "/var/run/kserve/tls"
 _TLS = "{{ if .GlobalConfig.EnableTLS }}%s{{ else }}%s{{ end }}"
-_TLS_FLAGS = {
+TLS_FLAGS = {
     "vllm": ("--ssl-certfile", "--ssl-keyfile"),
     "sglang": ("--ssl-certfile", "--ssl-keyfile"),
     "llama.cpp": ("--ssl-cert-file", "--ssl-key-file"),
@@ -141,7 +141,7 @@ def _pod(deployment: Deployment, launch: Launch, spec: dict[str, Any], *, is_wor
         return spec
     # Beside the presets' command a sleep of another form would be a second handler, which no pod may have.
     container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sleep", str(stop_seconds(deployment, launch))]}}}
-    flags = _TLS_FLAGS.get(launch.engine)
+    flags = TLS_FLAGS.get(launch.engine)
     scheme = "HTTP" if flags is None else _TLS % ("HTTPS", "HTTP")
     for probe in _PROBES:
         container[probe]["httpGet"]["scheme"] = scheme

@@ -8,6 +8,7 @@ from planner.emit.deployment import Deployment
 from planner.emit.launch import Launch
 from planner.emit.loading import loading
 from planner.emit.platforms.claims import claim_note
+from planner.emit.platforms.kserve import TLS_FLAGS
 from planner.emit.platforms.network import Where, expert_note, network_warning
 from planner.emit.router import key_note, router_note
 
@@ -31,6 +32,11 @@ def platform_notes(deployment: Deployment, launches: list[Launch], platforms: Se
     found = [network_warning(deployment, launches, _where(platforms)), expert_note(deployment, launches)]
     if any(name in platforms for name in _PODS):
         found += [claim_note(deployment, launches), _patience(deployment, launches)]
+    if "kserve" in platforms and launches[0].engine not in TLS_FLAGS:
+        found.append(
+            f"{launches[0].engine} serves plain HTTP: where TLS between KServe's parts is switched on, its scheduler "
+            "doesn't reach the engine"
+        )
     if any(name in platforms for name in ("compose", "kubernetes")):
         found.append(router_note(deployment))
     if any(name != "kserve" for name in platforms):
