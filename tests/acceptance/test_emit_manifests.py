@@ -172,6 +172,25 @@ def test_gpu_traffic_gets_the_network_that_the_cluster_file_names(name: str, tar
         assert spec["priorityClassName"] == "high"
 
 
+def test_experts_on_several_servers_talk_as_the_cluster_file_says(tmp_path: Path) -> None:
+    content = content_of("deepseek-v3-two-servers")
+    missing = emit(Document.model_validate(content), "kubernetes", open_catalog())
+    assert "network.all2all in the cluster file names another" in missing["README.md"]
+    path = tmp_path / "cluster.yaml"
+    text = "node: dgx-h100\nnodes: 2\nnetwork: {{all2all: {{vllm: {}}}}}\n"
+    path.write_text(text.format("deepep_low_latency"))
+    content["request"]["gpus"] = str(path)
+    files = emit(Document.model_validate(content), "kubernetes", open_catalog())
+    assert "network.all2all" not in files["README.md"]
+    for template in pods(files["kubernetes/kubernetes.yaml"]):
+        (container,) = template["spec"]["containers"]
+        if "router" not in container["name"]:
+            assert "--all2all-backend deepep_low_latency" in container["args"][0]
+    path.write_text(text.format("deepep_fast"))
+    with pytest.raises(InputError, match="--all2all-backend can't be 'deepep_fast'"):
+        emit(Document.model_validate(content), "kubernetes", open_catalog())
+
+
 @pytest.mark.parametrize("name", ["scout-1m-pp", "llama8b-split"])
 def test_a_network_that_nobody_named_is_missed_loudly(name: str) -> None:
     files = emit(Document.model_validate(content_of(name)), "kubernetes", open_catalog())
