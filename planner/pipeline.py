@@ -27,7 +27,7 @@ from planner.solve.decision import decision_of
 from planner.solve.frontier import best_plan
 from planner.solve.solver import Settings, Solution, solve
 from planner.space import Space, open_space
-from planner.space.ready import making_warning
+from planner.space.ready import making_warning, weights_choice
 from planner.verify import verify
 
 LEAST_EXPLAINED = 0.25
@@ -185,6 +185,9 @@ def provenance_of(problem: Problem, evaluation: Evaluation | None, solver: str |
         catalog_hash=problem.catalog.content_hash,
         efficiency=problem.request.efficiency,
         bounded_by=evaluation.bounded_by if evaluation else None,
+        weights_choice=None
+        if evaluation is None
+        else weights_choice(problem, evaluation.decision.engine, evaluation.decision.weights),
         model_choice=problem.model_choice,
         assumptions=tuple(assumptions),
         warnings=(*problem.warnings, *_making(problem, evaluation)),

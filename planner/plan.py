@@ -217,6 +217,8 @@ class Provenance(_Document):
     efficiency: str
     bounded_by: str | None
     """The bound that throughput meets first: gpu, hbm, ddr, nvme, pcie, link or serial."""
+    weights_choice: str | None = None
+    """Where quantised weights come from: published, made while they are loaded, or to be made first."""
     model_choice: str | None = None
     """Which model was taken, and why, where the request names none."""
     assumptions: tuple[str, ...] = ()

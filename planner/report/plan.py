@@ -68,6 +68,8 @@ def _parts(document: Document) -> Iterable[RenderableType]:
 def _model_choice(document: Document) -> Iterable[RenderableType]:
     if document.provenance.model_choice is not None:
         yield Text(f"Model: {document.provenance.model_choice}")
+    if document.provenance.weights_choice is not None:
+        yield Text(f"Weights: {document.provenance.weights_choice}")
 
 
 def headline(document: Document) -> str:

@@ -6,6 +6,9 @@ from catalog.ready import Ready, best_ready, format_on
 from catalog.schema import Engine
 from planner.problem import Problem
 
+_OWN = ("bf16", "native")
+"""Weights that are the model's own."""
+
 
 def ready_checkpoint(problem: Problem, engine: Engine, point: str) -> Ready | None:
     """Return the checkpoint that an engine loads for a catalog point of weights; None: nobody publishes one.
@@ -43,6 +46,29 @@ def has_to_be_made(problem: Problem, engine: Engine, point: str) -> bool:
     return not made_at_load(problem, engine, point) and ready_checkpoint(problem, engine, point) is None
 
 
+def weights_choice(problem: Problem, engine_id: str, weights: str) -> str | None:
+    """Say where a decision's weights come from; None where they are the model's own, or no engine is decided.
+
+    Parameters
+    ----------
+    problem
+        The question.
+    engine_id
+        Engine of the decision.
+    weights
+        Its weights: a catalog point without its ``w_``.
+    """
+    engine = next((engine for engine in problem.engines if engine.id == engine_id), None)
+    if engine is None or weights in _OWN:
+        return None
+    ready = ready_checkpoint(problem, engine, f"w_{weights}")
+    if ready is not None:
+        return f"{weights}, published: {ready.hub_id}"
+    if made_at_load(problem, engine, f"w_{weights}"):
+        return f"{weights}, made by {engine_id} while it loads the model"
+    return f"{weights}, TO BE MADE FIRST: no published checkpoint is known"
+
+
 def making_warning(problem: Problem, engine_id: str, weights: str) -> tuple[str, ...]:
     """Say that a decision's weights have to be made first; empty where they haven't, or no engine is decided.
 
@@ -56,7 +82,7 @@ def making_warning(problem: Problem, engine_id: str, weights: str) -> tuple[str,
         Its weights: a catalog point without its ``w_``.
     """
     engine = next((engine for engine in problem.engines if engine.id == engine_id), None)
-    if engine is None or weights in ("bf16", "native") or not has_to_be_made(problem, engine, f"w_{weights}"):
+    if engine is None or weights in _OWN or not has_to_be_made(problem, engine, f"w_{weights}"):
         return ()
     of = problem.hub_id or problem.model_name
     return (

@@ -45,6 +45,7 @@ def test_a_published_checkpoint_is_loaded_and_nothing_is_made(plan: Plan, tmp_pa
     assert "loads RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w8a8" in made.stderr
     assert f"--tokenizer {INSTRUCT} " in (tmp_path / "d" / "README.md").read_text()
     assert not any("published checkpoint" in line for line in made.json["provenance"]["warnings"])
+    assert made.json["provenance"]["weights_choice"].startswith("int8_w8a8, published: RedHatAI/")
 
 
 def test_a_format_that_nobody_publishes_costs_a_visible_line(plan: Plan) -> None:
@@ -52,7 +53,7 @@ def test_a_format_that_nobody_publishes_costs_a_visible_line(plan: Plan) -> None
     (line,) = [line for line in found.json["provenance"]["warnings"] if "published checkpoint" in line]
     assert line.startswith("int8_w8a8: the catalog knows no published checkpoint of mistralai/Mistral-7B-Instruct-v0.3")
     shown = plan("--model", "mistralai/Mistral-7B-Instruct-v0.3", *ASKED, "--weights", "int8_w8a8").stdout
-    assert "published checkpoint" in " ".join(shown.split())
+    assert "Weights: int8_w8a8, TO BE MADE FIRST" in "\n".join(shown.splitlines()[:4])
 
 
 @pytest.mark.parametrize("base", ["meta-llama/Llama-3.1-8B", INSTRUCT])
