@@ -150,11 +150,20 @@ def no_engine(problem: Problem, reasons: Mapping[str, str]) -> str:
     """Say that no engine serves the model here, why each doesn't, and which others have the model."""
     asked = {engine.id: engine for engine in problem.engines}
     why = "; ".join(f"{name} {asked[name].version} {reason}" for name, reason in reasons.items() if name in asked)
-    others = [engine for engine in problem.catalog.all(Engine) if engine.id not in asked and serves(problem, engine)]
+    emission = emission_of(problem)
+    others = [
+        engine
+        for engine in problem.catalog.all(Engine)
+        if engine.id not in asked
+        and serves(problem, engine)
+        and (emission is None or emission.refuses(engine.id) is None)
+    ]
     who = "no engine" if problem.request.engine == "any" else f"--engine {problem.request.engine}: it"
     serves_it = "serves" if problem.request.engine == "any" else "doesn't serve"
     text = f"{who} {serves_it} {problem.model_name} on {problem.cluster.hardware.name}: {why}"
     instead = f"plan with --engine {' or '.join(engine.id for engine in others)}" if others else ""
+    if not others and emission is not None and any(serves(problem, engine) for engine in problem.engines):
+        instead = "name another --target"
     return "; ".join(part for part in (text, where_it_runs(problem), instead) if part)
 
 

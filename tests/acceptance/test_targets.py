@@ -69,3 +69,18 @@ def test_possible_targets_are_written_and_the_others_told(plan: Callable[..., Ou
 def test_two_engines_are_one_too_many(plan: Callable[..., Output]) -> None:
     made = plan(*SMALL, "--gpus", "4xH100", "--engine", "sglang", "--target", "vllm")
     assert (made.code, "two engines; name one" in made.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "advice"),
+    [
+        (("--engine", "lmdeploy", "--target", "ray"), "plan with --engine vllm\n"),
+        (("--target", "sglang,ray"), "name another --target\n"),
+    ],
+)
+def test_no_engine_is_advised_that_the_target_refuses(
+    plan: Callable[..., Output], asked: tuple[str, ...], advice: str
+) -> None:
+    made = plan(*SMALL, "--gpus", "1xH100", *asked)
+    assert (made.code, made.stdout) == (2, "")
+    assert made.stderr.endswith(advice)
