@@ -138,7 +138,7 @@ def advise(
     limits = scheduling(imported, problem.cluster.hardware)
     decision = _assumed(problem, imported, limits, instances, notes)
     imported = replace(imported, decision=imported.decision.model_copy(update={"weights": decision.weights}))
-    longest = imported.context_tokens or problem.window_tokens
+    longest = imported.context_tokens or problem.lengths.declared_tokens
     try:
         running = price_running(problem, decision, limits, longest)
     except InputError as error:
@@ -177,7 +177,7 @@ def _request(asked: Mapping[str, str | None], imported: Imported, catalog: Catal
     if "ctx" in values:
         return read_request(values)
     probe = read_request({**values, "ctx": "1K"})
-    longest = imported.context_tokens or resolve(probe, catalog).window_tokens
+    longest = imported.context_tokens or resolve(probe, catalog).lengths.declared_tokens
     growth = probe.rounds * (probe.question_tokens + probe.output_tokens)
     if longest <= growth:
         raise InputError(

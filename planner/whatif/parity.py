@@ -275,7 +275,7 @@ class Study:
             notes.append("some plans aren't proved cheapest: time ran out for them")
         if any(ctx > self.problem.window_tokens for ctx in self.contexts):
             window = format_tokens(self.problem.window_tokens)
-            notes.append(f"* beyond the {window} tokens that {self.problem.model_name} was trained for")
+            notes.append(f"* beyond the {window} tokens that {self.problem.model_name} holds")
         return tuple(notes)
 
     def _movers(self, target: int, rows: Sequence[Mover]) -> Movers:

@@ -131,6 +131,13 @@ def test_a_model_without_positions_gets_none(plan: Plan, tmp_path: Path, engine:
     assert "rope" not in written.lower()
 
 
+@pytest.mark.slow
+def test_a_server_without_a_length_has_what_its_config_declares(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "run.sh").write_text("vllm serve Qwen/Qwen3-8B\n")
+    found = plan("import", tmp_path / "run.sh", "--gpus", "1xH100", "--format", "json").json
+    assert found["plan"]["request"]["ctx"] == 40_960 - 5 * 350
+
+
 # --------------------------------------------------------------------------- configs as files
 
 
