@@ -45,6 +45,8 @@ class EngineCondition(Fact):
     attention: tuple[Literal["mha", "gqa", "mqa", "mla", "sliding", "chunked", "linear", "sparse"], ...] = ()
     """Kinds of attention, of which some layers have one."""
     attention_sinks: bool | None = None
+    experts: bool | None = None
+    """Some layers have routed experts."""
     head_dims_beside: tuple[int, ...] = ()
     """Some layers' heads have a width that isn't among these [elements]."""
     head_dim_above: int | None = None

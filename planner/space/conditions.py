@@ -110,6 +110,7 @@ def _model_holds(when: EngineCondition, subject: Subject) -> bool:
         and (not when.rope_types_beside or bool(types - set(when.rope_types_beside)))
         and (not when.attention or bool(subject.kinds & set(when.attention)))
         and when.attention_sinks in (None, subject.architecture.attention_sinks)
+        and when.experts in (None, not subject.architecture.dense)
         and (not when.head_dims_beside or any(k not in when.head_dims_beside for k, _ in subject.heads))
         and (when.head_dim_above is None or any(k > when.head_dim_above for k, _ in subject.heads))
         and when.k_v_differ in (None, any(k != v for k, v in subject.heads))

@@ -16,7 +16,7 @@ from planner.cost.replica import WeightFormat
 from planner.errors import InputError
 from planner.plan import DIMENSIONS, UNCOMPRESSED
 from planner.problem import Problem
-from planner.space.ready import has_experts, has_to_be_made, ready_checkpoint
+from planner.space.ready import has_experts, has_to_be_made, making_is_known, ready_checkpoint
 from planner.space.runs import Run
 
 NATIVE = "native"
@@ -200,6 +200,7 @@ def weight_options(problem: Problem, engines: Iterable[Engine], dropped: Dropped
         return _chosen_weights(problem.request.weights, [checkpoint_weights(problem, engines)])
     found = [native_weights(problem, everyone)]
     open_field = problem.request.techniques == "published"
+    named = problem.request.weights != "any"
     for technique in problem.catalog.all(Technique):
         for point in technique.points if technique.dimension == "weights" else ():
             name = point.id.removeprefix("w_")
@@ -209,10 +210,15 @@ def weight_options(problem: Problem, engines: Iterable[Engine], dropped: Dropped
             if not able or point.prior is None:
                 dropped.add(point.id, "no engine loads it on this GPU" if not able else "no sourced prior")
                 continue
+            made = frozenset(engine.id for engine in engines if has_to_be_made(problem, engine, point.id))
+            if not (open_field or named or making_is_known(problem)):
+                able -= made
+                if not able:
+                    dropped.add(point.id, f"nobody publishes one or has shown how; --weights {name} opens it")
+                    continue
             request = problem.request
             loss = prior_loss(point.prior, request.task, request.rounds, request.ctx)
             weights = weight_format(point, problem)
-            made = frozenset(engine.id for engine in engines if has_to_be_made(problem, engine, point.id))
             found.append(WeightOption(name, technique, point, weights, loss, everyone if open_field else able, made))
     return _chosen_weights(problem.request.weights, found)
 
@@ -260,8 +266,9 @@ def checkpoint_weights(problem: Problem, engines: Iterable[Engine]) -> WeightOpt
     able = frozenset(engine.id for engine in engines if ready_checkpoint(problem, engine, point.id) is not None)
     if not able:
         gpu = problem.cluster.hardware.name
-        asked = problem.request.engine if problem.request.engine != "any" else "none of the engines here"
-        raise InputError(f"--model {ready.hub_id}: {asked} is known to load {ready.quant_method} on {gpu}; {other}")
+        named = problem.request.engine != "any"
+        who = f"{problem.request.engine} isn't" if named else "none of the engines here is"
+        raise InputError(f"--model {ready.hub_id}: {who} known to load {ready.quant_method} on {gpu}; {other}")
     if point.prior is None:
         raise InputError(f"--model {ready.hub_id}: nobody measured what {point.id} costs in quality; {other}")
     request = problem.request

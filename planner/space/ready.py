@@ -69,6 +69,15 @@ def weights_choice(problem: Problem, engine_id: str, weights: str) -> str | None
     return f"{weights}, TO BE MADE FIRST: no published checkpoint is known"
 
 
+def making_is_known(problem: Problem) -> bool:
+    """Whether the programs that make checkpoints are known to work for a model: dense, with attention in each layer.
+
+    llm-compressor's were run with such models only (docs/deploy.md). Mixtures, states and latent caches have parts
+    that must stay as they are, and other loaders; a plan that rests on such a checkpoint may never start.
+    """
+    return not has_experts(problem) and problem.architecture.attention_kinds <= {"mha", "gqa", "mqa", "sliding"}
+
+
 def making_warning(problem: Problem, engine_id: str, weights: str) -> tuple[str, ...]:
     """Say that a decision's weights have to be made first; empty where they haven't, or no engine is decided.
 

@@ -139,3 +139,10 @@ def test_rules_that_say_nothing_are_problems(plan: Plan, write_entry: Callable[.
     assert checked.code == 2
     for _, _, told in wrong:
         assert told in checked.stderr
+
+
+def test_experts_that_come_in_fp8_are_not_planned_where_triton_has_no_fp8(plan: Plan) -> None:
+    refused = plan("--model", "deepseek-v3", "--ctx", "32K", "--gpus", "2x8xA100", "--engine", "sglang")
+    assert refused.code == 2
+    assert "experts in fp8 run in Triton" in refused.stderr
+    assert "--engine vllm" in refused.stderr

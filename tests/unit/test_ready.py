@@ -85,9 +85,28 @@ def test_no_default_rests_on_what_is_recalled() -> None:
 
 
 @pytest.mark.parametrize(("model", "runs"), [("qwen3-30b-a3b-2507", False), ("qwen3-32b", True)])
-def test_int8_experts_are_not_planned_where_the_engine_has_none(model: str, runs: bool) -> None:
-    """SGLang 0.5.23: the W8A8 int8 scheme of experts raises NotImplementedError on GPUs."""
-    problem = resolve(Request(ctx=16_000, gpus="8xA100", model=model), FACTS)
-    option = next(o for o in open_space(problem).weights if o.id == "int8_w8a8")
+@pytest.mark.parametrize("weights", ["int8_w8a8", "fp8"])
+def test_experts_are_not_planned_in_what_the_engine_has_for_dense_layers(model: str, runs: bool, weights: str) -> None:
+    """SGLang 0.5.23 on Ampere: experts in int8 raise NotImplementedError, in fp8 Triton has no such type."""
+    problem = resolve(Request(ctx=16_000, gpus="8xA100", model=model, weights=weights), FACTS)
+    option = next(o for o in open_space(problem).weights if o.id == weights)
     assert ("sglang" in option.engines) is runs
     assert "vllm" in option.engines
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "planned"),
+    [
+        ("qwen3-30b-a3b-2507", "int8_w8a8", False),  # a mixture that nobody publishes in int8
+        ("nemotron-3-nano-30b-a3b", "int8_w8a8", False),
+        ("qwen3-30b-a3b-2507", "fp8", True),  # ready
+        ("qwen3-32b", "int8_w8a8", True),  # dense: the program that makes it has run with such models
+    ],
+)
+def test_what_nobody_publishes_or_has_made_is_planned_when_it_is_named(model: str, weights: str, planned: bool) -> None:
+    def options(wanted: str) -> set[str]:
+        problem = resolve(Request(ctx=16_000, gpus="8xA100", model=model, engine="vllm", weights=wanted), FACTS)
+        return {option.id for option in open_space(problem).weights}
+
+    assert (weights in options("any")) is planned
+    assert options(weights) == {weights}
