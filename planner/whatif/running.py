@@ -109,7 +109,9 @@ def _sessions(
 
 def _best_load(problem: Problem, decision: Decision, limits: Scheduling, sessions: int) -> Evaluation | None:
     cap = max(1, min(limits.sequences - 1, max(1, sessions - 1)))
-    tried = [evaluate(problem, _with(decision, b, limits, resident=sessions)) for b in _ladder(cap)]
+    # With one sequence, sessions take turns whatever else the memory holds.
+    resident = 1 if limits.sequences == 1 else sessions
+    tried = [evaluate(problem, _with(decision, b, limits, resident=resident)) for b in _ladder(cap)]
     fitting = [found for found in tried if found.bounded_by != "memory"]
     return max(
         fitting,
