@@ -78,8 +78,8 @@ class Emission:
         if option.point is None or option.technique is None:
             return True
         files = ENGINES[run.engine.id]
-        if option.dimension == "hidden" and run.kv_formats(option.point.id, problem):
-            return True
+        if option.dimension == "hidden":
+            return bool(run.kv_formats(option.point.id, problem))
         return option.dimension in files.dimensions and any(
             support.engine == run.engine.id
             and support.status in files.statuses

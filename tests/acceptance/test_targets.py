@@ -84,3 +84,12 @@ def test_no_engine_is_advised_that_the_target_refuses(
     made = plan(*SMALL, "--gpus", "1xH100", *asked)
     assert (made.code, made.stdout) == (2, "")
     assert made.stderr.endswith(advice)
+
+
+def test_a_published_kv_format_is_planned_only_where_the_target_keeps_it(
+    plan: Callable[..., Output], tmp_path: Path
+) -> None:
+    """Published techniques are open to every GPU, and TensorRT-LLM's files hold NVFP4 caches on Blackwell only."""
+    asked = ("--model", "yi-34b-200k", "--ctx", "4K", "--gpus", "2xH100", "--max-quality-loss", "10%", "--no-gains")
+    made = plan(*asked, "--techniques", "published", "--target", "tensorrt-llm", "--emit", tmp_path / "d")
+    assert made.code == 0, made.stderr
