@@ -34,6 +34,8 @@ class EngineFiles:
     """An instance over several servers."""
     tensors_and_layers: bool = True
     """Tensor and pipeline parallelism at once."""
+    lmcache_windows: bool = True
+    """Windowed layers keep no whole caches beside LMCache's connector."""
     is_server: bool = True
     images: Mapping[str, str] = field(default_factory=dict)
     """Container image by the GPU's maker, with ``{version}``."""
@@ -70,6 +72,7 @@ ENGINES: dict[str, EngineFiles] = {
         weights=frozenset({"w_fp8", "w_int8_w8a8", "w_gptq8", "w_awq4", "w_gptq4"}),
         pools=True,
         several_servers=True,
+        lmcache_windows=False,
         images={"nvidia": "vllm/vllm-openai:v{version}", "amd": "vllm/vllm-openai-rocm:v{version}"},
     ),
     "sglang": EngineFiles(

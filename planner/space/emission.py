@@ -12,7 +12,7 @@ from planner.space.options import Option, WeightOption, loads
 from planner.space.ready import has_to_be_made, ready_checkpoint
 from planner.space.runs import Run
 from planner.space.splits import Split
-from planner.targets import ENGINES, PLATFORMS, Platform, check_targets
+from planner.targets import ENGINES, LMCACHE, PLATFORMS, Platform, check_targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,10 @@ class Emission:
     platforms: tuple[Platform, ...]
     vendor: str
     gpus_per_node: int
+    lmcache: bool
+    """Caches go below HBM through LMCache."""
+    has_windows: bool
+    """Layers of the model keep less than the whole session."""
 
     def refuses(self, engine: str) -> str | None:
         """Say why an engine can't serve the targets; None: it can."""
@@ -58,9 +62,12 @@ class Emission:
         ]
         return nodes == 1 or (files.several_servers and all(spans))
 
-    def tier(self, tier: str | None) -> bool:
-        """Whether caches can go to a tier."""
-        return tier is None or all(tier in p.tiers for p in self.platforms)
+    def tier(self, engine: str, tier: str | None) -> bool:
+        """Whether an engine's caches can go to a tier."""
+        if tier is None:
+            return True
+        whole = self.lmcache and self.has_windows and not ENGINES[engine].lmcache_windows
+        return not whole and all(tier in p.tiers for p in self.platforms)
 
     def weights(self, engine: Engine, point: str | None, problem: Problem) -> bool:
         """Whether an engine's files load weights: ready ones, or made where every platform makes them.
@@ -93,7 +100,7 @@ def emission_of(problem: Problem) -> Emission | None:
     target = problem.request.target
     if target is None:
         return None
-    engines, names, _ = check_targets(target)
+    engines, names, backend = check_targets(target)
     platforms = [PLATFORMS[name] for name in names]
     storage = problem.cluster.site.storage
     if storage.claim is None and storage.access == "ReadWriteOnce":
@@ -104,6 +111,8 @@ def emission_of(problem: Problem) -> Emission | None:
         platforms=tuple(platforms),
         vendor=problem.cluster.hardware.vendor,
         gpus_per_node=problem.cluster.gpus_per_node,
+        lmcache=backend == LMCACHE,
+        has_windows=bool(problem.architecture.attention_kinds & {"sliding", "chunked", "linear"}),
     )
 
 

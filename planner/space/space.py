@@ -83,7 +83,10 @@ class Space:
 
     def offers(self, engine: Engine, policy: Policy) -> bool:
         """Whether an engine has this policy between rounds."""
-        return policy.policy != "swap" or any(offload.tier == policy.tier for offload in engine.offload)
+        if policy.policy != "swap":
+            return True
+        written = self.emission is None or self.emission.tier(engine.id, policy.tier)
+        return written and any(offload.tier == policy.tier for offload in engine.offload)
 
     def option_runs(self, option: Option, engine: Engine) -> bool:
         """Whether an engine runs an option in these surroundings."""
@@ -110,8 +113,6 @@ def open_space(problem: Problem) -> Space:
         options = written_options(emission, options, running, problem)
     rules = compatibility(problem, [o for group in options.values() for o in group], weights, engines)
     policies = _policies(problem, engines)
-    if emission is not None:
-        policies = tuple(policy for policy in policies if emission.tier(policy.tier))
     space = Space(
         engines=engines,
         weights=weights,

@@ -13,7 +13,8 @@ from planner.emit.emit import ARRANGE, ENGINES
 from tests.conftest import Output
 
 PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"
-SMALL = ("--model", "llama-3.1-8b", "--ctx", "30K", "--no-gains", "--format", "json")
+MODEL = ("--model", "llama-3.1-8b")
+SMALL = ("--ctx", "30K", "--no-gains", "--format", "json")
 
 
 def test_every_target_has_a_record() -> None:
@@ -28,17 +29,21 @@ def test_every_target_has_a_record() -> None:
         ("ray", "4xH100", ("--max-latency", "40ms")),
         ("llama.cpp,compose", "2x2xA100", ()),
         ("sglang,kserve", "2x4xH100", ("--max-latency", "40ms")),
+        # Published techniques that no flag expresses; windowed layers that LMCache's connector would keep whole.
+        ("sglang,kubernetes", "2xA100", ("--techniques", "published")),
+        ("vllm,lmcache", "2xA100", ("--model", "gemma-3-12b")),
     ],
 )
 def test_what_is_planned_for_a_target_is_written(
     plan: Callable[..., Output], tmp_path: Path, target: str, gpus: str, more: tuple[str, ...]
 ) -> None:
-    made = plan(*SMALL, "--gpus", gpus, *more, "--target", target, "--emit", str(tmp_path / "d"))
+    model = () if "--model" in more else MODEL
+    made = plan(*SMALL, *model, "--gpus", gpus, *more, "--target", target, "--emit", str(tmp_path / "d"))
     assert made.code == 0, made.stderr
     assert "NOT WRITTEN" not in made.stderr
     document = json.loads(made.stdout)
     assert any(f"--target {target}: " in text for text in document["provenance"]["assumptions"])
-    for name in target.split(","):
+    for name in target.replace(",lmcache", "").split(","):
         assert any((tmp_path / "d").glob(f"{name}/*"))
     if target in ("tensorrt-llm", "ray"):
         assert document["decision"]["serving"] == "aggregated"
@@ -47,7 +52,7 @@ def test_what_is_planned_for_a_target_is_written(
 
 def test_pools_are_planned_where_the_target_takes_them(plan: Callable[..., Output]) -> None:
     """The request for which TensorRT-LLM and Ray get one pool is best served by two."""
-    made = plan(*SMALL, "--gpus", "4xH100", "--max-latency", "40ms", "--target", "vllm,kubernetes")
+    made = plan(*SMALL, *MODEL, "--gpus", "4xH100", "--max-latency", "40ms", "--target", "vllm,kubernetes")
     assert json.loads(made.stdout)["decision"]["serving"] == "disaggregated"
 
 
@@ -67,7 +72,7 @@ def test_possible_targets_are_written_and_the_others_told(plan: Callable[..., Ou
 
 
 def test_two_engines_are_one_too_many(plan: Callable[..., Output]) -> None:
-    made = plan(*SMALL, "--gpus", "4xH100", "--engine", "sglang", "--target", "vllm")
+    made = plan(*SMALL, *MODEL, "--gpus", "4xH100", "--engine", "sglang", "--target", "vllm")
     assert (made.code, "two engines; name one" in made.stderr) == (2, True)
 
 

@@ -49,7 +49,7 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
         If the plan decides something that vLLM has no flag for on this GPU.
     """
     refuse_unshipped(deployment, version)
-    if _uses_lmcache(deployment) and _has_windows(deployment):
+    if _uses_lmcache(deployment) and _has_windows(deployment) and not FILES.lmcache_windows:
         raise InputError(
             f"offload: vllm {version} keeps whole caches for windowed layers when LMCache is its connector, so the "
             "plan's sessions wouldn't fit; emit without lmcache"
