@@ -115,9 +115,11 @@ _COLUMNS: dict[str, list[Column]] = {
         ("PARAMS", _scaled("total_params", 1e9, "B")),
         ("ACTIVE", _scaled("active_params", 1e9, "B")),
         ("CONTEXT", lambda row: format_tokens(row["context_tokens"])),
+        ("TRAINED", lambda row: format_tokens(row["trained_tokens"])),
         ("KV/TOKEN", _bytes("kv_bytes_per_token")),
         ("KV AT CONTEXT", _bytes("kv_bytes_at_context")),
         ("ATTENTION", _words("attention")),
+        ("CONFIG", lambda row: row["config_grade"] or "your own"),
     ],
     "checkpoints": [
         ("READY", lambda row: str(len(row["checkpoints"]))),

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from catalog.architecture import read_config
 from catalog.load import open_catalog
 from catalog.schema import Model
 from catalog.window import NoWindowError, Window, rope_overrides, window_of
+from planner.cost.quality import window_loss
 from planner.problem import resolve
 from planner.request import Request
 
 
+@cache
 def window(name: str) -> Window:
     entry = open_catalog([]).get(Model, name)
     return window_of(read_config(entry.config), entry.config, entry)
@@ -101,3 +106,23 @@ def test_no_override_scales_positions_that_a_model_has_not() -> None:
         found = window_of(read_config(entry.config), entry.config, entry)
         if not found.positions:
             assert not rope_overrides(entry.config, found.change(found.reach_tokens)), entry.id
+
+
+@given(
+    name=st.sampled_from([entry.id for entry in open_catalog([]).all(Model)]),
+    share=st.floats(0.001, 4.0),
+)
+def test_whatever_the_length_it_is_held_or_refused_and_never_free_beyond_the_training(name: str, share: float) -> None:
+    found = window(name)
+    tokens = max(1, int(share * found.reach_tokens))
+    loss = window_loss(tokens, found.trained_tokens, found.reach_tokens)
+    assert (loss.mean > 0) == (tokens > found.trained_tokens)
+    try:
+        change = found.change(tokens)
+    except NoWindowError:
+        assert tokens > found.reach_tokens
+        return
+    assert change.max_tokens >= tokens
+    if change.kind == "rope":
+        assert change.factor in [step.factor for step in found.extension.steps]
+        assert found.positions
