@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from planner.emit import emit, write
 from planner.emit.check_speed import CACHED_AT_LEAST, cached_share, read_requests, turn
 from planner.emit.deployment import read_deployment
 from planner.plan import Document
+from tests.acceptance import test_emit_vllm_cpu as vllm_cpu
 from tests.acceptance.test_emit_llama_cpp import PLAN, SERVER, flags_of, make_model
 from tests.acceptance.test_emit_router import free_port, router_before
 
@@ -78,6 +80,47 @@ def test_later_questions_of_the_emitted_load_test_come_from_the_cache(
     shown = subprocess.run([sys.executable, "check_speed.py"], cwd=deployed, capture_output=True, text=True)
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert re.search(r"answers per hour +\S+ +\S+ +\d\S* +\d", shown.stdout)
+
+
+@pytest.mark.skipif(vllm_cpu.ENVIRONMENT is None, reason="PLAN_VLLM_CPU names no environment (docs/deploy.md)")
+def test_vllm_keeps_the_sessions_of_the_emitted_load_test(tmp_path: Path) -> None:
+    """The real vLLM on a CPU, started by the emitted script."""
+    binaries = Path(str(vllm_cpu.ENVIRONMENT)) / "bin"
+    model = tmp_path / "tiny-llama"
+    subprocess.run([binaries / "python", "-c", vllm_cpu.MODEL, model], check=True, capture_output=True)
+    content = json.loads(vllm_cpu.PLAN.read_text())
+    content["request"] |= {
+        "model": str(model),
+        "ctx": CONTEXT,
+        "rounds": ROUNDS,
+        "question_tokens": QUESTION,
+        "output_tokens": ANSWER,
+        "think_time": THINK_S,
+        "gpus": "1xA100",
+    }
+    content["decision"] |= {
+        "compression": {},
+        "parallel": {"tp": 1},
+        "batch": {"decode_sequences": USERS, "resident_sessions": USERS, "prefill_chunk_tokens": 512},
+    }
+    metrics, hbm = content["metrics"], content["metrics"]["hbm_bytes_per_gpu"]
+    metrics |= {"users": float(USERS), "concurrency": USERS, "ttft_cold_s": 1.0, "ttft_warm_s": 0.1, "tpot_s": 0.02}
+    hbm |= {"kv": 1.0, "limit": hbm["weights"] + hbm["workspace"] + hbm["overhead"] + 32 * 2**20}  # of this machine
+    catalog = vllm_cpu.facts(tmp_path)
+    deployed = tmp_path / "out"
+    write(emit(Document.model_validate(content), "vllm", catalog, engine_version=vllm_cpu.VERSION), deployed)
+    server = vllm_cpu.start(tmp_path, binaries)
+    try:
+        vllm_cpu.wait(server, tmp_path / "log")
+        for words in commands((deployed / "README.md").read_text()):
+            run_aiperf(words, deployed)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(60)
+    requests = read_requests(deployed / "results" / "users" / "profile_export.jsonl")
+    assert len(requests) == 2 * USERS * ROUNDS
+    assert not any(request.get("error") for request in requests)
+    assert (cached_share([request for request in requests if turn(request)]) or 0) >= CACHED_AT_LEAST
 
 
 def scaled_down(directory: Path, replicas: int, slots: int) -> tuple[Document, dict[str, str]]:

@@ -44,10 +44,11 @@ tokenizer = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}
 tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
 tokenizer.decoder = decoders.ByteLevel()
 fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+fast.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\\n{% endfor %}<assistant>"
 fast.save_pretrained(sys.argv[1])
 torch.manual_seed(0)
 config = LlamaConfig(
-    vocab_size=512, hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4,
+    vocab_size=len(words), hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4,
     num_key_value_heads=2, head_dim=64, max_position_embeddings=131072, bos_token_id=0, eos_token_id=1, pad_token_id=2,
     tie_word_embeddings=True,
 )
