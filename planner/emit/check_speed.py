@@ -10,6 +10,7 @@ find their document in the cache.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
 from pathlib import Path
@@ -57,6 +58,7 @@ def measure(requests: list[dict[str, Any]]) -> dict[str, float | None]:
         "interactions_per_hour": answers_per_hour(good),
         "cached": cached_share([r for r in good if turn(r) > 0]),
         "failed": float(len(requests) - len(good)),
+        "at_once": float(max((there for there, _ in open_sessions(requests)), default=0)),
     }
 
 
@@ -79,6 +81,18 @@ def middle(times_ms: list[float | None], of: Any = statistics.median) -> float |
 
 def answers_per_hour(requests: list[dict[str, Any]]) -> float | None:
     """Return the rate while all users were there: neither while they came, nor while the last ones left."""
+    counts = open_sessions(requests)
+    if not counts:
+        return None
+    most = max(there for there, _ in counts)
+    full = [index for index, (there, _) in enumerate(counts) if there == most]
+    start, end = counts[full[0]][1], counts[full[-1] + 1][1]
+    answered = sum(start < r["metadata"]["request_end_ns"] <= end for r in requests)
+    return answered / ((end - start) / 1e9) * 3600 if end > start else None
+
+
+def open_sessions(requests: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """Return how many sessions were open from when on, at every change [ns]."""
     spans: dict[str, list[int]] = {}
     for request in requests:
         data = request["metadata"]
@@ -88,13 +102,7 @@ def answers_per_hour(requests: list[dict[str, Any]]) -> float | None:
     for time, change in changes:
         there += change
         counts.append((there, time))
-    if not counts:
-        return None
-    most = max(there for there, _ in counts)
-    full = [index for index, (there, _) in enumerate(counts) if there == most]
-    start, end = counts[full[0]][1], counts[full[-1] + 1][1]
-    answered = sum(start < r["metadata"]["request_end_ns"] <= end for r in requests)
-    return answered / ((end - start) / 1e9) * 3600 if end > start else None
+    return counts
 
 
 def cached_share(requests: list[dict[str, Any]]) -> float | None:
@@ -146,6 +154,12 @@ def judge(plan: dict[str, Any], measured: Measured) -> list[str]:
     problems = []
     if any(run["failed"] for run in measured.values()):
         problems.append("Requests failed: the promised users must never be refused; see the engine's log.")
+    there, planned = measured["users"]["at_once"] or 0, math.ceil(plan["metrics"]["users"])
+    if there < planned:
+        problems.append(
+            f"Only {there:.0f} of {planned} users were there at once, as sessions ended sooner than planned: run it "
+            "again with a shorter --concurrency-ramp-duration."
+        )
     cached = measured["users"]["cached"]
     keeps = plan["decision"]["offload"]["policy"] != "recompute"
     if keeps and cached is not None and cached < CACHED_AT_LEAST:

@@ -24,6 +24,9 @@ RESULTS = "results"
 SESSIONS_PER_USER = 2
 """One to come in, during which the users spread, and one while all are there."""
 SESSIONS_ALONE = 2
+_SPREAD = 0.5
+"""Part of a session over which the users come in: not all at once, and all there also if sessions end sooner than
+planned."""
 _TEMPLATE_TOKENS = 64
 """What a chat template may put before the first message [tokens]."""
 _MESSAGE_TOKENS = 16
@@ -87,7 +90,7 @@ def load_test_commands(deployment: Deployment, launches: list[Launch]) -> dict[s
         If the pinned aiperf would refuse one of the flags.
     """
     users = promised_users(deployment)
-    spread = math.ceil(session_s(deployment))
+    spread = math.ceil(session_s(deployment) * _SPREAD)
     alone: Flags = (("--concurrency", 1), ("--num-sessions", SESSIONS_ALONE), ("--random-seed", 1))
     # Another seed: what the first run asked is still in the cache.
     all_users: Flags = (
@@ -143,5 +146,5 @@ def load_test_s(deployment: Deployment) -> dict[str, float]:
     """Return how long the two runs take as predicted [s]."""
     return {
         "alone": SESSIONS_ALONE * session_s(deployment),
-        "users": (SESSIONS_PER_USER + 1) * session_s(deployment),
+        "users": (SESSIONS_PER_USER + _SPREAD) * session_s(deployment),
     }

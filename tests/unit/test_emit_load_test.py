@@ -127,6 +127,7 @@ def test_what_contradicts_the_plan_is_said(tmp_path: Path) -> None:
     for name in ("plan.json", "check_speed.py"):
         (tmp_path / name).write_text(files[name])
     plan = json.loads(files["plan.json"])
+    plan["metrics"]["users"] = 0.5
     good = request("a", 1, 0, 1, usage_prompt_tokens=1000, usage_prompt_cache_read_tokens=950)
     cold = request("a", 1, 0, 1, usage_prompt_tokens=1000, usage_prompt_cache_read_tokens=20)
     failed = {**request("a", 1, 0, 1), "error": {"code": 503}}
@@ -137,6 +138,9 @@ def test_what_contradicts_the_plan_is_said(tmp_path: Path) -> None:
     assert judged(good) == []
     assert "found 2.0%" in judged(cold)[0]
     assert "failed" in judged(good, failed)[0]
+    plan["metrics"]["users"] = 1.5
+    assert "Only 1 of 2 users were there at once" in judged(good)[0]
+    assert judged(good, request("b", 1, 0.5, 1)) == []
     done = subprocess.run([sys.executable, "check_speed.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     assert "run the two aiperf commands" in done.stderr
