@@ -49,6 +49,7 @@ TRAFFIC = Traffic(
     tier_sessions=np.array([1000.0]),
     gpu_utilisation=1.0,
     both_ways_ratio=2.0,
+    decode_reserves=False,
 )
 
 
