@@ -25,10 +25,17 @@ class EngineModels:
     native: frozenset[str]
     transformers: frozenset[str]
     """Run through the class of Transformers: no kernels of the model's own."""
+    no_pipeline: frozenset[str]
+    """Of them, those that can't be split into pipeline stages, where the engine leaves that to its models."""
     removed: Mapping[str, str]
     """Name -> last version of the engine that had it."""
     other_engine: Mapping[str, frozenset[str]]
     """Run by another engine of the same package, which the catalog's entry doesn't describe: its name -> names."""
+
+    def has_stages(self, architectures: tuple[str, ...]) -> bool:
+        """Whether a model whose config names these architectures can be split into pipeline stages."""
+        own = next((name for name in architectures if name in self.native), None)
+        return own not in self.no_pipeline
 
     def implementation(self, architectures: tuple[str, ...]) -> Implementation | None:
         """How the engine has a model whose config names these architectures; None: it hasn't."""
@@ -78,6 +85,7 @@ def _read(engine: str, version: str) -> EngineModels:
         version=version,
         source=content.get("source") or content["package"],
         native=frozenset(content["native"]),
+        no_pipeline=frozenset(content.get("no_pipeline", ())),
         transformers=frozenset(content.get("transformers", {}).get("names", ())),
         removed=content["removed"],
         other_engine={name: frozenset(names) for name, names in content.get("other_engine", {}).items()},

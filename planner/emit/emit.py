@@ -44,6 +44,10 @@ ARRANGE: dict[str, Arrange] = {
 """Platform -> what turns launches into files."""
 
 
+THROUGH_LMCACHE = {"vllm", "sglang"}
+"""Engines that are started with LMCache."""
+
+
 def emit(
     document: Document,
     targets: str | Sequence[str],
@@ -94,6 +98,11 @@ def emit(
     build = ENGINES.get(deployment.engine.id)
     if build is None:
         raise InputError(f"--target {deployment.engine.id}: no files are written for it; use {', '.join(ENGINES)}")
+    if backend == targets_known.LMCACHE and deployment.engine.id not in THROUGH_LMCACHE:
+        raise InputError(
+            f"--target lmcache: {deployment.engine.id} has no connector to it here; leave lmcache out, and caches go "
+            "below HBM by its own means"
+        )
     launches = build(deployment, engine_version or deployment.engine.version)
     _check(launches)
     own = bool(engines) or not platforms

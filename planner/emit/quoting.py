@@ -15,9 +15,9 @@ def shell(words: list[str]) -> str:
     return " ".join(shlex.quote(word) for word in words)
 
 
-def shell_lines(program: tuple[str, ...] | list[str], words: list[str], *, raw: tuple[str, ...] = ()) -> str:
-    """Return a command with one flag per line; ``raw`` words are shell already (``"$RANK"``)."""
-    lines = [shell(list(program))]
+def shell_lines(program: tuple[str, ...] | list[str] | str, words: list[str], *, raw: tuple[str, ...] = ()) -> str:
+    """Return a command with one flag per line; ``raw`` words are shell already, and so is a program that is text."""
+    lines = [program if isinstance(program, str) else shell(list(program))]
     for word in words:
         if word.startswith("--") or not lines[1:]:
             lines.append(shlex.quote(word))

@@ -113,6 +113,9 @@ def runs(problem: Problem, engine: Engine, version: str | None = None) -> Run:
         rounds=problem.request.rounds,
         implementation=implementation,
     )
+    if known is not None and not known.has_stages(names):
+        alone = engine.parallelism.model_copy(update={"pipeline": False})
+        engine = engine.model_copy(update={"parallelism": alone})
     run = Run(engine, at, subject.compute_capability, implementation, told=_unnamed(problem, known, names))
     run = replace(run, named=bool(names))
     if known is not None and names and implementation is None:

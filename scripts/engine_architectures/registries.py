@@ -27,11 +27,13 @@ def vllm(wheel: Wheel) -> dict[str, Any]:
 
 def sglang(wheel: Wheel) -> dict[str, Any]:
     """Return the classes that SGLang's model files enter into its registry."""
-    native: set[str] = set()
+    native: dict[str, str] = {}
     for name in wheel.files("sglang/srt/models/"):
         if name.count("/") == 3:  # the registry walks the folder itself, not those below
-            native |= set(_entry_classes(wheel.tree(name)))
-    return {"native": sorted(name for name in native if not name.startswith(BACKENDS) and not _drafts(name))}
+            native |= dict.fromkeys(_entry_classes(wheel.tree(name)), name)
+    classes = _classes(wheel, "sglang/srt/models/")
+    listed = sorted(name for name in native if not name.startswith(BACKENDS) and not _drafts(name))
+    return {"native": listed, "no_pipeline": [name for name in listed if not _takes_stages(classes, name)]}
 
 
 def lmdeploy(wheel: Wheel) -> dict[str, Any]:
@@ -50,6 +52,37 @@ def kvpress(wheel: Wheel) -> dict[str, Any]:
     """Return the models with which kvpress's presses are tested; with any other it warns."""
     table = _tables(wheel.tree("kvpress/presses/base_press.py"))["SUPPORTED_MODELS"]
     return {"native": sorted(name.id for name in ast.walk(table) if isinstance(name, ast.Name))}
+
+
+def _classes(wheel: Wheel, folder: str) -> dict[str, list[ast.ClassDef]]:
+    """Return the classes below a folder by name; a name may stand in several modules."""
+    found: dict[str, list[ast.ClassDef]] = {}
+    for path in wheel.files(folder):
+        for node in wheel.tree(path).body:
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(node)
+    return found
+
+
+def _bases(node: ast.ClassDef) -> list[str]:
+    names = [base.value if isinstance(base, ast.Subscript) else base for base in node.bases]
+    return [name.id for name in names if isinstance(name, ast.Name)]
+
+
+def _takes_stages(classes: dict[str, list[ast.ClassDef]], name: str) -> bool:
+    """Whether SGLang's model can be a pipeline's stage: its ``forward`` takes what the stage before computed.
+
+    Its model runner asks the same of the built model, and some models refuse in their own constructors.
+    """
+    for node in classes.get(name, []):
+        alone = "is_first_rank and self.pp_group.is_last_rank"
+        if any(isinstance(part, ast.Assert) and alone in ast.unparse(part) for part in ast.walk(node)):
+            return False
+        forward = next((p for p in node.body if isinstance(p, ast.FunctionDef) and p.name == "forward"), None)
+        if forward is not None:
+            return "pp_proxy_tensors" in [a.arg for a in (*forward.args.args, *forward.args.kwonlyargs)]
+        return any(_takes_stages(classes, base) for base in _bases(node) if base != name)
+    return False
 
 
 def _drafts(name: str) -> bool:

@@ -1,10 +1,13 @@
-"""A pretended NVIDIA GPU: what vLLM and torch ask of it, answered from a record. Runs in vLLM's environment."""
+"""A pretended NVIDIA GPU: what torch and Triton are asked about it, answered from a record.
+
+Runs in the engines' environment. `pretend` comes before any engine is imported; what an engine's own
+platform class answers is in the engine's module.
+"""
 
 import torch
-import vllm.platforms as platforms
 from torch.overrides import TorchFunctionMode
-from vllm.platforms.cuda import CudaPlatformBase
-from vllm.platforms.interface import DeviceCapability
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver as triton_driver
 
 
 class Gpu:
@@ -18,53 +21,10 @@ class Gpu:
     shared_memory_bytes = 163 << 10
 
 
-class PretendedPlatform(CudaPlatformBase):
-    """vLLM's CUDA platform, without a driver."""
-
-    @classmethod
-    def get_device_capability(cls, device_id=0):
-        return DeviceCapability(*Gpu.capability)
-
-    @classmethod
-    def has_device_capability(cls, capability, device_id=0):
-        wanted = capability if isinstance(capability, tuple) else divmod(capability, 10)
-        return Gpu.capability >= tuple(wanted)
-
-    @classmethod
-    def get_device_name(cls, device_id=0):
-        return Gpu.name
-
-    @classmethod
-    def get_device_uuid(cls, device_id=0):
-        return f"GPU-pretended-{device_id}"
-
-    @classmethod
-    def get_device_total_memory(cls, device_id=0):
-        return Gpu.memory_bytes
-
-    @classmethod
-    def is_fully_connected(cls, physical_device_ids):
-        return True
-
-    @classmethod
-    def device_count(cls):
-        return Gpu.count
-
-    @classmethod
-    def num_compute_units(cls, device_id=0):
-        return Gpu.multiprocessors
-
-    @classmethod
-    def is_integrated_gpu(cls, device_id=0):
-        return False
-
-    @classmethod
-    def is_pin_memory_available(cls):
-        return True
-
-    @classmethod
-    def log_warnings(cls):
-        pass
+def become(record):
+    """Take the values of a question."""
+    for name, value in record.items():
+        setattr(Gpu, name, tuple(value) if name == "capability" else value)
 
 
 class _Nothing:
@@ -102,12 +62,44 @@ class _Properties:
         self.shared_memory_per_multiprocessor = Gpu.shared_memory_bytes + 1024
 
 
+class _TritonDriver:
+    """Triton's view of the GPU, which the kernels of state-space and delta-rule layers ask for when imported."""
+
+    class utils:  # noqa: N801 - Triton's name
+        @staticmethod
+        def get_device_properties(_device):
+            return {
+                "max_shared_mem": Gpu.shared_memory_bytes,
+                "multiprocessor_count": Gpu.multiprocessors,
+                "warpSize": 32,
+            }
+
+    def get_current_target(self):
+        return GPUTarget("cuda", Gpu.capability[0] * 10 + Gpu.capability[1], 32)
+
+    def get_current_device(self):
+        return 0
+
+    def get_device_capability(self, *_):
+        return Gpu.capability
+
+    def get_active_torch_device(self):
+        return torch.device("meta")
+
+    def get_device_interface(self):
+        return torch.cuda
+
+    def __getattr__(self, name):
+        return lambda *_, **__: None
+
+
 class _CudaIsMeta(TorchFunctionMode):
     """Tensors that are asked for on the GPU have a shape and no memory."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
-        if "cuda" in str(kwargs.get("device", "")):
+        device = kwargs.get("device")
+        if isinstance(device, int) or "cuda" in str(device):  # a number is a GPU's
             kwargs["device"] = "meta"
         makes = getattr(function, "__name__", "") in ("to", "empty", "zeros", "ones")
         return function(*(_meta(a, makes) for a in args), **kwargs)
@@ -120,16 +112,20 @@ def _meta(argument, makes):
 
 
 def pretend():
-    """Put the pretended GPU in the place of a real one, for vLLM and for torch."""
-    platforms._current_platform = PretendedPlatform()
+    """Put the pretended GPU in the place of a real one, for torch and Triton."""
+    triton_driver.set_active(_TritonDriver())
     cuda = torch.cuda
     cuda.get_device_properties = lambda *_, **__: _Properties()
     cuda.get_device_capability = lambda *_, **__: Gpu.capability
     cuda.get_device_name = lambda *_, **__: Gpu.name
     cuda.current_device = lambda: 0
     cuda.device_count = lambda: Gpu.count
+    cuda._exchange_device = lambda *_, **__: 0
+    cuda._maybe_exchange_device = lambda *_, **__: 0
+    torch.accelerator.current_device_index = lambda: 0
     cuda.Stream = cuda.Event = _Nothing
     cuda.current_stream = cuda.stream = lambda *_, **__: _Nothing()
-    cuda.synchronize = cuda.empty_cache = lambda *_, **__: None
+    for name in ("synchronize", "empty_cache", "set_device"):  # torch tells functions apart by identity
+        setattr(cuda, name, lambda *_, **__: None)
     cuda.mem_get_info = lambda *_, **__: (Gpu.memory_bytes, Gpu.memory_bytes)
     _CudaIsMeta().__enter__()

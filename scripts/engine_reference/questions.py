@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from catalog.load import Catalog
+from catalog.load import Catalog, built_in_directory
 from catalog.schema import Hardware, Model
 from planner.emit.deployment import Deployment
-from planner.emit.launch import Launch, flag_words
+from scripts.engine_reference.commands import DIRECTORY, Command
 
 _NAMES = {"8.0": "NVIDIA A100-SXM4-80GB", "8.9": "NVIDIA L40S", "9.0": "NVIDIA H100 80GB HBM3", "10.0": "NVIDIA B200"}
 """What a driver calls a GPU of a capability; vLLM's defaults look at the name."""
 _SHARED_MEMORY_BYTES = {"8.0": 163 << 10, "8.9": 99 << 10, "9.0": 227 << 10, "10.0": 227 << 10}
-_LISTENING = ("--host", "--port")
 _INTEGER = {"type": "int", "symmetric": True}
 
 
@@ -41,32 +41,45 @@ def of_record(record: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:
         "name": record["model"],
         "gpu": gpu(record["cap"]),
         "config": catalog.get(Model, record["model"]).config,
-        "arguments": words,
+        "words": ["vllm", "serve", record["model"], *words],
         "available_bytes": record["available_gib"] << 30,
     }
 
 
-def of_launch(deployment: Deployment, launch: Launch) -> dict[str, Any]:
-    """Return the question whether vLLM takes an emitted launch, and what it makes of the KV bytes.
+def of_command(deployment: Deployment, command: Command, config: str) -> dict[str, Any]:
+    """Return the question whether an engine starts with an emitted command, and what it makes of the memory.
 
-    A checkpoint that doesn't exist yet is described as its maker will write it.
+    Ranks beside the first only start: what they hold is the first one's.
+
+    Parameters
+    ----------
+    deployment
+        The plan.
+    command
+        What an operator's shell runs.
+    config
+        The model's ``config.json``, as its file is. A checkpoint that doesn't exist yet is described as its maker
+        will write it.
     """
+    if any(word.startswith(f"{DIRECTORY}/models/") for word in command.words):
+        made = _compressed(deployment.decision.weights)
+        config = json.dumps({**json.loads(config), "quantization_config": made})
     hardware: Hardware = deployment.hardware
-    capability = hardware.compute_capability
     name = "NVIDIA H200" if hardware.id.startswith("h200") else None
-    config = dict(deployment.config)
-    if launch.makes_checkpoint:
-        config["quantization_config"] = _compressed(deployment.decision.weights)
-    flags = tuple(flag for flag in launch.flags if flag[0] not in _LISTENING)
-    held = launch.value("--kv-cache-memory-bytes")
     return {
-        "name": f"{deployment.served_name} {launch.pool.role}",
-        "gpu": gpu(capability, int(hardware.hbm), deployment.cluster.gpus_per_node, name),
+        "gpu": gpu(hardware.compute_capability, int(hardware.hbm), deployment.cluster.gpus_per_node, name),
         "config": config,
-        "arguments": [*flag_words(flags), *(flag_words(launch.node_flags[:2]) if launch.nodes > 1 else [])],
-        "environment": {key: value for key, value in launch.environment.items() if "{" not in value},
-        "available_bytes": held if isinstance(held, int) else None,
+        "words": command.words,
+        "environment": {key: value for key, value in command.environment.items() if DIRECTORY not in value},
+        "only_starts": command.rank > 0,
     }
+
+
+def config_text(model: Model) -> str:
+    """Return a listed model's ``config.json``: the file as it was found, where there is one."""
+    if model.config_file is None:
+        return json.dumps(model.config)
+    return (built_in_directory() / "configs" / model.config_file).read_text(encoding="utf-8")
 
 
 def _compressed(weights: str) -> dict[str, Any]:

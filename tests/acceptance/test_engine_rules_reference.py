@@ -1,10 +1,8 @@
 """The official vLLM, with a pretended GPU, does with models what the catalog's rules say.
 
-Models with a delta rule (Kimi Linear) can't be asked: their kernels want a driver.
+Slow, and it needs the engines' environment (docs/deploy.md):
 
-Slow (minutes of processor time), and it needs an environment of 9 GB: docs/deploy.md says how to make it.
-
-    PLAN_VLLM_CUDA=/path/to/environment pytest -m slow tests/acceptance/test_engine_rules_reference.py
+    PLAN_ENGINES=/path/to/environment pytest -m slow tests/acceptance/test_engine_rules_reference.py
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from planner.request import read_request
 from planner.space import runs
 from scripts.engine_reference.ask import ask
 
-ENVIRONMENT = os.environ.get("PLAN_VLLM_CUDA")
+ENVIRONMENT = os.environ.get("PLAN_ENGINES")
 FACTS = Catalog([built_in_directory()])
 A100 = {"capability": [8, 0], "name": "NVIDIA A100-SXM4-80GB", "memory_bytes": 80 << 30, "count": 8}
 H100 = {
@@ -49,7 +47,7 @@ CASES = [
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(ENVIRONMENT is None, reason="PLAN_VLLM_CUDA names no environment with vllm (docs/deploy.md)"),
+    pytest.mark.skipif(ENVIRONMENT is None, reason="PLAN_ENGINES names no environment with the engines"),
 ]
 
 
@@ -73,7 +71,7 @@ def question(model: str, gpus: str, option: str) -> tuple[dict[str, Any], bool, 
         "name": f"{model} {gpus} {option}",
         "gpu": GPUS[gpus],
         "config": dict(problem.config),
-        "arguments": arguments,
+        "words": ["vllm", "serve", model, *arguments],
         "environment": dict(run.environment or {}),
         "available_bytes": 40 << 30,
     }
@@ -84,7 +82,7 @@ def test_vllm_does_what_its_rules_say(tmp_path: Path) -> None:
     told = [question(*case) for case in CASES]
     wrong = []
     for (asked, runs_it, backend), said in zip(
-        told, ask(Path(str(ENVIRONMENT)), [row[0] for row in told], tmp_path, tmp_path / "log"), strict=True
+        told, ask(Path(str(ENVIRONMENT)), "vllm", [row[0] for row in told], tmp_path), strict=True
     ):
         if said["accepted"] != runs_it:
             wrong.append(f"{asked['name']}: the rules say {runs_it}, vLLM {said}")

@@ -115,6 +115,24 @@ def test_unknown_targets_are_named_with_the_known_ones() -> None:
     assert "--target" in problems("llama70b-fp8", "")
 
 
+def test_lmcache_is_refused_where_the_engine_is_not_started_with_it() -> None:
+    assert "llama.cpp has no connector to it" in problems("llamacpp-q8", "llama.cpp,lmcache")
+
+
+def test_lmcache_of_sglang_is_refused_in_pools_and_for_data_parallel_ranks() -> None:
+    swap = {"offload": {"policy": "swap", "tier": "ddr"}}
+    assert "one pool prefills and decodes" in problems("sglang-split", "sglang,lmcache", decision=swap)
+    spread = {**swap, "parallel": {"tp": 2, "ep": 8, "replicas": 4}}
+    model = {"model": "qwen3-30b-a3b-2507"}
+    text = problems("sglang-fp8-hicache", "sglang,lmcache", decision=spread, request=model)
+    assert "attention-data-parallel" in text
+
+
+def test_llama_cpp_has_no_disk_tier_of_its_own() -> None:
+    swap = {"offload": {"policy": "swap", "tier": "nvme"}}
+    assert "moves no KV to nvme" in problems("llamacpp-q8", "llama.cpp", decision=swap)
+
+
 def test_an_infeasible_plan_is_refused() -> None:
     content = json.loads((PLANS / "llama70b-fp8.json").read_text()) | {"status": "infeasible"}
     with pytest.raises(InputError, match="nothing to deploy"):

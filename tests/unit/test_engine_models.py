@@ -7,6 +7,9 @@ import pytest
 from catalog.engine_models import models_of, versions_of
 from catalog.load import Catalog, built_in_directory
 from catalog.schema import Engine
+from planner.problem import resolve
+from planner.request import read_request
+from planner.space import open_space
 
 ENGINES = Catalog([built_in_directory()]).all(Engine)
 
@@ -65,3 +68,26 @@ def test_only_the_first_name_decides_whether_transformers_runs_it() -> None:
     assert found.implementation(("Unknown", "LlamaForCausalLM")) == "native"
     assert found.implementation(("Unknown", "SeedOssForCausalLM")) is None
     assert found.implementation(()) is None
+
+
+def test_sglang_leaves_it_to_a_model_whether_it_has_stages() -> None:
+    known = models_of("sglang", "0.5.23")
+    assert known is not None
+    assert not known.has_stages(("Qwen3NextForCausalLM",))  # its constructor wants the first and the last rank
+    assert not known.has_stages(("Gemma3ForConditionalGeneration",))  # its forward takes nothing from a stage before
+    assert known.has_stages(("LlamaForCausalLM",))
+    assert known.no_pipeline <= known.native
+
+
+@pytest.mark.parametrize(("model", "is_split"), [("qwen3-next-80b-a3b", False), ("llama-3.1-70b", True)])
+def test_stages_are_planned_only_for_models_that_have_them(model: str, is_split: bool) -> None:
+    request = read_request({"ctx": "100K", "gpus": "2x8xH100", "model": model, "engine": "sglang"})
+    space = open_space(resolve(request, Catalog([built_in_directory()])))
+    assert any(split.pp > 1 for split in space.splits) == is_split
+
+
+@pytest.mark.parametrize(("model", "is_loaded"), [("qwen3-30b-a3b-2507", False), ("llama-3.1-70b", True)])
+def test_weights_without_experts_are_not_planned_for_models_that_have_some(model: str, is_loaded: bool) -> None:
+    request = read_request({"ctx": "100K", "gpus": "8xA100", "model": model, "engine": "sglang"})
+    space = open_space(resolve(request, Catalog([built_in_directory()])))
+    assert any(weights.id == "int8_w8a8" for weights in space.weights) == is_loaded

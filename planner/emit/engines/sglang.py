@@ -15,6 +15,7 @@ from planner.emit.lmcache import DISK, lmcache_file
 from planner.emit.loading import longest_step_s
 from planner.emit.longer_window import window_overrides
 from planner.emit.router import BOOTSTRAP_PORT
+from planner.errors import InputError
 from planner.targets import ENGINES
 
 FILES = ENGINES["sglang"]
@@ -35,7 +36,18 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
         If the plan decides something that SGLang has no flag for on this GPU.
     """
     refuse_unshipped(deployment, version)
+    if deployment.offload_backend == "lmcache" and deployment.decision.offload.policy == "swap":
+        _check_lmcache(deployment, version)
     return [_launch(deployment, pool, version) for pool in deployment.pools]
+
+
+def _check_lmcache(deployment: Deployment, version: str) -> None:
+    """Refuse what SGLang's LMCache refuses when it starts."""
+    own = "emit without lmcache, for SGLang's own tier"
+    if len(deployment.pools) > 1:
+        raise InputError(f"offload: sglang {version} uses LMCache only where one pool prefills and decodes; {own}")
+    if any(pool.data_parallel > 1 for pool in deployment.pools):
+        raise InputError(f"offload: sglang {version} has no LMCache for attention-data-parallel ranks; {own}")
 
 
 def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:

@@ -16,6 +16,8 @@ from planner.errors import InputError
 from planner.targets import PLATFORMS
 
 VERSION = "2.60.0"
+PAIRED = "0.29.0"
+"""vLLM that Ray's package asks for; its engine doesn't import the server of 0.33.0, which moved its modules."""
 AFFINITY = "ray.serve.llm.request_router.PrefixCacheAffinityRouter"
 """Sends a request to the replica that has its prefix."""
 _FRONTEND = {"--host", "--port", "--served-model-name", "--api-server-count", "--enable-prompt-tokens-details"}
@@ -55,7 +57,12 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
         "import_path": "ray.serve.llm:build_openai_app",
         "args": {"llm_configs": [config]},
     }
-    return {"application.yaml": header(deployment, launch) + yaml_text({"applications": [application]})}
+    unpaired = (
+        f"# Ray {VERSION} asks for vLLM {PAIRED}; this was written for {launch.version}, whose server it doesn't\n"
+        "# import where modules moved: run an image that pairs the two, and look whether it knows every argument.\n"
+    )
+    known = "" if launch.version == PAIRED else unpaired
+    return {"application.yaml": header(deployment, launch) + known + yaml_text({"applications": [application]})}
 
 
 def _config(deployment: Deployment, launch: Launch) -> dict[str, Any]:

@@ -147,8 +147,9 @@ def _command(launch: Launch) -> str:
 
 def _server_command(launch: Launch, flags: Flags) -> str:
     """Return the command of one server with these of the launch's flags."""
-    program = [word for word in launch.program if not _is_local(word)]
-    raw = [_local(word) for word in launch.program if _is_local(word)]
+    # In order: vllm serve takes the model only before the flags.
+    program = " ".join(_local(word) if _is_local(word) else shell([word]) for word in launch.program)
+    raw: list[str] = []
     given = [name for name, _ in flags]
     own = {launch.port_flag, *launch.port_flags}
     plain = tuple(f for f in flags if f[0] not in own and not _is_local(f[1]))
