@@ -85,7 +85,7 @@ def make_plan(
         return _without_plan(problem, solver, explanation)
     evaluation = price_decision(problem, decision_of(solution))
     verify(problem, space, evaluation, solution.value)
-    return _document(problem, evaluation, solution, solver)
+    return _document(problem, evaluation, solution, solution.by if solver == "cpsat" else solver)
 
 
 def choose(problem: Problem, space: Space, *, solver: str = "cpsat", settings: Settings | None = None) -> Solution:

@@ -213,6 +213,7 @@ class Provenance(_Document):
     """What produced the document."""
 
     solver: str | None = None
+    """Who chose: ``pricing`` (exact prices of all that bounds leave), ``cpsat``, ``exhaustive`` or ``frontier``."""
     catalog_hash: str
     efficiency: str
     bounded_by: str | None

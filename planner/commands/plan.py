@@ -38,7 +38,9 @@ def make(
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite the file of -o; replace an earlier emission of --emit.")
     ] = False,
-    solver: Annotated[str, typer.Option(help="cpsat, or exhaustive: price every decision.")] = "cpsat",
+    solver: Annotated[
+        str, typer.Option(help="cpsat: prices or CP-SAT after bounds; exhaustive: all priced.")
+    ] = "cpsat",
     time_limit: Annotated[str, typer.Option(metavar="T", help="For the proof; then the best plan so far.")] = "60s",
     workers: Annotated[int, typer.Option(min=1, max=64)] = 2,
     seed: Annotated[int, typer.Option(min=0)] = 0,

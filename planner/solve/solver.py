@@ -89,6 +89,8 @@ class Solution:
     """Operating points of the space."""
     left: int
     """Operating points that bounds alone didn't decide."""
+    by: Literal["pricing", "cpsat"] = "pricing"
+    """Who chose: bounds and exact prices of what they leave, or CP-SAT where they leave too much."""
     fault: str = ""
     """What went wrong on the way to it, for the user to know; nothing as a rule."""
 
@@ -218,8 +220,8 @@ class _Run:
         return self._told(_with(self.scope, *chosen, self._real(value), least))
 
     def _told(self, solution: Solution) -> Solution:
-        """With what went wrong on the way."""
-        return replace(solution, fault="; ".join(dict.fromkeys(self.deaths)))
+        """As CP-SAT's choice, with what went wrong on the way."""
+        return replace(solution, by="cpsat", fault="; ".join(dict.fromkeys(self.deaths)))
 
     def _ask(self, **parameters: Any) -> Answer:
         """One run of CP-SAT on the model as it stands."""

@@ -30,3 +30,11 @@ def test_a_plan_with_a_gap_claims_what_its_choice_costs(effort: float, monkeypat
     assert document.objective is not None
     assert document.status in ("feasible", "optimal")
     assert (document.status == "feasible") == (document.objective.gap > 1e-6)
+
+
+@pytest.mark.parametrize(("most_priced", "by"), [(Settings().most_priced, "pricing"), (0, "cpsat")])
+def test_the_proof_names_who_chose(most_priced: int, by: str) -> None:
+    request = Request(ctx=32_000, gpus="2xA100", model="llama-3.1-8b", efficiency="peak")
+    document = make_plan(request, settings=Settings(most_priced=most_priced))
+    assert document.status == "optimal"
+    assert document.provenance.solver == by
