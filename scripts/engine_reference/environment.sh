@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The environment that the starts are asked of: 11 GB, about a minute. Nothing is imported from it here.
 #
-#     scripts/engine_reference/environment.sh make DIRECTORY    install requirements.lock
-#     scripts/engine_reference/environment.sh lock              resolve requirements.in and alone.in again
+#     scripts/engine_reference/environment.sh make DIRECTORY [LOCK]    install requirements.lock, or another lock file
+#     scripts/engine_reference/environment.sh lock                     resolve requirements.in and alone.in again
 #
 # Needs Linux on x86-64, Python 3.11, gcc and nm; uv is taken where it is, else installed beside.
 set -euo pipefail
@@ -28,7 +28,7 @@ case "${1:-}" in
   make)
     place=${2:?a directory for the environment}
     uv venv -q --clear -p "$python" "$place"
-    uv pip install -q -p "$place" --no-deps -r "$here/requirements.lock"
+    uv pip install -q -p "$place" --no-deps -r "${3:-$here/requirements.lock}"
     ;;
   lock)
     {
