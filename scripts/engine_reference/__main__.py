@@ -15,7 +15,7 @@ from catalog.load import open_catalog
 from scripts.engine_reference.ask import ask
 from scripts.engine_reference.cases import ENGINES, Case, covering_cases, refusal_of
 from scripts.engine_reference.named import named_cases
-from scripts.engine_reference.questions import differences, of_record
+from scripts.engine_reference.questions import differences, of_record, of_starts
 from scripts.engine_reference.record import record, recorded_cases, write_record
 
 
@@ -58,10 +58,10 @@ def _record(engine: str, environment: Path, place: Path, *, choose: str | None) 
 
 
 def _check(environment: Path, place: Path, record_file: Path) -> int:
-    """Compare; rows that were planned after vLLM's start-up alignment are asked without it, and left out."""
+    """Compare what a start answers with the record."""
     catalog = open_catalog()
     lines = record_file.read_text(encoding="utf-8").splitlines()
-    records = [record for record in map(json.loads, lines) if not record["aligned"]]
+    records = of_starts(map(json.loads, lines))
     wrong = 0
     answers = ask(environment, "vllm", [of_record(record, catalog) for record in records], place)
     for row, said in zip(records, answers, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from catalog.load import Catalog, built_in_directory
@@ -26,6 +26,13 @@ def gpu(capability: str, memory_bytes: int = 80 << 30, count: int = 8, name: str
         "count": count,
         "shared_memory_bytes": _SHARED_MEMORY_BYTES.get(capability, 99 << 10),
     }
+
+
+def of_starts(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the records that a start answers: the aligned one where a model has both, as a start aligns blocks."""
+    known = list(records)
+    aligned = {record["model"] for record in known if record["aligned"]}
+    return [record for record in known if record["aligned"] or record["model"] not in aligned]
 
 
 def of_record(record: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:

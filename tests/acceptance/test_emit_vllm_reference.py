@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from catalog.load import open_catalog
 from scripts.engine_reference.ask import ask
-from scripts.engine_reference.questions import differences, of_record
+from scripts.engine_reference.questions import differences, of_record, of_starts
 
 ENVIRONMENT = os.environ.get("PLAN_ENGINES")
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -33,11 +34,9 @@ def asked(questions: list[dict[str, Any]], place: Path) -> list[dict[str, Any]]:
 
 def test_vllm_plans_caches_as_recorded(tmp_path: Path) -> None:
     catalog = open_catalog()
-    records: dict[str, dict[str, Any]] = {}
-    for line in (GOLDEN / "vllm_kv_plans.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        if not record["aligned"]:
-            records.setdefault(record["model"], record)
+    records: dict[str, Mapping[str, Any]] = {}
+    for record in of_starts(map(json.loads, (GOLDEN / "vllm_kv_plans.jsonl").read_text().splitlines())):
+        records.setdefault(record["model"], record)
     assert len(records) >= 10
     answers = asked([of_record(record, catalog) for record in records.values()], tmp_path)
     wrong = {

@@ -66,7 +66,7 @@ def test_equals_the_plan_of_vllm(plan: dict) -> None:
         tp=extra.get("tensor_parallel_size", 1),
         pp=extra.get("pipeline_parallel_size", 1),
         dcp=extra.get("decode_context_parallel_size", 1),
-        block_tokens=plan.get("aligned_block_tokens", 16) if plan["model"] == "deepseek-v3.2" else 16,
+        block_tokens=plan.get("aligned_block_tokens", 16) if plan["model"] in ("deepseek-v3.2", "glm-5") else 16,
         aligned=plan["aligned"],
     )
     assert capacity.blocks == plan["num_blocks"]
