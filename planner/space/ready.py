@@ -46,6 +46,13 @@ def has_to_be_made(problem: Problem, engine: Engine, point: str) -> bool:
     return not made_at_load(problem, engine, point) and ready_checkpoint(problem, engine, point) is None
 
 
+def _loading(problem: Problem, engine_id: str, weights: str) -> Engine | None:
+    """Return the engine that loads other weights than the model's own; None for those, or where none is decided."""
+    if weights in _OWN:
+        return None
+    return next((engine for engine in problem.engines if engine.id == engine_id), None)
+
+
 def weights_choice(problem: Problem, engine_id: str, weights: str) -> str | None:
     """Say where a decision's weights come from; None where they are the model's own, or no engine is decided.
 
@@ -58,8 +65,8 @@ def weights_choice(problem: Problem, engine_id: str, weights: str) -> str | None
     weights
         Its weights: a catalog point without its ``w_``.
     """
-    engine = next((engine for engine in problem.engines if engine.id == engine_id), None)
-    if engine is None or weights in _OWN:
+    engine = _loading(problem, engine_id, weights)
+    if engine is None:
         return None
     ready = ready_checkpoint(problem, engine, f"w_{weights}")
     if ready is not None:
@@ -72,8 +79,9 @@ def weights_choice(problem: Problem, engine_id: str, weights: str) -> str | None
 def making_is_known(problem: Problem) -> bool:
     """Whether the programs that make checkpoints are known to work for a model: dense, with attention in each layer.
 
-    llm-compressor's were run with such models only (docs/deploy.md). Mixtures, states and latent caches have parts
-    that must stay as they are, and other loaders; a plan that rests on such a checkpoint may never start.
+    llm-compressor's were run with a dense Llama only (docs/deploy.md), whose layers these models share. Mixtures,
+    states and latent caches have parts that must stay as they are, and other loaders; a plan that rests on such a
+    checkpoint may never start.
     """
     return not has_experts(problem) and problem.architecture.attention_kinds <= {"mha", "gqa", "mqa", "sliding"}
 
@@ -90,8 +98,8 @@ def making_warning(problem: Problem, engine_id: str, weights: str) -> tuple[str,
     weights
         Its weights: a catalog point without its ``w_``.
     """
-    engine = next((engine for engine in problem.engines if engine.id == engine_id), None)
-    if engine is None or weights in _OWN or not has_to_be_made(problem, engine, f"w_{weights}"):
+    engine = _loading(problem, engine_id, weights)
+    if engine is None or not has_to_be_made(problem, engine, f"w_{weights}"):
         return ()
     of = problem.hub_id or problem.model_name
     return (
