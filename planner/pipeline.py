@@ -17,6 +17,7 @@ from typing import Any, Literal
 from catalog.load import Catalog, open_catalog
 from planner.efficiency import measurements_of
 from planner.errors import PlannerError
+from planner.objectives import OBJECTIVES
 from planner.plan import DIMENSIONS, Decision, Document, Objective, Provenance, SourceNote
 from planner.pricing import Evaluation
 from planner.pricing import evaluate as price_decision
@@ -157,24 +158,17 @@ def request_document(problem: Problem) -> dict[str, Any]:
 
 def objective_of(problem: Problem, evaluation: Evaluation, solution: Solution) -> Objective:
     """The objective in the user's terms, with the proved bound and the gap between both."""
-    name = problem.request.objective
     metrics = evaluation.metrics
+    measure = OBJECTIVES[problem.request.objective].measure(metrics)
     value, bound = solution.value or 0.0, solution.bound or 0.0
     ratio = bound / value if value else 1.0
-    if name == "throughput":
-        reached, best = metrics.interactions_per_hour, metrics.interactions_per_hour / max(ratio, 1e-12)
-        return Objective(
-            name="interactions_per_hour", value=reached, bound=best, gap=best / reached - 1.0 if reached else 0.0
-        )
-    names = {"cost": "usd_per_interaction", "latency": "latency_s", "quality": "quality_loss_at_confidence"}
-    if name == "cost" and metrics.usd_per_interaction is None:
-        names["cost"] = "gpu_hours_per_interaction"
-    reached = {
-        "cost": metrics.usd_per_interaction if metrics.usd_per_interaction is not None else value,
-        "latency": (metrics.ttft_warm_s or 0.0) + (problem.request.output_tokens - 1) * metrics.tpot_s,
-        "quality": metrics.quality_loss_at_confidence,
-    }[name]
-    return Objective(name=names[name], value=reached, bound=reached * ratio, gap=1.0 - ratio)
+    reached = measure.of(metrics, problem.request.output_tokens)
+    if reached is None:
+        reached = value
+    if measure.higher:
+        best = reached / max(ratio, 1e-12)
+        return Objective(name=measure.name, value=reached, bound=best, gap=best / reached - 1.0 if reached else 0.0)
+    return Objective(name=measure.name, value=reached, bound=reached * ratio, gap=1.0 - ratio)
 
 
 def provenance_of(problem: Problem, evaluation: Evaluation | None, solver: str | None) -> Provenance:

@@ -19,6 +19,7 @@ from planner.cost.replica import Shape, WeightFormat, shape_problems
 from planner.cost.session import BOUNDS, NONE, RECOMPUTE, SWAP
 from planner.efficiency import efficiency_of, ends_of, measured_notes, timer_of
 from planner.errors import InputError
+from planner.limits import Limit, limits_of
 from planner.plan import (
     DIMENSIONS,
     PREDICTED,
@@ -447,27 +448,19 @@ def constraints_of(problem: Problem, decision: Decision, metrics: Metrics, bound
         rows.append(
             _at_most(f"{tier}_bytes", capacity * share, metrics.ddr_bytes + metrics.nvme_bytes, bounded_by == "ddr")
         )
-    limits = (
-        ("tpot_s", request.max_latency, metrics.tpot_s),
-        ("ttft_cold_s", request.max_ttft, metrics.ttft_cold_s),
-        ("ttft_warm_s", request.max_warm_ttft, metrics.ttft_warm_s),
-        ("switch_s", request.max_switch, metrics.switch_s),
-    )
-    rows += [_at_most(name, limit, value or 0.0) for name, limit, value in limits if limit is not None]
-    rows.append(_at_most("quality_loss_mean", request.max_quality_loss, metrics.quality_loss_mean))
-    rows.append(_at_most("quality_loss_at_confidence", request.max_quality_loss, metrics.quality_loss_at_confidence))
-    if request.users is not None:
-        slack = metrics.users - request.users
-        rows.append(
-            Constraint(
-                name="users",
-                limit=request.users,
-                value=metrics.users,
-                slack=slack,
-                binding=slack <= BINDING_SHARE * request.users,
-            )
-        )
+    rows += [
+        _row(limit, name, amount, getattr(metrics, name) or 0.0)
+        for limit, amount in limits_of(request)
+        for name in limit.metrics
+    ]
     return tuple(rows)
+
+
+def _row(limit: Limit, name: str, amount: float, value: float) -> Constraint:
+    if not limit.at_least:
+        return _at_most(name, amount, value)
+    slack = limit.slack(amount, value)
+    return Constraint(name=name, limit=amount, value=value, slack=slack, binding=slack <= BINDING_SHARE * amount)
 
 
 def _at_most(name: str, limit: float, value: float, binding: bool | None = None) -> Constraint:

@@ -25,6 +25,7 @@ from planner.cost.workload import Workload
 from planner.default_model import choice_text, default_model
 from planner.errors import InputError
 from planner.measured.machine import has_kernels
+from planner.objectives import OBJECTIVES
 from planner.request import Cluster, Request, resolve_cluster
 from planner.targets import PLATFORMS, check_targets, left_out
 
@@ -164,7 +165,7 @@ def _session_problems(request: Request) -> list[str]:
             f"--shared-prefix-tokens {request.shared_prefix_tokens}: isn't shorter than --ctx {request.ctx}; "
             "the shared prefix is the beginning of the document"
         )
-    if request.objective in ("latency", "quality") and request.users is None:
+    if OBJECTIVES[request.objective].needs_users and request.users is None:
         problems.append(
             f"--objective {request.objective}: add --users N; one user alone is always served fastest, and without loss"
         )

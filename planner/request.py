@@ -16,10 +16,12 @@ from catalog.schema import Hardware, Node
 from catalog.site import NOTHING_SAID, Site, site_of
 from catalog.units import parse_quantity, parse_tokens
 from planner.errors import InputError
+from planner.limits import LIMITS
+from planner.objectives import Name
 from planner.targets import check_targets
 
 Task = Literal["mixed", "qa", "retrieval", "multiturn", "reasoning"]
-Objective = Literal["throughput", "cost", "latency", "quality"]
+Objective = Name
 
 PAPER_MODEL = "yi-34b-200k"
 """Planned when no model is named and the context fits its window: the source paper's example."""
@@ -140,14 +142,9 @@ def _problem(item: Any, where: str) -> str:
 _EXAMPLES = {
     "ctx": "1M",
     "gpus": "8xA100",
-    "max_latency": "200ms",
-    "max_ttft": "30s",
-    "max_warm_ttft": "2s",
-    "max_switch": "5s",
-    "max_quality_loss": "5%",
+    **{limit.field: limit.example for limit in LIMITS},
     "confidence": "0.8",
     "think_time": "60s",
-    "users": "20",
     "utilisation": "0.85",
     "rounds": "5",
     "usd_per_gpu_hour": "1.79 USD/h",

@@ -12,6 +12,8 @@ from typing import Any
 from catalog.load import Catalog
 from catalog.schema import Engine
 from planner.errors import InputError, PlannerError
+from planner.limits import is_floor
+from planner.objectives import OBJECTIVES, figures_of
 from planner.plan import DIMENSIONS, Decision, Document, Interval, Parallel
 from planner.pricing import Evaluation, evaluate
 from planner.problem import Problem, resolve
@@ -60,15 +62,8 @@ def verify(problem: Problem, space: Space, evaluation: Evaluation, claimed: floa
 
 def objective_value(problem: Problem, evaluation: Evaluation) -> float:
     """The number that a request minimises: hours or GPU-hours per interaction, seconds, or a loss."""
-    metrics, request = evaluation.metrics, problem.request
-    per_interaction = 1.0 / metrics.interactions_per_hour if metrics.interactions_per_hour > 0 else math.inf
-    if request.objective == "throughput":
-        return per_interaction
-    if request.objective == "cost":
-        return metrics.gpus_used * per_interaction
-    if request.objective == "latency":
-        return (metrics.ttft_warm_s or 0.0) + (request.output_tokens - 1) * metrics.tpot_s
-    return metrics.quality_loss_at_confidence
+    request = problem.request
+    return float(OBJECTIVES[request.objective].minimised(figures_of(evaluation.metrics, request.output_tokens)))
 
 
 def broken_limits(evaluation: Evaluation) -> list[str]:
@@ -76,7 +71,7 @@ def broken_limits(evaluation: Evaluation) -> list[str]:
     broken = []
     for row in evaluation.constraints:
         if row.slack < -LIMIT_TOLERANCE * max(abs(row.limit), 1e-12):
-            side = "below" if row.name == "users" else "above"
+            side = "below" if is_floor(row.name) else "above"
             broken.append(f"{row.name}: {row.value:.6g} is {side} the limit {row.limit:.6g}")
     if evaluation.metrics.concurrency < 1:
         broken.append("hbm_bytes_per_gpu: not one session fits beside the weights")

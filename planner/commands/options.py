@@ -12,17 +12,14 @@ from typing import Annotated, Any
 
 import typer
 
+from planner.limits import LIMITS
+
 PLANNING = {
     "ctx": "Length of the document that opens a session: 50K, 1M, 131072.",
     "gpus": "8xA100, 2x8xH100 (nodes x GPUs), a node of the catalog, or a cluster file.",
     "model": "Catalog id, hub id, or a config.json or its directory; left out: chosen for the context.",
-    "max_latency": "Limit on the time per output token in the worst interleaved step: 200ms.",
-    "max_ttft": "Limit on the time to the first token of a new session: 30s.",
-    "max_warm_ttft": "Limit on the time to the first token of a later question: 2s.",
-    "max_switch": "Limit on one cache out and one in: 5s.",
-    "max_quality_loss": "Quality that compression may cost [5%].",
+    **{limit.field: limit.help for limit in LIMITS},
     "confidence": "With which the quality budget holds [0.8].",
-    "users": "Users to serve at least.",
     "objective": "throughput, cost, latency or quality [throughput].",
     "task": "Whose quality priors count: mixed, qa, retrieval, multiturn or reasoning [mixed].",
     "techniques": "deployable, published, or ids separated by commas [deployable].",

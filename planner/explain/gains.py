@@ -10,7 +10,7 @@ from typing import Any
 from catalog.load import Catalog
 from planner.errors import InputError
 from planner.explain.clusters import sizes_of
-from planner.explain.limits import TIMES, seconds_text
+from planner.limits import asked, limits_of
 from planner.plan import Document
 from planner.pricing import evaluate
 from planner.problem import Problem, resolve
@@ -115,27 +115,15 @@ def _changes(problem: Problem, document: Document) -> Iterator[tuple[str, str, P
     request, binding = problem.request, {row.name for row in document.constraints if row.binding}
     if request.techniques == "deployable":
         yield "techniques", "--techniques published", _asked(problem, {"techniques": "published"})
-    for field, name in TIMES.items():
-        limit = getattr(request, field)
-        if name in binding and limit is not None:
-            more = _next_time(limit)
-            yield name, f"--{field.replace('_', '-')} {seconds_text(more)}", _asked(problem, {field: more})
-    if binding & {"quality_loss_at_confidence", "quality_loss_mean"}:
-        more = round(min(request.max_quality_loss + 0.01, 0.99), 6)
-        change = _asked(problem, {"max_quality_loss": more})
-        yield "quality_loss_at_confidence", f"--max-quality-loss {more * 100:g}%", change
-    if "users" in binding and request.users is not None and request.users > 1:
-        yield "users", f"--users {request.users - 1}", _asked(problem, {"users": request.users - 1})
+    for limit, amount in limits_of(request):
+        more = limit.unit.more(amount)
+        if more is not None and binding & {*limit.metrics}:
+            yield limit.metrics[-1], limit.typed(more), _asked(problem, {limit.field: asked(limit, more)})
     sizes = sizes_of(problem)
     if "gpus" in binding and sizes is not None:
         text = sizes.text(sizes.count + 1)
         yield "gpus", f"--gpus {text}", _asked(problem, {"gpus": text})
     yield from _more_memory(problem, binding)
-
-
-def _next_time(limit: float) -> float:
-    """Ten milliseconds more, or for limits of seconds a tenth [s]."""
-    return round(limit + 0.01, 6) if limit < 1.0 else round(limit * 1.1, 3)
 
 
 def _asked(problem: Problem, change: dict[str, Any]) -> Problem:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from planner.explain.asking import Asker, smallest
 from planner.explain.clusters import Sizes, sizes_of
-from planner.explain.limits import TIMES, Limit, deployable, limits_of, milliseconds_text, without
+from planner.explain.limits import Stated, deployable, stated, without
+from planner.limits import Limit, asked
 from planner.plan import UNDECIDED, Infeasible, Metrics, Relaxation
 from planner.pricing import evaluate
 from planner.problem import Problem
@@ -58,8 +59,8 @@ class _Explanation:
         self.problem, self.space = problem, space
         self.asker = Asker(problem, settings)
         self.sizes = sizes_of(problem)
-        self.gpus = Limit("gpus", "--gpus", problem.request.gpus, self._unlimited_gpus(self.sizes))
-        self.limits = [*limits_of(self.asker.request), self.gpus]
+        self.gpus = Stated("gpus", "--gpus", problem.request.gpus, self._unlimited_gpus(self.sizes))
+        self.limits = [*stated(self.asker.request), self.gpus]
         self.first = self._core(self.limits)
         self.others = {limit.field: self._core_without(limit) for limit in self.first}
 
@@ -88,7 +89,7 @@ class _Explanation:
 
     # ------------------------------------------------------------- conflicts
 
-    def _possible(self, kept: Sequence[Limit]) -> bool | None:
+    def _possible(self, kept: Sequence[Stated]) -> bool | None:
         """Whether a plan keeps these limits, with all others lifted."""
         lifted = [limit for limit in self.limits if limit not in kept]
         request = without(self.asker.request, lifted)
@@ -99,7 +100,7 @@ class _Explanation:
                 return True
         return self.asker.feasible(request)
 
-    def _core(self, kept: Sequence[Limit]) -> list[Limit]:
+    def _core(self, kept: Sequence[Stated]) -> list[Stated]:
         """Limits of a clash that all are needed for it: what can be lifted without making a plan possible, is."""
         core = list(kept)
         for limit in kept:
@@ -108,19 +109,19 @@ class _Explanation:
                 core = fewer
         return core
 
-    def _core_without(self, limit: Limit) -> list[Limit] | None:
+    def _core_without(self, limit: Stated) -> list[Stated] | None:
         """Another clash, that this limit has no part in; None where lifting it makes a plan possible."""
         rest = [other for other in self.limits if other is not limit]
         return self._core(rest) if limit.lifted and self._possible(rest) is False else None
 
-    def _is_minimal(self, core: Sequence[Limit]) -> bool:
+    def _is_minimal(self, core: Sequence[Stated]) -> bool:
         """Whether a clash is proved, and a plan known without each of its members."""
         fewer = [[other for other in core if other is not limit] for limit in core if limit.lifted]
         return self._possible(core) is False and all(self._possible(rest) for rest in fewer)
 
     # ------------------------------------------------------------- relaxations
 
-    def _relaxation(self, limit: Limit) -> Relaxation:
+    def _relaxation(self, limit: Stated) -> Relaxation:
         if limit.field == "techniques" and limit not in self.limits:
             return self._other_choice(limit)
         clash = self.others.get(limit.field, self.first)
@@ -130,17 +131,11 @@ class _Explanation:
             return limit.row(None, UNDECIDED)
         if limit is self.gpus:
             return self._more_gpus(limit)
-        if limit.field in TIMES:
-            goal = Goal(TIMES[limit.field], self.asker.request.output_tokens)  # type: ignore[arg-type]
-            return self._number(limit, goal, 1e-3, milliseconds_text, 10**12)
-        if limit.field == "max_quality_loss":
-            goal = Goal("quality", self.asker.request.output_tokens)
-            return self._number(limit, goal, 1e-3, lambda tenths: f"{tenths / 10:g}%", 999)
-        if limit.field == "users":
-            return self._fewer_users(limit)
-        return self._other_choice(limit)
+        if limit.limit is None:
+            return self._other_choice(limit)
+        return self._at_least(limit, limit.limit) if limit.limit.at_least else self._at_most(limit, limit.limit)
 
-    def _not_alone(self, limit: Limit, clash: Sequence[Limit]) -> str:
+    def _not_alone(self, limit: Stated, clash: Sequence[Stated]) -> str:
         texts = " and ".join(other.text for other in clash)
         if not clash:
             return f"no plan without any limit either, nor on {self.gpus.lifted['gpus']}"
@@ -149,26 +144,42 @@ class _Explanation:
             return f"{impossible} even on {self.gpus.lifted['gpus']}"
         return f"{impossible} without it, too"
 
-    def _with(self, field: str, value: object) -> Request:
-        return self.asker.request.model_copy(update={field: value})
+    def _with(self, limit: Limit, amount: float) -> Request:
+        return self.asker.request.model_copy(update={limit.field: asked(limit, amount)})
 
-    def _number(self, limit: Limit, goal: Goal, unit: float, text: Callable[[int], str], most: int) -> Relaxation:
-        """The smallest number of units that makes a plan possible, sought from the least that a plan reaches."""
-        now = getattr(self.asker.request, limit.field)
-        low = math.floor(now / unit * (1.0 + 1e-12))
-        metrics = self._metrics(limit, goal)
-        reached = getattr(metrics, TIMES.get(limit.field, "quality_loss_at_confidence"), None) or now
+    def _at_most(self, stated: Stated, limit: Limit) -> Relaxation:
+        """The smallest amount that makes a plan possible, sought from the least that a plan reaches."""
+        unit, now = limit.unit, limit.amount(self.asker.request) or 0.0
+        low = math.floor(now / unit.step * (1.0 + 1e-12))
+        metrics = self._metrics(stated, limit.goal or "throughput")
+        reached = now if metrics is None else getattr(metrics, limit.metrics[-1]) or now
         found, sure = smallest(
-            lambda count: self.asker.feasible(self._with(limit.field, count / round(1.0 / unit))),
-            *(low, most, math.ceil(reached / unit * (1.0 - 1e-9))),
+            lambda count: self.asker.feasible(self._with(limit, count / round(1.0 / unit.step))),
+            *(low, unit.most_steps, math.ceil(reached / unit.step * (1.0 - 1e-9))),
         )
         if found is None:
-            return limit.row(None, UNDECIDED)
-        return limit.row(text(found), None if sure else "less may do: " + UNDECIDED)
+            return stated.row(None, UNDECIDED)
+        return stated.row(unit.step_text(found), None if sure else "less may do: " + UNDECIDED)
 
-    def _metrics(self, limit: Limit, goal: Goal) -> Metrics | None:
+    def _at_least(self, stated: Stated, limit: Limit) -> Relaxation:
+        """The largest amount that a plan serves within the other limits."""
+        wanted = math.floor(limit.amount(self.asker.request) or 1)
+        metrics = self._metrics(stated, limit.goal or "throughput")
+        served = 0 if metrics is None else math.floor(getattr(metrics, limit.metrics[-1]))
+        # Counted down from what was wanted, so that the smallest step down is the most that is served.
+        found, sure = smallest(
+            lambda step: self.asker.feasible(self._with(limit, wanted - step)), 0, wanted - 1, wanted - served
+        )
+        if found is None:
+            return stated.row(
+                None, "not even one user at a time is served within the other limits" if sure else UNDECIDED
+            )
+        return stated.row(limit.unit.text(wanted - found), None if sure else "more may do: " + UNDECIDED)
+
+    def _metrics(self, stated: Stated, goal: str) -> Metrics | None:
         """What the best plan for a goal gives without a limit, or any plan where the best isn't found in the time."""
-        return self._best_metrics(without(self.asker.request, [limit]), goal)
+        asked_for = Goal(goal, self.asker.request.output_tokens)  # type: ignore[arg-type]
+        return self._best_metrics(without(self.asker.request, [stated]), asked_for)
 
     def _best_metrics(self, request: Request, goal: Goal) -> Metrics | None:
         best = self.asker.plan(request, goal)
@@ -179,28 +190,15 @@ class _Explanation:
         engine = best.engine or engines_of(best.search, best.points, 0, best.options)[0].id
         return evaluate(best.search.problem, decision_of(replace(best, engine=engine))).metrics
 
-    def _fewer_users(self, limit: Limit) -> Relaxation:
-        wanted = self.asker.request.users or 1
-        metrics = self._metrics(limit, Goal("throughput", self.asker.request.output_tokens))
-        served = int(metrics.users) if metrics is not None else 0
-        # Counted down from what was wanted, so that the smallest step down is the most users.
-        found, sure = smallest(
-            lambda step: self.asker.feasible(self._with("users", wanted - step)), 0, wanted - 1, wanted - served
-        )
-        if found is None:
-            return limit.row(
-                None, "not even one user at a time is served within the other limits" if sure else UNDECIDED
-            )
-        return limit.row(str(wanted - found), None if sure else "more may do: " + UNDECIDED)
-
-    def _more_gpus(self, limit: Limit) -> Relaxation:
+    def _more_gpus(self, limit: Stated) -> Relaxation:
         sizes = self.sizes
         if sizes is None:
             return limit.row(None, "edit the cluster file: more nodes, or a larger GPU")
         most = max(MOST_GPUS // sizes.gpus_each, sizes.count)
         guess = min(max(self._guess(sizes), sizes.count + 1), most)
         found, sure = smallest(
-            lambda count: self.asker.feasible(self._with("gpus", sizes.text(count))), sizes.count, most, guess
+            lambda count: self.asker.feasible(self.asker.request.model_copy(update={"gpus": sizes.text(count)})),
+            *(sizes.count, most, guess),
         )
         if found is None:
             return limit.row(None, f"{most} {sizes.unit} aren't enough" if sure else UNDECIDED)
@@ -215,7 +213,7 @@ class _Explanation:
         metrics = self._best_metrics(asked, Goal("throughput", request.output_tokens))
         return sizes.count + 1 if metrics is None else math.ceil(few * request.users / max(metrics.users, 1e-9))
 
-    def _other_choice(self, limit: Limit) -> Relaxation:
+    def _other_choice(self, limit: Stated) -> Relaxation:
         """Techniques, engines or weights that the request leaves out, with what of them it would take."""
         (wanted,) = limit.lifted.values()
         found = self.asker.plan(without(self.asker.request, [limit]))
@@ -225,7 +223,7 @@ class _Explanation:
             return limit.row(None, f"{limit.option} {wanted} isn't enough")
         return limit.row(str(wanted), self._taken(limit, found, found.points))
 
-    def _taken(self, limit: Limit, found: Solution, points: Points) -> str:
+    def _taken(self, limit: Stated, found: Solution, points: Points) -> str:
         if limit.field == "techniques":
             names = {option.id for options in self.space.options.values() for option in options}
             new = sorted(option.id for option in found.options if option.id not in names)

@@ -1,4 +1,4 @@
-"""The limits of a request in the user's words, and what it means to lift one."""
+"""What a request holds a plan to, in the user's words: its limits, and the choices that it leaves out."""
 
 from __future__ import annotations
 
@@ -6,29 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from planner.limits import LEAST_PERSONAL_FIRST, Limit
 from planner.plan import Relaxation
 from planner.request import Request
 
-TIMES = {
-    "max_switch": "switch_s",
-    "max_warm_ttft": "ttft_warm_s",
-    "max_ttft": "ttft_cold_s",
-    "max_latency": "tpot_s",
-}
-"""Limit on a time -> the goal that minimises it, and the constraint's name."""
-
-UNLIMITED_LOSS = 0.999
-"""A loss that nobody would accept: the quality budget counts as lifted [fraction]."""
+FREE = {"techniques": "published", "engine": "any", "weights": "any"}
+"""Restriction -> the request's field without it."""
 
 
 @dataclass(frozen=True)
-class Limit:
-    """A limit as the user wrote it, and what the request is without it."""
+class Stated:
+    """A limit or a restriction as the user wrote it, and what the request is without it."""
 
     field: str
     option: str
     shown: str
     lifted: dict[str, Any]
+    limit: Limit | None = None
+    """None for a restriction, and for the GPUs."""
 
     @property
     def text(self) -> str:
@@ -36,62 +31,42 @@ class Limit:
         return f"{self.option} {self.shown}"
 
     def row(self, to: str | None, note: str | None = None) -> Relaxation:
-        """What this limit would have to be; None: it can't repair the request alone."""
+        """What this would have to be; None: it can't repair the request alone."""
         return Relaxation.model_validate({"limit": self.option, "from": self.shown, "to": to, "note": note})
 
 
-def limits_of(request: Request) -> list[Limit]:
+def stated(request: Request) -> list[Stated]:
     """The limits and restrictions that a request states, the least personal first.
 
     ``--techniques deployable`` isn't among them: what no engine ships can't be deployed. A list of
     techniques is.
     """
-    found = [
-        _limit("max_quality_loss", f"{request.max_quality_loss * 100:g}%", UNLIMITED_LOSS),
-        _limit("techniques", request.techniques, "published"),
-        _limit("engine", request.engine, "any"),
-        _limit("weights", request.weights, "any"),
+    amounts = [(limit, amount) for limit in LEAST_PERSONAL_FIRST if (amount := limit.amount(request)) is not None]
+    limits = [
+        Stated(limit.field, limit.option, limit.unit.text(amount), {limit.field: limit.lifted}, limit)
+        for limit, amount in amounts
     ]
-    found = [limit for limit in found if limit.shown not in ("any", "deployable", "published")]
-    for field in TIMES:
-        value = getattr(request, field)
-        if value is not None:
-            found.append(_limit(field, seconds_text(value), None))
-    if request.users is not None:
-        found.append(_limit("users", str(request.users), None))
-    return found
+    choices = [
+        _choice(field, shown)
+        for field in FREE
+        if (shown := getattr(request, field)) not in ("any", "deployable", "published")
+    ]
+    options = [one for one in limits if one.limit is not None and one.limit.of_options]
+    return [*options, *choices, *(one for one in limits if one not in options)]
 
 
-def _limit(field: str, shown: str, lifted: object) -> Limit:
-    return Limit(field, f"--{field.replace('_', '-')}", shown, {field: lifted})
+def _choice(field: str, shown: str) -> Stated:
+    return Stated(field, f"--{field}", shown, {field: FREE[field]})
 
 
-def deployable(request: Request) -> Limit | None:
+def deployable(request: Request) -> Stated | None:
     """The default choice of techniques, which published ones could repair; None where another is asked for."""
-    return _limit("techniques", "deployable", "published") if request.techniques == "deployable" else None
+    return _choice("techniques", "deployable") if request.techniques == "deployable" else None
 
 
-def without(request: Request, limits: Sequence[Limit]) -> Request:
+def without(request: Request, limits: Sequence[Stated]) -> Request:
     """The request with some limits lifted."""
     changes: dict[str, Any] = {}
     for limit in limits:
         changes.update(limit.lifted)
     return request.model_copy(update=changes)
-
-
-def seconds_text(value: float) -> str:
-    """A limit on a time as one would type it, without rounding: ``200ms``, ``1.5s``.
-
-    >>> seconds_text(0.2), seconds_text(1.5), seconds_text(0.0005)
-    ('200ms', '1.5s', '0.5ms')
-    """
-    return f"{value * 1e3:.9g}ms" if value < 1.0 else f"{value:.9g}s"
-
-
-def milliseconds_text(count: int) -> str:
-    """Whole milliseconds as one would type them, each of them visible.
-
-    >>> milliseconds_text(231), milliseconds_text(83412)
-    ('231ms', '83.412s')
-    """
-    return f"{count}ms" if count < 10_000 else f"{count / 1000:.3f}s"

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from catalog.units import format_bytes, format_seconds, format_tokens
+from planner.limits import BY_FIELD, seconds_text
 
 _TOKENS = ("ctx", "shared_prefix_tokens")
-_SECONDS = ("think_time", "max_latency", "max_ttft", "max_warm_ttft", "max_switch")
-_SHARES = ("max_quality_loss",)
 
 
 def number(value: float) -> str:
@@ -45,8 +44,8 @@ def field_text(name: str, value: Any) -> str:
         return "none"
     if name in _TOKENS and isinstance(value, int) and value:
         return format_tokens(value)
-    if name in _SECONDS:
-        return f"{value * 1e3:.9g}ms" if 0 < value < 1.0 else f"{value:.9g}s"
-    if name in _SHARES:
-        return f"{float(value) * 100:g}%"
+    if name == "think_time":
+        return seconds_text(value)
+    if name in BY_FIELD:
+        return BY_FIELD[name].unit.text(float(value))
     return str(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from planner.limits import is_floor
 from planner.report.canvas import canvas
 from planner.report.compare import WORDS
 
@@ -55,7 +56,7 @@ def _panel(axes: Any, row: LimitPrice, metric: str) -> None:
     wide = low > 0 and high / low > 8
     if wide:
         axes.set_xscale("log")
-    if row.name == "users":
+    if is_floor(row.name):
         axes.invert_xaxis()
     _ticks(axes, row)
     gain = f": {row.gain:.1%} better with {row.lifted}" if row.gain is not None else ""

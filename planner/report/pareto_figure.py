@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog.units import format_seconds, format_tokens
+from planner.objectives import MEASURES
 from planner.report.canvas import canvas
 from planner.report.pareto import TITLES
 
 if TYPE_CHECKING:
     from planner.whatif.pareto import FrontierDocument
 
-BIGGER_IS_BETTER = {"interactions_per_hour"}
+BIGGER_IS_BETTER = {name for name, measure in MEASURES.items() if measure.higher}
 _COLOUR = "#0b5cad"
 _WIDE = 8.0
 """An axis is logarithmic where its values span more than this factor."""

@@ -118,7 +118,7 @@ class Halves(Narrowing):
         sessions, per_gpu_s, wait_s = self._fed(points, pairs.cell, priced.sessions_per_s, moved)
         priced = self._with_least(priced, points, pairs.cell)
         keep = self.limits.hold(priced, users=False) & reached_otherwise(priced, points) & (sessions > 0)
-        used = replace(self.limits, users=None).used(priced)
+        used = self.limits.used(priced, users=False)
         if self.limits.users is not None:
             session_s = priced.users / np.maximum(priced.sessions_per_s, 1e-300)
             session_s = session_s + self._sent(points, row + (slowest or 0), table)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from planner.cost.candidates import PREFILLED
 from planner.cost.compression import CompressionTable
 from planner.cost.price import Fed
-from planner.solve.goal import FLOAT_SLACK, Goal, Limits
+from planner.limits import SLACK
+from planner.solve.goal import Goal, Limits
 from planner.solve.narrowing import MARGIN, TIE, Incumbent
 from planner.solve.points import Points, Search, aggregated_points
 from planner.space.space import POOL_CHUNK
@@ -262,7 +263,7 @@ def able_to_feed(fed: Fed, limits: Limits) -> Bools:
     """Prefill replicas that keep the limits at best, whatever decodes."""
     able = fed.sessions_per_s > 0
     for name in ("ttft_cold_s", "ttft_warm_s", "switch_s"):
-        limit = getattr(limits, name)
+        limit = limits.most(name)
         if limit is not None:
-            able &= getattr(fed, name) <= limit * (1.0 + FLOAT_SLACK)
+            able &= getattr(fed, name) <= limit * (1.0 + SLACK)
     return np.asarray(able)

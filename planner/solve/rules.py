@@ -121,7 +121,7 @@ class Rules:
             times.be(self.wait, [(1.0, self.pool_largest)], when=[self.of.throttled, apart])
             times.be(self.wait, [(1.0, self.pool_latency)], when=[~self.of.throttled, apart])
             times.be(self.ttft_warm, [*asked, (1.0, self.wait)], when=[apart])
-        self.switch = self.caches.switch() if self.limits.switch_s or self.goal.name == "switch_s" else None
+        self.switch = self.caches.switch() if self.limits.most("switch_s") or self.goal.name == "switch_s" else None
 
     def _time(self, name: str, most: float, bits: int = TIME_BITS) -> Quantity:
         return self.writer.quantity(name, most + 1e-9, (most + 1e-9) / 2**bits)
@@ -350,10 +350,10 @@ class Rules:
     def _limit(self) -> None:
         limits = self.limits
         pairs = (
-            (self.tpot, limits.tpot_s),
-            (self.ttft_cold, limits.ttft_cold_s),
-            (self.ttft_warm, limits.ttft_warm_s),
-            (self.switch, limits.switch_s),
+            (self.tpot, limits.most("tpot_s")),
+            (self.ttft_cold, limits.most("ttft_cold_s")),
+            (self.ttft_warm, limits.most("ttft_warm_s")),
+            (self.switch, limits.most("switch_s")),
         )
         for quantity, most in pairs:
             if quantity is not None and most is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from planner.errors import InputError
+from planner.objectives import MEASURES
 from planner.pricing import Evaluation, evaluate
 from planner.problem import Problem, resolve
 from planner.solve.decision import decision_of
@@ -85,7 +86,7 @@ class Solver:
 
     def __init__(self, problem: Problem, metric: str, settings: Settings, talk: Callable[[str], None]) -> None:
         self.problem, self.metric, self.settings, self.talk = problem, metric, settings, talk
-        self.higher = metric == "interactions_per_hour"
+        self.higher = MEASURES[metric].higher
         self.ends_s, self.waiting = 0.0, 1
 
     def until(self, ends_s: float, questions: int) -> None:

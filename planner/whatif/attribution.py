@@ -17,6 +17,8 @@ from typing import Any
 
 from catalog.load import Catalog
 from planner.errors import InputError
+from planner.limits import LIMITS
+from planner.objectives import MEASURES, OBJECTIVES
 from planner.plan import Decision, Metrics
 from planner.pricing import Evaluation, evaluate
 from planner.problem import Problem, resolve
@@ -33,21 +35,14 @@ SESSION = (
 """Fields of a request that change prices, in the order of their steps."""
 
 PERMISSIONS = (
-    *("objective", "engine", "weights", "techniques", "max_latency", "max_ttft", "max_warm_ttft", "max_switch"),
-    *("users", "max_quality_loss", "confidence", "task"),
+    *("objective", "engine", "weights", "techniques"),
+    *(limit.field for limit in LIMITS),
+    *("confidence", "task"),
 )
 """Fields that only permit or forbid: one step together."""
 
 MOST_COMPANIONS = 2
 """So many later changes are tried in every combination; then they are taken in their order."""
-
-METRICS = {
-    "throughput": "interactions_per_hour",
-    "cost": "usd_per_interaction",
-    "latency": "latency_s",
-    "quality": "quality_loss_at_confidence",
-}
-"""What is attributed, by the base's objective."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +64,12 @@ class _Move:
 
 def metric_of(request: Request, metrics: Metrics) -> str:
     """Name of the number that a request asks to optimise."""
-    if request.objective == "cost" and metrics.usd_per_interaction is None:
-        return "gpu_hours_per_interaction"
-    return METRICS[request.objective]
+    return OBJECTIVES[request.objective].measure(metrics).name
 
 
 def metric_value(name: str, request: Request, metrics: Metrics) -> float | None:
     """A metric of a priced decision; None where it has none."""
-    if name == "latency_s":
-        return (metrics.ttft_warm_s or 0.0) + (request.output_tokens - 1) * metrics.tpot_s
-    if name == "gpu_hours_per_interaction":
-        return metrics.gpus_used / metrics.interactions_per_hour if metrics.interactions_per_hour > 0 else None
-    value: float | None = getattr(metrics, name)
-    return value
+    return MEASURES[name].of(metrics, request.output_tokens)
 
 
 class Pricer:

@@ -9,6 +9,7 @@ from typing import Any
 from catalog.load import Catalog, open_catalog
 from planner.errors import InputError
 from planner.explain.gains import GAIN_SECONDS, binding_gains
+from planner.objectives import MEASURES
 from planner.pipeline import OutOfTimeError, make_plan
 from planner.plan import Document
 from planner.problem import resolve
@@ -181,10 +182,9 @@ def _cause(base: Document, other: Document, metric: str, pricer: Pricer) -> Caus
     before, after = _state(base), _state(other)
     first = pricer.price(before)[0]
     last = pricer.price(after)[0]
-    if metric == "usd_per_interaction" and any(
-        d.metrics and d.metrics.usd_per_interaction is None for d in (base, other)
-    ):
-        metric = "gpu_hours_per_interaction"  # Nobody offers one of the GPUs.
+    tokens = before.request.output_tokens
+    if any(plan.metrics and MEASURES[metric].of(plan.metrics, tokens) is None for plan in (base, other)):
+        metric = MEASURES[metric].instead or metric  # Nobody offers one of the GPUs.
     here = metric_value(metric, before.request, first.metrics) if first else None
     there = metric_value(metric, after.request, last.metrics) if last else None
     steps = attribute(before, after, metric, pricer) if first and last else []

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from planner.explain.clusters import Sizes, sizes_of
-from planner.explain.limits import TIMES, UNLIMITED_LOSS, seconds_text
+from planner.explain.limits import FREE
+from planner.limits import Limit, asked, limits_of
 from planner.plan import Document, Metrics
 from planner.problem import Problem
 from planner.request import Request
@@ -17,9 +17,6 @@ MEMORY_STEPS = (1.1, 2.0, 4.0)
 """Memory isn't sold by the unit: these multiples are asked."""
 MORE_GPUS = 2
 """GPUs are asked one more, and so many times as many."""
-UNLIMITED_USERS = 1
-MOST_LOSS = 0.25
-"""Nobody accepts more: the quality budget counts as lifted [fraction]."""
 
 
 @dataclass(frozen=True)
@@ -51,73 +48,30 @@ class Lever:
 def levers(problem: Problem, document: Document) -> list[Lever]:
     """The limits of a request in the order of a plan's constraints, then its restrictions."""
     request = problem.request
-    found = [*_times(request), _quality(request)]
-    if request.users is not None:
-        found.append(_users(request.users))
+    found = [_of_limit(limit, amount) for limit, amount in limits_of(request)]
     found += _hardware(problem, document)
     found += _restrictions(request)
     return found
 
 
-def _times(request: Request) -> list[Lever]:
-    found = []
-    for field, name in reversed(TIMES.items()):
-        limit = getattr(request, field)
-        if limit is None:
-            continue
-        option = f"--{field.replace('_', '-')}"
+def _of_limit(limit: Limit, amount: float) -> Lever:
+    beyond, whole = limit.beyond(amount), limit.unit.step == 1.0
 
-        def at(amount: float, field: str = field) -> Question:
-            return Question({field: amount})
+    def question(to: float) -> Question:
+        return Question({limit.field: asked(limit, to)})
 
-        def taken(metrics: Metrics, name: str = name) -> float:
-            return float(getattr(metrics, name) or 0.0)
-
-        found.append(
-            Lever(
-                name=name,
-                now=f"{option} {seconds_text(limit)}",
-                amount=limit,
-                lifted=Question({field: None}),
-                lifted_text=f"no {option}",
-                at=at,
-                text=lambda amount: seconds_text(float(f"{amount:.4g}")),
-                taken=taken,
-                next_unit=round(limit + 0.01, 6) if limit < 1.0 else round(limit * 1.1, 3),
-            )
-        )
-    return found
-
-
-def _quality(request: Request) -> Lever:
-    budget = request.max_quality_loss
-    most = max(MOST_LOSS, min(2.0 * budget, UNLIMITED_LOSS))
     return Lever(
-        name="quality_loss_at_confidence",
-        now=f"--max-quality-loss {budget * 100:g}%",
-        amount=budget,
-        lifted=Question({"max_quality_loss": most}),
-        lifted_text=f"--max-quality-loss {most * 100:g}%",
-        at=lambda amount: Question({"max_quality_loss": amount}),
-        text=lambda amount: f"{amount * 100:.4g}%",
-        taken=lambda metrics: max(metrics.quality_loss_at_confidence, metrics.quality_loss_mean),
-        next_unit=round(min(budget + 0.01, UNLIMITED_LOSS), 6),
-    )
-
-
-def _users(users: int) -> Lever:
-    return Lever(
-        name="users",
-        now=f"--users {users}",
-        amount=users,
-        lifted=Question({"users": UNLIMITED_USERS}),
-        lifted_text="--users 1",
-        at=lambda amount: Question({"users": int(amount)}),
-        text=lambda amount: f"{amount:.0f}",
-        taken=lambda metrics: float(max(1, min(math.floor(metrics.users), users))),
-        next_unit=users - 1 if users > 1 else None,
-        whole=True,
-        less=True,
+        name=limit.metrics[-1],
+        now=limit.typed(amount),
+        amount=amount,
+        lifted=Question({limit.field: None}) if beyond is None else question(beyond),
+        lifted_text=limit.typed(beyond),
+        at=question,
+        text=lambda to: limit.unit.text(to if whole else float(f"{to:.4g}")),
+        taken=lambda metrics: limit.taken(amount, metrics),
+        next_unit=limit.unit.more(amount),
+        whole=whole,
+        less=limit.at_least,
     )
 
 
@@ -166,8 +120,8 @@ def _memory(name: str, kind: str, size: float, words: str) -> Lever:
 
 def _restrictions(request: Request) -> list[Lever]:
     found = []
-    for field, free in (("engine", "any"), ("weights", "any"), ("techniques", "published")):
-        value = getattr(request, field)
+    for field in ("engine", "weights", "techniques"):
+        value, free = getattr(request, field), FREE[field]
         if value not in (free, "published"):
             found.append(
                 Lever(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from catalog.schema import Hardware
 from planner.errors import InputError
 from planner.explain.clusters import sizes_of
-from planner.explain.limits import TIMES, seconds_text
+from planner.limits import limits_of
 from planner.problem import Problem
 from planner.request import Request, resolve_cluster
 
@@ -43,11 +43,11 @@ def changes(problem: Problem, request: Request, *, own_price: bool) -> list[Chan
     )
     rounds = min(4 * request.rounds, 1000)
     found.append(Change(f"more questions per document (--rounds {rounds})", _with(request, rounds=rounds)))
-    for field in TIMES:
-        limit = getattr(request, field)
-        if limit is not None:
-            option = f"--{field.replace('_', '-')} {seconds_text(2.0 * limit)}"
-            found.append(Change(f"twice the limit ({option})", _with(request, **{field: 2.0 * limit})))
+    for limit, amount in reversed(limits_of(request)):
+        if limit.at_least or limit.of_options:
+            continue
+        twice = _with(request, **{limit.field: 2.0 * amount})
+        found.append(Change(f"twice the limit ({limit.typed(2.0 * amount)})", twice))
     sizes = sizes_of(problem)
     if sizes is not None:
         text = sizes.text(2 * sizes.count)

@@ -6,6 +6,7 @@ weights are sampled. Each point is a plan with its proof, the answer to a reques
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from catalog.load import Catalog, open_catalog
 from planner.errors import InputError
 from planner.explain import explain_infeasible
+from planner.objectives import OBJECTIVES
 from planner.pipeline import provenance_of, request_document
 from planner.plan import Document, Infeasible, Metrics, Provenance
 from planner.problem import Problem, resolve
@@ -243,8 +245,9 @@ def _status(complete: bool, planned: bool) -> Literal["complete", "partial", "in
 
 def value_of(axis: Axis, metrics: Metrics) -> tuple[str, float]:
     """An objective's name and value in a plan's metrics; GPU-hours where nobody prices the GPU."""
-    if axis == "cost" and metrics.usd_per_interaction is None:
-        return "gpu_hours_per_interaction", metrics.gpus_used / metrics.interactions_per_hour
+    if axis == "cost":
+        measure = OBJECTIVES[axis].measure(metrics)
+        return measure.name, measure.of(metrics, 1) or math.inf
     name = METRICS[axis]
     return name, float(getattr(metrics, name))
 

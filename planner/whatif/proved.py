@@ -10,6 +10,7 @@ import numpy as np
 
 from planner.errors import InputError
 from planner.explain.clusters import sizes_of
+from planner.limits import BY_METRIC
 from planner.pipeline import objective_of, provenance_of, request_document
 from planner.plan import Document, Metrics
 from planner.pricing import evaluate
@@ -35,7 +36,7 @@ METRICS: dict[Axis, str] = {
 }
 """Objective -> the metric of a plan that it is."""
 
-LIMITS: dict[Axis, str] = {"tpot": "max_latency", "ttft": "max_ttft", "quality": "max_quality_loss"}
+LIMITS: dict[Axis, str] = {axis: BY_METRIC[name].field for axis, name in METRICS.items() if name in BY_METRIC}
 """Objective -> the field of a request that limits it."""
 
 _SLACK = 1e-9

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from catalog.load import Catalog, open_catalog
+from planner import limits
 from planner.explain import explain_infeasible
 from planner.plan import Infeasible
 from planner.problem import resolve
@@ -21,8 +22,7 @@ from planner.space import open_space
 
 SEEDS = (20, 21)
 MORE_SEEDS = tuple(seed for seed in range(1, 50) if seed not in SEEDS)
-LIMITS = {"max_latency", "max_ttft", "max_warm_ttft", "max_switch", "max_quality_loss", "users"}
-LIMITS |= {"engine", "weights", "gpus"}
+LIMITS = {*(limit.field for limit in limits.LIMITS), "engine", "weights", "gpus"}
 PLENTY = 128
 """GPUs that count as no limit."""
 LIFTED: dict[str, Any] = {"max_quality_loss": "99.9%", "engine": "any", "weights": "any", "techniques": "published"}

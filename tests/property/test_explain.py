@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from catalog.units import parse_quantity
 from planner.explain.asking import smallest
-from planner.explain.limits import milliseconds_text, seconds_text
+from planner.limits import milliseconds_text, seconds_text
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**6), st.integers(1, 10**6), st.integers(-10, 2 * 10**6))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from catalog.load import open_catalog
+from planner import limits
 from planner.problem import Problem
 from planner.solve.decision import decision_of
 from planner.solve.solver import Settings, Solution, solve
@@ -19,7 +20,7 @@ QUICK = (8, 10, 32)
 MORE = (0, 9, 16, 18, 25, 29, 30, 35, 41, 43, 45, 49, 50, 58, 60, 64, 70, 82, 88, 154, 157)
 SLACK = 1e-6
 """Relative: what rounding to integers may do."""
-LIMITS = ("max_latency", "max_ttft", "max_warm_ttft", "max_switch", "max_quality_loss", "users")
+LIMITS = tuple(limit.field for limit in limits.LIMITS)
 
 
 def solved(found: tuple[Problem, Space] | None) -> Solution:

@@ -10,7 +10,7 @@ from catalog.load import Catalog, open_catalog
 from planner.explain import binding_gains, gains
 from planner.explain.asking import Asker, smallest
 from planner.explain.clusters import sizes_of
-from planner.explain.limits import deployable, limits_of, without
+from planner.explain.limits import deployable, stated, without
 from planner.pipeline import make_plan
 from planner.plan import UNDECIDED, Document, Relaxation
 from planner.problem import Problem, resolve
@@ -55,24 +55,24 @@ def test_a_cluster_file_is_for_its_owner_to_edit(catalog: Catalog, tmp_path: Pat
 
 def test_limits_are_those_that_a_user_would_recognise() -> None:
     request = Request(ctx="8K", gpus="1xA100", max_latency="200ms", max_ttft="1.5s", users=7, engine="vllm")
-    assert [limit.text for limit in limits_of(request)] == [
+    assert [limit.text for limit in stated(request)] == [
         "--max-quality-loss 5%",
         "--engine vllm",
         "--max-ttft 1.5s",
         "--max-latency 200ms",
         "--users 7",
     ]
-    free = without(request, limits_of(request))
+    free = without(request, stated(request))
     assert (free.max_latency, free.max_ttft, free.users, free.engine) == (None, None, None, "any")
-    assert [limit.field for limit in limits_of(free)] == ["max_quality_loss"]
+    assert [limit.field for limit in stated(free)] == ["max_quality_loss"]
 
 
 def test_a_list_of_techniques_is_a_limit_and_what_is_deployable_is_not() -> None:
     chosen = Request(ctx="8K", gpus="1xA100", techniques="kv_fp8")
-    assert "--techniques kv_fp8" in [limit.text for limit in limits_of(chosen)]
+    assert "--techniques kv_fp8" in [limit.text for limit in stated(chosen)]
     assert deployable(chosen) is None
     default = Request(ctx="8K", gpus="1xA100")
-    assert [limit.text for limit in limits_of(default)] == ["--max-quality-loss 5%"]
+    assert [limit.text for limit in stated(default)] == ["--max-quality-loss 5%"]
     assert deployable(default) is not None
 
 
