@@ -10,13 +10,14 @@ from planner import targets as targets_known
 from planner.emit.capacity import with_running
 from planner.emit.carried import fates, section
 from planner.emit.checkpoint import weights_notes
-from planner.emit.deployment import Deployment, read_deployment
+from planner.emit.deployment import Deployment
 from planner.emit.engines import kvpress, llama_cpp, lmdeploy, sglang, tensorrt_llm, vllm
 from planner.emit.flags import problems_of_environment, problems_of_flags, snapshot
 from planner.emit.launch import Launch, Value
 from planner.emit.load_test import load_test_files
 from planner.emit.platforms import compose, kserve, kubernetes, ray, shell
 from planner.emit.platforms.notes import platform_notes
+from planner.emit.read_deployment import read_deployment
 from planner.emit.readme import provenance_file, readme
 from planner.emit.running import Running
 from planner.errors import InputError

@@ -8,9 +8,9 @@ from typing import Any
 from catalog.load import Catalog
 from planner.emit.capacity import with_running
 from planner.emit.carried import Fate, fates
-from planner.emit.deployment import read_deployment
 from planner.emit.engines import vllm
 from planner.emit.launch import Launch, flag_words
+from planner.emit.read_deployment import read_deployment
 from planner.emit.running import Running
 from planner.errors import InputError
 from planner.importing import Command, Imported

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from catalog.load import Catalog
-from planner.emit.deployment import read_deployment
 from planner.emit.emit import ENGINES
+from planner.emit.read_deployment import read_deployment
 from planner.emit.write import write
 from planner.plan import Document
 from planner.targets import check_targets

@@ -13,7 +13,8 @@ import yaml
 from catalog.load import Catalog
 from catalog.schema import Model
 from planner.emit import emit
-from planner.emit.deployment import Deployment, read_deployment
+from planner.emit.deployment import Deployment
+from planner.emit.read_deployment import read_deployment
 from planner.emit.router import is_routed, router_words
 from planner.errors import InputError
 from planner.plan import Document

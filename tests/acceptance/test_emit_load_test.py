@@ -24,7 +24,7 @@ import pytest
 from catalog.load import open_catalog
 from planner.emit import emit, write
 from planner.emit.check_speed import CACHED_AT_LEAST, cached_share, read_requests, turn
-from planner.emit.deployment import read_deployment
+from planner.emit.read_deployment import read_deployment
 from planner.plan import Document
 from tests.acceptance import test_emit_vllm_cpu as vllm_cpu
 from tests.acceptance.test_emit_llama_cpp import PLAN, SERVER, flags_of, make_model

@@ -25,9 +25,10 @@ from typing import Any
 import pytest
 
 from catalog.load import open_catalog
-from planner.emit.deployment import Deployment, read_deployment
+from planner.emit.deployment import Deployment
 from planner.emit.emit import ENGINES
 from planner.emit.launch import Launch
+from planner.emit.read_deployment import read_deployment
 from planner.emit.router import router_environment, router_of, router_words
 from planner.plan import Document
 from tests.acceptance.stub_engine import StubEngine

@@ -24,7 +24,7 @@ import pytest
 from catalog.load import Catalog, built_in_directory, open_catalog
 from planner.cost.allocation import vllm_capacity
 from planner.emit import emit, write
-from planner.emit.deployment import read_deployment
+from planner.emit.read_deployment import read_deployment
 from planner.plan import Document
 
 ENVIRONMENT = os.environ.get("PLAN_VLLM_CPU")

@@ -23,7 +23,8 @@ import pytest
 from catalog.load import Catalog, open_catalog
 from catalog.schema import Model
 from planner.emit.capacity import reserve
-from planner.emit.deployment import Deployment, read_deployment
+from planner.emit.deployment import Deployment
+from planner.emit.read_deployment import read_deployment
 from planner.targets import check_targets
 from scripts.engine_reference.cases import ENGINES, FACTORS, Case, document_of, refusal_of
 from scripts.engine_reference.record import GOLDEN, read_record, recorded_cases, starts_of, versions

@@ -9,9 +9,9 @@ import pytest
 
 from catalog.load import open_catalog
 from planner.emit.checks import uncompressed_words
-from planner.emit.deployment import read_deployment
 from planner.emit.emit import ENGINES
 from planner.emit.flags import problems_of_flags
+from planner.emit.read_deployment import read_deployment
 from planner.plan import Document
 
 PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"

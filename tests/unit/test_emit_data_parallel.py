@@ -9,9 +9,10 @@ from typing import Any
 from catalog.load import open_catalog
 from planner.emit import emit
 from planner.emit.capacity import kv_tokens
-from planner.emit.deployment import Deployment, read_deployment
+from planner.emit.deployment import Deployment
 from planner.emit.emit import ENGINES
 from planner.emit.launch import Launch
+from planner.emit.read_deployment import read_deployment
 from planner.importing import import_text
 from planner.plan import Document
 

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.load import open_catalog
-from planner.emit.deployment import read_deployment
 from planner.emit.emit import ENGINES
 from planner.emit.flags import problems_of_environment, problems_of_flags, problems_of_keys, snapshot, versions
 from planner.emit.launch import Launch
+from planner.emit.read_deployment import read_deployment
 from planner.errors import InputError
 from planner.plan import Document
 

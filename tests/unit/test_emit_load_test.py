@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from catalog.load import open_catalog
 from planner.emit import check_speed, emit
-from planner.emit.deployment import Deployment, read_deployment
+from planner.emit.deployment import Deployment
 from planner.emit.load_test import sessions_file
+from planner.emit.read_deployment import read_deployment
 from planner.plan import Document
 
 PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.load import open_catalog
-from planner.emit.deployment import Deployment, read_deployment
+from planner.emit.deployment import Deployment
 from planner.emit.emit import ENGINES, emit
 from planner.emit.launch import Launch
+from planner.emit.read_deployment import read_deployment
 from planner.emit.router import idle_s, is_routed, ranks_routed, router_environment, router_flags
 from planner.plan import Document
 

@@ -15,9 +15,9 @@ from catalog.load import Catalog, open_catalog
 from catalog.schema import Model
 from planner.cost.allocation import vllm_capacity
 from planner.emit.capacity import FREE_SHARE, reserve
-from planner.emit.deployment import read_deployment
 from planner.emit.engines import vllm
 from planner.emit.launch import Launch
+from planner.emit.read_deployment import read_deployment
 from planner.errors import InputError
 from planner.plan import Document
 
