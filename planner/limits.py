@@ -31,8 +31,8 @@ class Unit:
     """The next amount worth asking for; None: there is none."""
     step: float
     """Smallest difference that is told when the least sufficient amount is sought."""
-    step_text: Callable[[int], str]
-    """So many steps as one types them, each of them visible."""
+    step_text: Callable[[float], str]
+    """A number of steps as one types them, each of them visible."""
     most_steps: int
     """No limit is larger [steps]."""
 
@@ -63,6 +63,8 @@ class Limit:
     """As much as anybody asks for, where its worth is sought; None: no limit at all."""
     goal: str | None = None
     """The goal that minimises what it limits; None: nothing does."""
+    per_gpu: str | None = None
+    """Where each GPU that a plan uses adds to the metric by a fact of it: the fact's name."""
 
     @property
     def option(self) -> str:
@@ -77,6 +79,20 @@ class Limit:
     def typed(self, amount: float | None) -> str:
         """Option and amount: ``--max-latency 200ms``; ``no --max-latency`` without one."""
         return f"no {self.option}" if amount is None else f"{self.option} {self.unit.text(amount)}"
+
+    def step(self, hardware: object) -> float:
+        """Smallest difference worth telling when the least sufficient amount is sought: what one GPU adds."""
+        return self.unit.step if self.per_gpu is None else float(getattr(hardware, self.per_gpu))
+
+    def more(self, amount: float, hardware: object) -> float | None:
+        """The next amount worth asking for: that of one GPU more, where GPUs add up; None: there is none."""
+        if self.per_gpu is None:
+            return self.unit.more(amount)
+        return (self.gpus(amount, hardware) + 1) * self.step(hardware)
+
+    def gpus(self, amount: float, hardware: object) -> int:
+        """How many GPUs an amount allows, where GPUs add up."""
+        return math.floor(amount / self.step(hardware) * (1.0 + SLACK))
 
     def slack(self, amount: float, value: float) -> float:
         """How far a metric is on the right side of an amount; negative where it is beyond."""
@@ -99,13 +115,13 @@ def seconds_text(value: float) -> str:
     return f"{value * 1e3:.9g}ms" if 0 < value < 1.0 else f"{value:.9g}s"
 
 
-def milliseconds_text(count: int) -> str:
+def milliseconds_text(count: float) -> str:
     """Whole milliseconds as one would type them, each of them visible.
 
     >>> milliseconds_text(231), milliseconds_text(83412)
     ('231ms', '83.412s')
     """
-    return f"{count}ms" if count < 10_000 else f"{count / 1000:.3f}s"
+    return f"{count:.0f}ms" if count < 10_000 else f"{count / 1000:.3f}s"
 
 
 def _more_time(limit: float) -> float:
@@ -127,8 +143,27 @@ _USERS = Unit(
     text=lambda value: f"{value:.0f}",
     more=lambda value: value - 1 if value > 1 else None,
     step=1.0,
-    step_text=str,
+    step_text=lambda count: f"{count:.0f}",
     most_steps=10**9,
+)
+
+
+def watts_text(value: float) -> str:
+    """A limit on power as one would type it, without rounding: ``700W``, ``2.8kW``.
+
+    >>> watts_text(700), watts_text(2800)
+    ('700W', '2.8kW')
+    """
+    return f"{value / 1e3:.9g}kW" if value >= 1e3 else f"{value:.9g}W"
+
+
+_WATTS = Unit(
+    name="W",
+    text=watts_text,
+    more=lambda value: round(value * 1.1, 3),
+    step=1.0,
+    step_text=watts_text,
+    most_steps=10**6,
 )
 
 
@@ -166,6 +201,16 @@ LIMITS = (
         at_least=True,
         holds_in="cluster",
         beyond=lambda amount: 1,
+    ),
+    Limit(
+        field="max_power",
+        unit=_WATTS,
+        metrics=("power_w",),
+        example="2kW",
+        help="Limit on the board power of the GPUs in use, all together: 2kW, 700W.",
+        personal=1,
+        holds_in="cluster",
+        per_gpu="tdp",
     ),
 )
 """Every limit, in the order of a plan's constraints."""

@@ -150,6 +150,8 @@ class Metrics(_Document):
     cost_ratio_vs_4k: float | None
     gpus_used: int
     gpus_idle: int
+    power_w: float | None = None
+    """Board power of the GPUs in use; None where the catalog has none for the GPU."""
 
 
 class Constraint(_Document):

@@ -396,6 +396,7 @@ def _metrics(problem: Problem, read: _Read, setting: Setting, priced: Priced) ->
         cost_ratio_vs_4k=None,
         gpus_used=int(at("gpus")),
         gpus_idle=problem.cluster.gpus - int(at("gpus")),
+        power_w=finite("power_w"),
     )
 
 

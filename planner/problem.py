@@ -24,6 +24,7 @@ from planner.cost.quality import LogLoss, window_loss
 from planner.cost.workload import Workload
 from planner.default_model import choice_text, default_model
 from planner.errors import InputError
+from planner.limits import limits_of
 from planner.measured.machine import has_kernels
 from planner.objectives import OBJECTIVES
 from planner.request import Cluster, Request, resolve_cluster
@@ -80,6 +81,13 @@ class Problem:
         return self.lengths.reach_tokens
 
     @property
+    def most_gpus(self) -> int:
+        """GPUs that a plan may use: the cluster's, or fewer where a limit on what they add up to allows no more."""
+        gpus, hardware = self.cluster.gpus, self.cluster.hardware
+        allowed = [limit.gpus(amount, hardware) for limit, amount in limits_of(self.request) if limit.per_gpu]
+        return min([gpus, *allowed])
+
+    @property
     def model_name(self) -> str:
         """The model as it was asked for, or the id of the one that was chosen."""
         return self.request.model or self.model_id
@@ -103,7 +111,7 @@ def resolve(request: Request, catalog: Catalog) -> Problem:
     cluster = _try(problems, "--gpus", lambda: resolve_cluster(request.gpus, catalog))
     engines = _try(problems, "--engine", lambda: _engines(request, catalog, cluster, assumptions))
     model = _try(problems, "--model", lambda: _model(request, catalog, cluster, engines))
-    problems += _session_problems(request)
+    problems += _session_problems(request) + _power_problems(request, cluster)
     if problems or cluster is None or model is None or engines is None:
         raise InputError(problems)
     model_id, architecture, entry, choice = model
@@ -170,6 +178,19 @@ def _session_problems(request: Request) -> list[str]:
             f"--objective {request.objective}: add --users N; one user alone is always served fastest, and without loss"
         )
     return problems
+
+
+def _power_problems(request: Request, cluster: Cluster | None) -> list[str]:
+    """Limits on what GPUs add up to, of a GPU whose share nobody knows."""
+    if cluster is None:
+        return []
+    gpu = cluster.hardware
+    return [
+        f"{limit.typed(amount)}: the catalog has no {limit.per_gpu} for {gpu.id}; write it with its source into a "
+        f"catalog/hardware/{gpu.id}.yaml of your own, or leave {limit.option} out"
+        for limit, amount in limits_of(request)
+        if limit.per_gpu is not None and getattr(gpu, limit.per_gpu) is None
+    ]
 
 
 def _model(

@@ -53,6 +53,7 @@ TokenCount = Annotated[int, BeforeValidator(_read_tokens), Field(ge=1, le=10**9)
 TokenCountOrNone = Annotated[int, BeforeValidator(_read_tokens_or_none), Field(ge=0, le=10**9)]
 Seconds = Annotated[float, BeforeValidator(_read("seconds")), Field(ge=0, le=1e9, allow_inf_nan=False)]
 Limit = Annotated[float, BeforeValidator(_read("seconds")), Field(gt=0, le=1e9, allow_inf_nan=False)]
+Power = Annotated[float, BeforeValidator(_read("watts")), Field(gt=0, le=1e12, allow_inf_nan=False)]
 LossLimit = Annotated[float, BeforeValidator(_read("percent")), Field(ge=0, lt=1, allow_inf_nan=False)]
 Price = Annotated[float, BeforeValidator(_read("USD/h")), Field(gt=0, allow_inf_nan=False)]
 
@@ -90,6 +91,8 @@ class Request(BaseModel):
     max_warm_ttft: Limit | None = None
     max_switch: Limit | None = None
     max_quality_loss: LossLimit = 0.05
+    max_power: Power | None = None
+    """Limit on the board power of all GPUs that are used [W]."""
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.8
     task: Task = "mixed"
     objective: Objective = "throughput"

@@ -179,7 +179,8 @@ def verify_document(document: Document, catalog: Catalog) -> Evaluation:
     problems = broken_limits(evaluation)
     if document.decision.engine != "any":
         problems += unavailable(problem, open_space(problem), evaluation)
-    problems += _other_numbers(document.metrics.model_dump(), evaluation.metrics.model_dump(), "metrics")
+    claimed = document.metrics.model_dump(exclude_unset=True)
+    problems += _other_numbers(claimed, evaluation.metrics.model_dump(), "metrics")
     problems += _other_intervals(document.intervals or {}, evaluation.intervals or {})
     if problems:
         raise VerificationError(problems)

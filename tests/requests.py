@@ -77,6 +77,7 @@ def random_request(seed: int, efficiency: str = "peak") -> Request:
         "techniques": draw.choice(("deployable", "published", "published")),
         "weights": draw.choice(("any", "any", "any", "bf16")),
         "engine": draw.choice(("any", "any", "any", "any", "vllm", "sglang", "transformers-kvpress")),
+        "max_power": round(draw.uniform(0.3, 1.2) * count * 400.0) if draw.random() < 0.1 else None,
     }
     return Request.model_validate({"efficiency": efficiency, **fields})
 

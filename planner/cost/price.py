@@ -56,6 +56,8 @@ class Priced:
     tier_bytes: Floats
     """In the offload tier, over the cluster."""
     gpus: Floats
+    power_w: Floats
+    """Board power of the GPUs in use; NaN where the GPU's isn't known."""
     usd_per_hour: Floats
     """NaN where no price is known."""
     usd_per_interaction: Floats
@@ -277,6 +279,7 @@ def _collect(
         kv_bytes=kv,
         tier_bytes=np.where(candidates.policy == SWAP, users * holder.end_bytes * holder.gpus, 0.0),
         gpus=gpus,
+        power_w=gpus * (np.nan if setting.hardware.tdp is None else setting.hardware.tdp),
         usd_per_hour=usd_per_hour,
         usd_per_interaction=np.where(np.isnan(usd_per_hour), np.nan, per_interaction),
     )

@@ -116,7 +116,7 @@ def _changes(problem: Problem, document: Document) -> Iterator[tuple[str, str, P
     if request.techniques == "deployable":
         yield "techniques", "--techniques published", _asked(problem, {"techniques": "published"})
     for limit, amount in limits_of(request):
-        more = limit.unit.more(amount)
+        more = limit.more(amount, problem.cluster.hardware)
         if more is not None and binding & {*limit.metrics}:
             yield limit.metrics[-1], limit.typed(more), _asked(problem, {limit.field: asked(limit, more)})
     sizes = sizes_of(problem)

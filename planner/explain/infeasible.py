@@ -150,16 +150,17 @@ class _Explanation:
     def _at_most(self, stated: Stated, limit: Limit) -> Relaxation:
         """The smallest amount that makes a plan possible, sought from the least that a plan reaches."""
         unit, now = limit.unit, limit.amount(self.asker.request) or 0.0
-        low = math.floor(now / unit.step * (1.0 + 1e-12))
+        step = limit.step(self.problem.cluster.hardware)
+        low = math.floor(now / step * (1.0 + 1e-12))
         metrics = self._metrics(stated, limit.goal or "throughput")
         reached = now if metrics is None else getattr(metrics, limit.metrics[-1]) or now
         found, sure = smallest(
-            lambda count: self.asker.feasible(self._with(limit, count / round(1.0 / unit.step))),
-            *(low, unit.most_steps, math.ceil(reached / unit.step * (1.0 - 1e-9))),
+            lambda count: self.asker.feasible(self._with(limit, _amount(count, step))),
+            *(low, unit.most_steps, math.ceil(reached / step * (1.0 - 1e-9))),
         )
         if found is None:
             return stated.row(None, UNDECIDED)
-        return stated.row(unit.step_text(found), None if sure else "less may do: " + UNDECIDED)
+        return stated.row(unit.step_text(found * step / unit.step), None if sure else "less may do: " + UNDECIDED)
 
     def _at_least(self, stated: Stated, limit: Limit) -> Relaxation:
         """The largest amount that a plan serves within the other limits."""
@@ -231,3 +232,8 @@ class _Explanation:
         if limit.field == "weights":
             return f"for example {found.search.space.weights[found.search.units[int(points.unit[0])].weights].id}"
         return f"for example {engines_of(found.search, points, 0, found.options)[0].id}"
+
+
+def _amount(count: int, step: float) -> float:
+    """So many steps; decimal ones as one types them, without the rounding of their product."""
+    return count * step if step >= 1.0 else count / round(1.0 / step)

@@ -27,6 +27,8 @@ def amount(name: str, value: float) -> str:
     """
     if "bytes" in name:
         return format_bytes(value) if value >= 0 else f"-{format_bytes(-value)}"
+    if name.endswith("_w"):
+        return f"{value / 1e3:,.4g} kW" if abs(value) >= 1e3 else f"{value:.4g} W"
     if name.endswith("_s"):
         return format_seconds(value)
     if name.startswith("quality"):

@@ -193,10 +193,14 @@ def _times(document: Document, metrics: Metrics) -> Table:
         ("TPOT", f"worst {_time(document, 'tpot_s')}, quiet {_time(document, 'step_s')}"),
         ("", f"mean {_time(document, 'tpot_mean_s')}"),
         ("", _worst(document)),
-        ("GPUs", f"{metrics.gpus_used} used, {metrics.gpus_idle} idle"),
+        ("GPUs", f"{metrics.gpus_used} used, {metrics.gpus_idle} idle{_power(metrics)}"),
         ("KV per session", f"{format_bytes(metrics.kv_bytes_per_session)}, {metrics.kv_ratio:.3g} x uncompressed"),
     ]
     return _rows("Service", rows)
+
+
+def _power(metrics: Metrics) -> str:
+    return "" if metrics.power_w is None else f"; board power {amount('power_w', metrics.power_w)}"
 
 
 def _time(document: Document, name: str) -> str:

@@ -76,7 +76,7 @@ class Halves(Narrowing):
         decode = [u for u in decode if (units[u].view, units[u].weights) in self.feeders]
         if not decode:
             return 0
-        self.total = self.search.problem.cluster.gpus
+        self.total = self.search.problem.most_gpus
         self._feeding: dict[tuple[int, int, int], Feeding] = {}
         ways = decode_ways(self.search, decode)
         self.add(ways)

@@ -70,7 +70,7 @@ def _counted(
 ) -> Points | None:
     """Every way of a decode pool with every number of replicas on both sides that could beat a known plan."""
     one, other = search.units[decode].split, search.units[pool].split
-    total = search.problem.cluster.gpus
+    total = search.problem.most_gpus
     replicas = np.arange(1, min(one.replicas, (total - other.gpus) // one.gpus) + 1)[:, None]
     pool_replicas = np.arange(1, min(other.replicas, (total - one.gpus) // other.gpus) + 1)[None, :]
     gpus = replicas * one.gpus + pool_replicas * other.gpus
@@ -129,7 +129,7 @@ def all_points(search: Search) -> Points:
 
 def _pairs(search: Search, halves: _Halves) -> Iterator[tuple[int, int]]:
     """Decode unit and prefill unit: the same weights and engine, and together on the cluster."""
-    total = search.problem.cluster.gpus
+    total = search.problem.most_gpus
     for decode in halves.ways:
         for pool in halves.prefill:
             one, other = search.units[decode], search.units[pool]
@@ -233,7 +233,7 @@ def _is_fed(search: Search, goal: Goal, decode: int, rates: dict[int, Floats], k
     """Whether the GPUs that a decode unit leaves can prefill fast enough to beat a known plan."""
     if known is None or goal.name not in ("throughput", "cost"):
         return True
-    unit, total = search.units[decode], search.problem.cluster.gpus
+    unit, total = search.units[decode], search.problem.most_gpus
     for pool, rate in rates.items():
         other = search.units[pool]
         if (other.view, other.weights) != (unit.view, unit.weights):

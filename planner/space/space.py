@@ -122,7 +122,7 @@ def open_space(problem: Problem) -> Space:
         sequences=SEQUENCES,
         chunks=_chunks(problem, engines),
         policies=policies,
-        disaggregated=problem.cluster.gpus > 1,
+        disaggregated=problem.most_gpus > 1,
         dropped=dropped.reasons,
         latent="mla" in problem.architecture.attention_kinds,
         emission=emission,

@@ -22,7 +22,7 @@ class Split:
     pcp: int = 1
     ep: int = 1
     replicas: int = 1
-    """The most that fit on the cluster."""
+    """The most that fit on the cluster, and that a limit on its GPUs together allows."""
     replica_step: int = 1
     """Replicas come in multiples of this: experts spread over whole replicas."""
 
@@ -77,7 +77,7 @@ def _splits(problem: Problem, engines: tuple[Engine, ...]) -> Iterator[Split]:
         for pp in _powers_of_two(min(len(architecture.layers), cluster.gpus // tp)):
             # Prefill context parallelism repeats the weights: worth it where tensor parallelism ends.
             for pcp in _powers_of_two(cluster.gpus // (tp * pp)) if tp == tensor[-1] else (1,):
-                replicas = replicas_that_fit(cluster, tp * pp * pcp)
+                replicas = min(replicas_that_fit(cluster, tp * pp * pcp), problem.most_gpus // (tp * pp * pcp))
                 if replicas < 1:
                     continue
                 for dcp in _powers_of_two(tp):

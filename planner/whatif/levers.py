@@ -48,13 +48,13 @@ class Lever:
 def levers(problem: Problem, document: Document) -> list[Lever]:
     """The limits of a request in the order of a plan's constraints, then its restrictions."""
     request = problem.request
-    found = [_of_limit(limit, amount) for limit, amount in limits_of(request)]
+    found = [_of_limit(problem, limit, amount) for limit, amount in limits_of(request)]
     found += _hardware(problem, document)
     found += _restrictions(request)
     return found
 
 
-def _of_limit(limit: Limit, amount: float) -> Lever:
+def _of_limit(problem: Problem, limit: Limit, amount: float) -> Lever:
     beyond, whole = limit.beyond(amount), limit.unit.step == 1.0
 
     def question(to: float) -> Question:
@@ -69,7 +69,7 @@ def _of_limit(limit: Limit, amount: float) -> Lever:
         at=question,
         text=lambda to: limit.unit.text(to if whole else float(f"{to:.4g}")),
         taken=lambda metrics: limit.taken(amount, metrics),
-        next_unit=limit.unit.more(amount),
+        next_unit=limit.more(amount, problem.cluster.hardware),
         whole=whole,
         less=limit.at_least,
     )

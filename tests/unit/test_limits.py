@@ -6,6 +6,8 @@ from dataclasses import fields
 
 import pytest
 
+from catalog.load import open_catalog
+from catalog.schema import Hardware
 from planner.commands.options import PLANNING
 from planner.cost.price import Priced
 from planner.limits import LIMITS, Limit, asked, limits_of
@@ -17,6 +19,7 @@ from planner.whatif.attribution import PERMISSIONS
 from planner.whatif.proved import LIMITS as LIMITED_AXES
 from tests.requests import random_request
 
+GPU = open_catalog().get(Hardware, "A100")
 EACH = pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: limit.field)
 
 
@@ -46,7 +49,7 @@ def test_what_is_typed_is_what_holds(limit: Limit) -> None:
 def test_the_next_amount_allows_more_and_can_be_typed(limit: Limit) -> None:
     request = with_limit(limit, limit.example)
     now = limit.amount(request) or 0.0
-    more = limit.unit.more(now)
+    more = limit.more(now, GPU)
     assert more is not None
     assert limit.slack(more, now) > 0
     assert limit.amount(with_limit(limit, limit.unit.text(more))) == asked(limit, more)
