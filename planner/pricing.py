@@ -13,7 +13,7 @@ import numpy as np
 from catalog.errors import UnknownEntryError
 from catalog.schema import Point, Technique
 from planner.cost.compression import CompressionTable, compression_table
-from planner.cost.price import DDR, NVME, Candidates, Priced, Setting, price
+from planner.cost.price import DDR, NVME, Candidates, Pools, Priced, Setting, price
 from planner.cost.quality import LogLoss, prior_loss
 from planner.cost.replica import Shape, WeightFormat, shape_problems
 from planner.cost.session import BOUNDS, NONE, RECOMPUTE, SWAP
@@ -24,6 +24,7 @@ from planner.plan import (
     DIMENSIONS,
     PREDICTED,
     UNCOMPRESSED,
+    Batch,
     Choice,
     Constraint,
     Decision,
@@ -49,6 +50,8 @@ class Evaluation:
 
     decision: Decision
     """As completed: nothing left out."""
+    batch: Batch
+    """What is priced of the batch of the replicas that decode: their caps, as far as sessions fit under them."""
     metrics: Metrics
     constraints: tuple[Constraint, ...]
     bounded_by: str
@@ -72,8 +75,17 @@ class _Read:
     loss: LogLoss
 
 
-def evaluate(problem: Problem, decision: Decision) -> Evaluation:
+def evaluate(problem: Problem, decision: Decision, *, as_written: bool = False) -> Evaluation:
     """Price a decision; what it leaves out is completed and said.
+
+    Decoding sequences and resident sessions are caps: what fits under them is priced, and said where it is less.
+
+    Parameters
+    ----------
+    problem, decision
+        What is asked, and what is priced.
+    as_written
+        Price so many sequences and sessions as the decision says, and nothing where they don't fit.
 
     Raises
     ------
@@ -84,14 +96,17 @@ def evaluate(problem: Problem, decision: Decision) -> Evaluation:
     assumptions: list[str] = []
     completed = complete(problem, decision, assumptions)
     read = _read(problem, completed)
-    setting, candidates = _candidate(problem, read)
-    priced = price(setting, candidates)
+    setting, pools, batch = _opened(problem, read, assumptions, as_written=as_written)
+    candidates = _candidate(read, batch)
+    priced = price(setting, candidates, pools)
     metrics = _metrics(problem, read, setting, priced)
     constraints = constraints_of(problem, completed, metrics, BOUNDS[int(priced.bound[0])])
     assumptions += run_notes(problem, completed)
     assumptions += measured_notes(problem, completed.engine) + _turns_note(problem, completed, metrics)
     intervals = _intervals(problem, read, setting, candidates, metrics)
-    return Evaluation(completed, metrics, constraints, BOUNDS[int(priced.bound[0])], tuple(assumptions), intervals)
+    return Evaluation(
+        completed, batch, metrics, constraints, BOUNDS[int(priced.bound[0])], tuple(assumptions), intervals
+    )
 
 
 def _turns_note(problem: Problem, decision: Decision, metrics: Metrics) -> list[str]:
@@ -114,7 +129,9 @@ def priced_setting(problem: Problem, decision: Decision) -> tuple[Setting, Candi
     InputError
         As `evaluate`.
     """
-    return _candidate(problem, _read(problem, decision))
+    read = _read(problem, decision)
+    setting, _, batch = _opened(problem, read, [], as_written=False)
+    return setting, _candidate(read, batch)
 
 
 def setting_of(
@@ -311,30 +328,58 @@ def shape_of(parallel: Parallel, weights: str) -> Shape:
     return Shape(parallel.tp or 1, parallel.pp, parallel.dcp, parallel.pcp, parallel.ep, weights)
 
 
-def _candidate(problem: Problem, read: _Read) -> tuple[Setting, Candidates]:
+def _opened(problem: Problem, read: _Read, assumptions: list[str], *, as_written: bool) -> tuple[Setting, Pools, Batch]:
+    """What all prices of a decision have in common, and of its batch what fits."""
+    decision = read.decision
+    main = decision.pools.decode if decision.pools else decision
+    shapes = [shape_of(main.parallel, read.weights.id)]
+    if decision.pools:
+        shapes.append(shape_of(decision.pools.prefill.parallel, read.weights.id))
+    formats = {read.weights.id: read.weights.format}
+    setting = setting_of(problem, tuple(shapes), formats, compression_table([read.options]), decision.engine)
+    pools = Pools(setting)
+    if as_written:
+        return setting, pools, main.batch
+    where = "pools.decode.batch" if decision.pools else "batch"
+    return setting, pools, _that_fits(main.batch, int(pools[0].fit[0]), where, assumptions)
+
+
+def _that_fits(batch: Batch, sessions: int, where: str, assumptions: list[str]) -> Batch:
+    """A batch whose caps are no larger than what fits of them; as it is where not one session fits.
+
+    Beside decoding sessions, one is in prefill or arriving. A single one may decode alone.
+    """
+    decoding, resident = batch.decode_sequences, batch.resident_sessions
+    if sessions < 1:
+        return batch
+    if resident is not None and resident > sessions:
+        assumptions.append(f"{where}.resident_sessions {resident}: a cap; {sessions} sessions fit a replica")
+        resident = sessions
+    room = resident or sessions
+    most = max(1, room - 1)
+    if decoding > most:
+        why = (
+            f"as {room} sessions fit a replica, one of them in prefill" if room > 1 else "as one session fits a replica"
+        )
+        assumptions.append(f"{where}.decode_sequences {decoding}: a cap; priced with {most} at a time, {why}")
+        decoding = most
+    return batch.model_copy(update={"decode_sequences": decoding, "resident_sessions": resident})
+
+
+def _candidate(read: _Read, batch: Batch) -> Candidates:
     decision = read.decision
     pools = decision.pools
     main = pools.decode if pools else decision
-    shapes = [shape_of(main.parallel, read.weights.id)]
-    if pools:
-        shapes.append(shape_of(pools.prefill.parallel, read.weights.id))
-    setting = setting_of(
-        problem,
-        tuple(shapes),
-        {read.weights.id: read.weights.format},
-        compression_table([read.options]),
-        decision.engine,
-    )
 
     def one(value: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         return np.array([value], dtype=np.int64)
 
-    return setting, Candidates(
+    return Candidates(
         shape=one(0),
         compression=one(0),
         replicas=one(main.parallel.replicas),
-        decode_sequences=one(main.batch.decode_sequences),
-        resident_limit=one(main.batch.resident_sessions or 0),
+        decode_sequences=one(batch.decode_sequences),
+        resident_limit=one(batch.resident_sessions or 0),
         prefill_chunk=one(main.batch.prefill_chunk_tokens or 0),
         throttled=np.array([(pools.prefill if pools else main).batch.prefill_throttled]),
         policy=one(POLICIES[decision.offload.policy]),

@@ -69,8 +69,8 @@ def price_running(problem: Problem, decision: Decision, limits: Scheduling, long
     InputError
         If the decision makes no sense for the model and these GPUs.
     """
-    one = evaluate(problem, _with(decision, 1, limits, resident=1, probe=True))
-    two = evaluate(problem, _with(decision, 1, limits, resident=2, probe=True))
+    one = evaluate(problem, _with(decision, 1, limits, resident=1, probe=True), as_written=True)
+    two = evaluate(problem, _with(decision, 1, limits, resident=2, probe=True), as_written=True)
     hbm = one.metrics.hbm_bytes_per_gpu
     each = two.metrics.hbm_bytes_per_gpu.kv - hbm.kv
     limit = limits.memory_share * problem.cluster.hardware.hbm

@@ -131,3 +131,56 @@ def test_a_decision_that_makes_no_sense_is_refused(plan: Plan, tmp_path: Path, t
 def test_a_file_that_is_not_there_is_told(plan: Plan) -> None:
     output = plan("evaluate", *ON_EIGHT, "--decision", "/no/such/file")
     assert (output.code, output.stderr) == (2, "plan: /no/such/file: can't be read: No such file or directory\n")
+
+
+A_CAP = """
+engine: vllm
+weights: bf16
+parallel: {tp: 4, replicas: 2}
+batch: {decode_sequences: %d, prefill_chunk_tokens: 8192, resident_sessions: %s}
+"""
+SEVENTY = ("--model", "llama-3.1-70b", "--ctx", "32K", "--gpus", "8xH100", "--rounds", "1")
+
+
+def capped(plan: Plan, tmp_path: Path, decoding: int, resident: str = "null", *options: str) -> Any:
+    path = tmp_path / "cap.yaml"
+    path.write_text(A_CAP % (decoding, resident), encoding="utf-8")
+    return evaluate(plan, *SEVENTY, *options, "--decision", path)
+
+
+def test_caps_above_what_fits_are_caps(plan: Plan, tmp_path: Path) -> None:
+    fits = capped(plan, tmp_path, 12)
+    assert fits["metrics"]["concurrency"] == 26, "13 sessions fit each replica: 12 decode beside one in prefill"
+    assert fits["metrics"]["interactions_per_hour"] > 0
+    for decoding, resident in ((13, "null"), (256, "null"), (256, "1000"), (13, "13")):
+        above = capped(plan, tmp_path, decoding, resident)
+        assert above["metrics"] == fits["metrics"]
+        assert above["intervals"] == fits["intervals"]
+        assert above["decision"]["batch"]["decode_sequences"] == decoding, "what was written stays a cap"
+        assert all(row["slack"] >= 0 for row in above["constraints"])
+        told = " ".join(above["provenance"]["assumptions"])
+        assert f"batch.decode_sequences {decoding}: a cap; priced with 12 at a time, as 13 sessions fit" in told
+        assert ("batch.resident_sessions 1000: a cap; 13 sessions fit a replica" in told) == (resident == "1000")
+
+
+def test_a_resident_cap_below_the_decode_cap_is_a_cap_too(plan: Plan, tmp_path: Path) -> None:
+    assert capped(plan, tmp_path, 12, "5")["metrics"] == capped(plan, tmp_path, 4, "5")["metrics"]
+    assert capped(plan, tmp_path, 12, "1")["metrics"] == capped(plan, tmp_path, 1, "1")["metrics"]
+
+
+def test_a_cap_with_room_for_one_session_prices_one(plan: Plan, tmp_path: Path) -> None:
+    one = capped(plan, tmp_path, 64, "null", "--ctx", "380K")
+    assert one["metrics"]["concurrency"] == 2
+    assert one["metrics"]["interactions_per_hour"] > 0
+    assert "priced with 1 at a time, as one session fits a replica" in " ".join(one["provenance"]["assumptions"])
+    none = capped(plan, tmp_path, 64, "null", "--ctx", "900K")
+    assert none["metrics"]["concurrency"] == none["metrics"]["interactions_per_hour"] == 0
+
+
+def test_a_chunk_longer_than_the_prompt_takes_it_in_one_piece(plan: Plan, tmp_path: Path) -> None:
+    path = tmp_path / "chunk.yaml"
+    found = []
+    for chunk in (32_100, 64_000, 10**8):  # the document and its question
+        path.write_text(f"engine: vllm\nweights: bf16\nparallel: {{tp: 8}}\nbatch: {{prefill_chunk_tokens: {chunk}}}\n")
+        found.append(evaluate(plan, *SEVENTY, "--decision", path)["metrics"])
+    assert found[0] == found[1] == found[2]
