@@ -59,6 +59,8 @@ class Platform:
     """Which instances may span servers: all, those with whole data-parallel ranks on each, or none."""
     one_server: bool = False
     """The whole plan is on one server."""
+    mixed: bool = True
+    """Several kinds of replicas, behind a router that knows how many sessions each instance has place for."""
     makes_checkpoints: bool = True
     """Whether a quantised checkpoint can be made before the first start."""
     tiers: frozenset[str] = frozenset({"ddr", "nvme"})
@@ -108,11 +110,13 @@ PLATFORMS: dict[str, Platform] = {
     "shell": Platform(in_containers=False),
     "compose": Platform(one_server=True, several_servers="none"),
     "kubernetes": Platform(keeps_in_claims=True),
-    # KServe's own proxy stands before decode instances and speaks as vLLM's pools expect.
-    "kserve": Platform(several_servers="ranks", pool_engines=frozenset({"vllm"}), keeps_in_claims=True),
+    # KServe's own proxy stands before decode instances and speaks as vLLM's pools expect. Its scheduler and Ray's
+    # router know no weights of instances (docs/adr/0008-a-router-with-places.md).
+    "kserve": Platform(several_servers="ranks", pool_engines=frozenset({"vllm"}), mixed=False, keeps_in_claims=True),
     "ray": Platform(
         engines=frozenset({"vllm"}),
         pools=False,
+        mixed=False,
         makes_checkpoints=False,
         tiers=frozenset({"ddr"}),
         in_containers=False,
@@ -156,6 +160,7 @@ def left_out(text: str) -> list[str]:
     others = [p.pool_engines is None or all(name in p.pool_engines for name in engines) for p in platforms]
     can = (
         ("separate pools", [*(f.pools for f in files), *(p.pools for p in platforms), *others]),
+        ("several kinds of replicas", [*(f.is_server for f in files), *(p.mixed for p in platforms)]),
         (
             "instances over several servers",
             [*(f.several_servers for f in files), *(p.several_servers != "none" for p in platforms)],

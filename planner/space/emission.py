@@ -45,6 +45,11 @@ class Emission:
             return f"has no container image for these GPUs that is known here, which --target {self.target} wants"
         return None
 
+    @property
+    def mixed(self) -> bool:
+        """Whether several kinds of replicas that serve can be written side by side; pools stand beside nothing."""
+        return all(p.mixed for p in self.platforms) and all(ENGINES[name].is_server for name in self.engines)
+
     def pools(self, engine: str) -> bool:
         """Whether separate pools can be written."""
         takes = (p.pools and (p.pool_engines is None or engine in p.pool_engines) for p in self.platforms)

@@ -1,0 +1,187 @@
+"""The router before several kinds of replicas: HAProxy, which gives each instance sessions by its number of places.
+
+A replica of eight GPUs serves more users than one of a single GPU. No router of the engines' own projects knows that
+(docs/adr/0008-a-router-with-places.md), so that behind them every replica would count as the weakest. HAProxy has
+weights; a small program (``places.lua``) keeps a session where it is, and counts how many each instance has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+CONFIG, PLACES = "haproxy.cfg", "places.lua"
+OLDEST = "2.6"
+"""The oldest HAProxy that was run with the emitted files (Debian 12)."""
+RANK_HEADER = "X-data-parallel-rank"
+MOST_PLACES = 256
+"""HAProxy's largest weight."""
+CHECK_SECONDS = 30
+"""How long a health check may take, at least [s]."""
+_RESOLVERS = {
+    "compose": ("nameserver dns 127.0.0.11:53",),  # Docker's own
+    "kubernetes": ("parse-resolv-conf",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Instances:
+    """Instances of one kind as the router sees them."""
+
+    name: str
+    addresses: tuple[str, ...]
+    """Host and port of each; or the one name under which DNS lists all."""
+    places: int
+    """Of each, or of each of its ranks: the weight."""
+    ranks: int = 1
+    """Data-parallel ranks of each that a request's header names."""
+    listed: int = 0
+    """How many DNS lists under the only address; 0: addresses are those of single instances."""
+
+
+def places_file() -> str:
+    """Return the program that counts sessions."""
+    return (Path(__file__).parent / PLACES).read_text(encoding="utf-8")
+
+
+def places(shares: Mapping[str, float], replicas: Mapping[str, int]) -> dict[str, int]:
+    """Return the places of one replica of each kind: the smallest whole numbers in proportion, 256 at most.
+
+    Parameters
+    ----------
+    shares
+        Of new sessions, by kind.
+    replicas
+        Of each kind.
+
+    Examples
+    --------
+    >>> places({"a": 0.8, "b": 0.2}, {"a": 1, "b": 1}), places({"a": 0.75, "b": 0.25}, {"a": 1, "b": 2})
+    ({'a': 4, 'b': 1}, {'a': 6, 'b': 1})
+    """
+    each = {name: Fraction(share).limit_denominator(10**9) / replicas[name] for name, share in shares.items()}
+    largest = max(each.values())
+    ratios = {name: share / largest for name, share in each.items()}
+
+    def error(scale: int) -> float:
+        return max(abs(float(ratio * scale) - round(ratio * scale)) for ratio in ratios.values())
+
+    scale = next((n for n in range(1, MOST_PLACES + 1) if error(n) < 1e-6), MOST_PLACES)
+    return {name: max(1, round(ratio * scale)) for name, ratio in ratios.items()}
+
+
+def config(
+    kinds: Sequence[Instances],
+    *,
+    bind: str,
+    metrics: str,
+    health: str,
+    idle_s: int,
+    request_s: int,
+    step_s: float,
+    platform: Literal["shell", "compose", "kubernetes"],
+) -> str:
+    """Return HAProxy's configuration.
+
+    Parameters
+    ----------
+    kinds
+        The instances.
+    bind, metrics
+        Host and port for clients, and for whoever reads metrics.
+    health
+        Path that an instance answers when it is well.
+    idle_s
+        How long a session may send nothing before it is forgotten [s].
+    request_s
+        How long a request may take [s].
+    step_s
+        How long an instance may answer nothing though it is well [s].
+    platform
+        What knows the instances' names.
+    """
+    check_s = max(CHECK_SECONDS, math.ceil(2 * step_s))
+    return "\n".join(
+        [
+            "global",
+            "    default-path config",
+            "    .if version_atleast(3.1)",
+            "    tune.lua.bool-sample-conversion normal",
+            "    .endif",
+            f"    lua-load {PLACES}",
+            "    log stdout format raw local0 notice",
+            "",
+            "defaults",
+            "    mode http",
+            "    log global",
+            "    timeout connect 10s",
+            f"    timeout client {request_s}s",
+            f"    timeout server {request_s}s",
+            f"    timeout check {check_s}s",
+            "    # An engine closes a connection that idles just when it would be used again.",
+            "    option http-server-close",
+            "    option redispatch",
+            "",
+            *_resolvers(platform),
+            "frontend clients",
+            f"    bind {bind}",
+            "    http-request return status 200 if { path /liveness }",
+            "    http-request return status 503 if { path /health /readiness } !{ nbsrv(instances) ge 1 }",
+            "    http-request return status 200 if { path /health /readiness }",
+            "    http-request lua.finish if { path /finish_session }",
+            "    http-request return status 200 if { path /finish_session }",
+            "    default_backend instances",
+            "",
+            "frontend metrics",
+            f"    bind {metrics}",
+            "    http-request use-service prometheus-exporter if { path /metrics }",
+            "    http-request return status 404",
+            "",
+            "backend instances",
+            "    # Requests that name no session go round by weight.",
+            "    balance roundrobin",
+            f"    http-request lua.place {idle_s}",
+            f"    http-request set-header {RANK_HEADER} %[var(txn.rank)] if {{ var(txn.rank) -m found }}",
+            "    use-server %[var(txn.instance)] if { var(txn.instance) -m found }",
+            f"    option httpchk GET {health}",
+            "    http-check expect status 200",
+            f"    default-server check inter 10s fastinter 1s fall 6 rise 1{_resolved(platform)}",
+            *(line for kind in kinds for line in _servers(kind)),
+            "",
+        ]
+    )
+
+
+def _servers(kind: Instances) -> list[str]:
+    """Return a line per instance and rank; DNS gives its addresses to as many servers as it lists."""
+    ranks = [f"-rank{rank}" for rank in range(kind.ranks)] if kind.ranks > 1 else [""]
+    weight = f"weight {kind.places}"
+    if kind.listed:
+        return [f"    server-template {kind.name}{rank}- {kind.listed} {kind.addresses[0]} {weight}" for rank in ranks]
+    return [
+        f"    server {kind.name}{rank}-{index} {address} {weight}"
+        for index, address in enumerate(kind.addresses)
+        for rank in ranks
+    ]
+
+
+def _resolvers(platform: str) -> list[str]:
+    if platform not in _RESOLVERS:
+        return []
+    return [
+        f"resolvers {platform}",
+        *(f"    {line}" for line in _RESOLVERS[platform]),
+        "    accepted_payload_size 8192",
+        "    hold valid 10s",
+        "    hold obsolete 10s",
+        "",
+    ]
+
+
+def _resolved(platform: str) -> str:
+    first = {"compose": "libc,none", "kubernetes": "none"}
+    return f" resolvers {platform} init-addr {first[platform]}" if platform in first else ""
