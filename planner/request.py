@@ -97,6 +97,7 @@ class Request(BaseModel):
     task: Task = "mixed"
     objective: Objective = "throughput"
     techniques: str = "deployable"
+    """``none``: the model's own cache format and no technique in any dimension; `weights` have their own field."""
     weights: str = "any"
     efficiency: Literal["measured", "peak"] = "measured"
     usd_per_gpu_hour: Price | None = None

@@ -18,7 +18,6 @@ from functools import cache
 from pathlib import Path
 
 from catalog.load import cache_directory
-from planner.plan import UNCOMPRESSED
 from planner.problem import Problem
 from planner.request import Request
 from planner.solve.frontier import frontier
@@ -54,7 +53,7 @@ def at_short_end(problem: Problem) -> Problem:
     request = problem.request.model_copy(
         update={
             "ctx": PARITY_TOKENS,
-            "techniques": UNCOMPRESSED["hidden"],
+            "techniques": "none",
             "shared_prefix_tokens": 0,
             "users": None,
             "objective": "throughput",

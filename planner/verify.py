@@ -111,6 +111,8 @@ def unavailable(problem: Problem, space: Space, evaluation: Evaluation) -> list[
 
 def _why_not(problem: Problem, space: Space, engine: Engine, wanted: str) -> str:
     named = problem.request.techniques
+    if named == "none":
+        return "--techniques none asks for no compression"
     if named not in ("deployable", "published") and wanted not in space.dropped:
         return f"isn't among the --techniques {named} that were asked for"
     return space.dropped.get(wanted, f"{engine.id} doesn't run it here")

@@ -22,7 +22,7 @@ PLANNING = {
     "confidence": "With which the quality budget holds [0.8].",
     "objective": "throughput, cost, latency or quality [throughput].",
     "task": "Whose quality priors count: mixed, qa, retrieval, multiturn or reasoning [mixed].",
-    "techniques": "deployable, published, or ids separated by commas [deployable].",
+    "techniques": "deployable, published, none (no compression), or ids separated by commas [deployable].",
     "engine": "any, or an engine of the catalog [any].",
     "weights": "any, or a precision: bf16, fp8, awq4 ... [any].",
     "rounds": "Questions per session [5].",

@@ -93,13 +93,19 @@ def dimension_options(problem: Problem, running: Iterable[Run], dropped: Dropped
 
 
 def _named_points(problem: Problem) -> frozenset[str] | None:
+    """Points that ``--techniques`` names: none of any dimension for ``none``; None where it names a field of them."""
     text = problem.request.techniques
     if text in ("deployable", "published"):
         return None
+    if text == "none":
+        return frozenset()
     names = [name.strip() for name in text.split(",") if name.strip()]
     points: set[str] = set()
     unknown = []
     for name in names:
+        if name in ("none", "deployable", "published"):
+            unknown.append(f"--techniques {text}: {name} stands alone; give it by itself, or ids only")
+            continue
         try:
             if problem.catalog.has(Technique, name):
                 points.update(point.id for point in problem.catalog.get(Technique, name).points)
@@ -108,7 +114,9 @@ def _named_points(problem: Problem) -> frozenset[str] | None:
         except LookupError as error:
             unknown.append(f"--techniques: {error}")
     if unknown or not names:
-        raise InputError(unknown or "--techniques: empty; write deployable, published, or ids separated by commas")
+        raise InputError(
+            unknown or "--techniques: empty; write deployable, published, none, or ids separated by commas"
+        )
     return frozenset(points)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from catalog.load import Catalog, open_catalog
 from catalog.units import format_tokens, parse_tokens
 from planner.errors import InputError
-from planner.plan import UNCOMPRESSED, Document
+from planner.plan import Document
 from planner.problem import Problem, resolve
 from planner.request import Request
 from planner.solve.solver import Settings
@@ -35,11 +35,11 @@ CONTEXTS = (4_000, 32_000, 128_000, 256_000, 512_000, 1_000_000)
 """By default; and, for a model with a longer window, `MORE` up to it [tokens]."""
 MORE = (2_000_000, 4_000_000, 10_000_000)
 TECHNIQUES: dict[SeriesName, str] = {
-    "uncompressed": UNCOMPRESSED["hidden"],
+    "uncompressed": "none",
     "deployable": "deployable",
     "published": "published",
 }
-"""Series -> ``--techniques``; the uncompressed cache is a point of the catalog."""
+"""Series -> ``--techniques``."""
 ROUNDS = 5
 """Contexts that are planned for each crossing, at most."""
 HELPS = 0.01

@@ -127,6 +127,7 @@ def test_no_plan_in_time_is_exit_4(plan: Plan, monkeypatch: pytest.MonkeyPatch) 
         ("--ctx 50K --gpus 8xA100 --engine vlm", ["--engine: unknown engine 'vlm'; did you mean vllm?"]),
         ("--ctx 50K --gpus 8xA100 --objective latency", ["--objective latency: add --users N"]),
         ("--ctx 50K --gpus 8xA100 --objective speed --task x", ["--objective: ", "--task: "]),
+        ("--ctx 50K --gpus 8xA100 --techniques kv_fp8,none", ["--techniques kv_fp8,none: none stands alone; give it"]),
         ("--ctx 50K --gpus 8xA100 --techniques zzz", ["--techniques: unknown technique 'zzz'"]),
         ("--ctx 50K", ["--gpus: missing; add it, for example 8xA100"]),
         ("--ctx 50K --gpus 8xA100 --time-limit 0", ["--time-limit: '0' has no unit"]),
