@@ -18,6 +18,7 @@ from catalog.units import parse_quantity, parse_tokens
 from planner.errors import InputError
 from planner.limits import LIMITS
 from planner.objectives import Name
+from planner.pins import pins_text, read_pins
 from planner.targets import check_targets
 
 Task = Literal["mixed", "qa", "retrieval", "multiturn", "reasoning"]
@@ -41,6 +42,11 @@ def _check_target(text: str) -> str:
     return text
 
 
+def _read_pins(value: object) -> str | None:
+    """Pins in one way of writing; ``none`` and nothing at all are no pins."""
+    return None if value in ("none", "", [], {}) else pins_text(read_pins(value))
+
+
 def _read_tokens(value: object) -> object:
     return parse_tokens(value) if isinstance(value, str) else value
 
@@ -54,6 +60,8 @@ TokenCountOrNone = Annotated[int, BeforeValidator(_read_tokens_or_none), Field(g
 Seconds = Annotated[float, BeforeValidator(_read("seconds")), Field(ge=0, le=1e9, allow_inf_nan=False)]
 Limit = Annotated[float, BeforeValidator(_read("seconds")), Field(gt=0, le=1e9, allow_inf_nan=False)]
 Power = Annotated[float, BeforeValidator(_read("watts")), Field(gt=0, le=1e12, allow_inf_nan=False)]
+Tolerance = Annotated[float, BeforeValidator(_read("percent")), Field(ge=0, lt=1, allow_inf_nan=False)]
+PinText = Annotated[str | None, BeforeValidator(_read_pins)]
 LossLimit = Annotated[float, BeforeValidator(_read("percent")), Field(ge=0, lt=1, allow_inf_nan=False)]
 Price = Annotated[float, BeforeValidator(_read("USD/h")), Field(gt=0, allow_inf_nan=False)]
 
@@ -99,6 +107,12 @@ class Request(BaseModel):
     techniques: str = "deployable"
     """``none``: the model's own cache format and no technique in any dimension; `weights` have their own field."""
     weights: str = "any"
+    pin: PinText = None
+    """Fields of the plan's groups that are fixed: ``tp=4,prefill.pp=2,roles=prefill+decode``. None: all are free."""
+    tolerance: Tolerance = 0.01
+    """A simpler plan is shown whose objective is within this share of the best; 0: the strict optimum [fraction]."""
+    spare: Annotated[int, Field(ge=0, le=1)] = 0
+    """Replicas that may fail while the promise still holds."""
     efficiency: Literal["measured", "peak"] = "measured"
     usd_per_gpu_hour: Price | None = None
     """A price of your own; None: the cheapest dated on-demand offer of the catalog."""
@@ -126,7 +140,15 @@ def read_request(values: Mapping[str, object], where: str = "") -> Request:
         return Request.model_validate(given)
     except ValidationError as error:
         prefix = f"{where}: " if where else ""
-        raise InputError([prefix + _problem(item, where) for item in error.errors(include_url=False)]) from None
+        found = [text for item in error.errors(include_url=False) for text in _problems(item, where)]
+        raise InputError([prefix + text for text in found]) from None
+
+
+def _problems(item: Any, where: str) -> list[str]:
+    """What is wrong with one field: a line each where a value has several parts."""
+    first, *others = _problem(item, where).split("\n")
+    option = first.partition(":")[0]
+    return [first, *(f"{option}: {text}" for text in others)]
 
 
 def _problem(item: Any, where: str) -> str:
@@ -151,6 +173,8 @@ _EXAMPLES = {
     "think_time": "60s",
     "utilisation": "0.85",
     "rounds": "5",
+    "tolerance": "1%",
+    "spare": "1",
     "usd_per_gpu_hour": "1.79 USD/h",
 }
 

@@ -54,6 +54,7 @@ def at_short_end(problem: Problem) -> Problem:
         update={
             "ctx": PARITY_TOKENS,
             "techniques": "none",
+            "pin": None,
             "shared_prefix_tokens": 0,
             "users": None,
             "objective": "throughput",

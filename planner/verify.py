@@ -106,6 +106,7 @@ def unavailable(problem: Problem, space: Space, evaluation: Evaluation) -> list[
         problems.append(f"weights: {engine.id} doesn't load {decision.weights} on {problem.cluster.hardware.name}")
     elif weights.point is not None:
         ids.add(weights.point.id)
+    problems += [f"{text}, which the request fixes" for text in space.pins.broken(decision, problem.catalog)]
     return problems + _not_together(space, engine, ids) + _not_deployed(space, engine, decision, ids)
 
 

@@ -221,14 +221,17 @@ class _Explanation:
         if found is None or found.status == "unknown":
             return limit.row(None, UNDECIDED)
         if found.points is None:
-            return limit.row(None, f"{limit.option} {wanted} isn't enough")
-        return limit.row(str(wanted), self._taken(limit, found, found.points))
+            return limit.row(None, f"{limit.option} {wanted or 'none'} isn't enough")
+        return limit.row(wanted or "none", self._taken(limit, found, found.points))
 
     def _taken(self, limit: Stated, found: Solution, points: Points) -> str:
         if limit.field == "techniques":
             names = {option.id for options in self.space.options.values() for option in options}
             new = sorted(option.id for option in found.options if option.id not in names)
             return f"for example with {', '.join(new)}"
+        if limit.field == "pin":
+            split = found.search.units[int(points.unit[0])].split
+            return f"for example with {'prefill and decode apart, ' * bool(points.pool_unit[0] >= 0)}{split.text}"
         if limit.field == "weights":
             return f"for example {found.search.space.weights[found.search.units[int(points.unit[0])].weights].id}"
         return f"for example {engines_of(found.search, points, 0, found.options)[0].id}"

@@ -10,7 +10,7 @@ from planner.limits import LEAST_PERSONAL_FIRST, Limit
 from planner.plan import Relaxation
 from planner.request import Request
 
-FREE = {"techniques": "published", "engine": "any", "weights": "any"}
+FREE = {"techniques": "published", "engine": "any", "weights": "any", "pin": None}
 """Restriction -> the request's field without it."""
 
 
@@ -49,7 +49,7 @@ def stated(request: Request) -> list[Stated]:
     choices = [
         _choice(field, shown)
         for field in FREE
-        if (shown := getattr(request, field)) not in ("any", "deployable", "published")
+        if (shown := getattr(request, field)) not in (None, "any", "deployable", "published")
     ]
     options = [one for one in limits if one.limit is not None and one.limit.of_options]
     return [*options, *choices, *(one for one in limits if one not in options)]

@@ -48,6 +48,8 @@ def field_text(name: str, value: Any) -> str:
         return format_tokens(value)
     if name == "think_time":
         return seconds_text(value)
+    if name == "tolerance":
+        return f"{float(value) * 100:g}%"
     if name in BY_FIELD:
         return BY_FIELD[name].unit.text(float(value))
     return str(value)

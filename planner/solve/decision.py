@@ -5,7 +5,6 @@ from __future__ import annotations
 from planner.plan import DIMENSIONS, Batch, Choice, Compression, Decision, OffloadChoice, Parallel, Pool, Pools
 from planner.solve.solver import Solution
 from planner.space import Option, Split
-from planner.space.space import POOL_CHUNK
 
 
 def decision_of(solution: Solution) -> Decision:
@@ -22,7 +21,7 @@ def decision_of(solution: Solution) -> Decision:
     parallel = _parallel(unit.split, int(points.replicas[0]))
     batch = Batch(
         decode_sequences=sequences,
-        resident_sessions=1 if alone else None,
+        resident_sessions=1 if alone else search.space.pins.resident("serve" if pool < 0 else "decode") or None,
         prefill_chunk_tokens=int(points.chunk[0]),
         prefill_throttled=throttled and not alone and pool < 0,
     )
@@ -30,7 +29,7 @@ def decision_of(solution: Solution) -> Decision:
     if pool >= 0:
         prefill = Pool(
             parallel=_parallel(search.units[pool].split, int(points.pool_replicas[0])),
-            batch=Batch(prefill_chunk_tokens=POOL_CHUNK, prefill_throttled=throttled),
+            batch=Batch(prefill_chunk_tokens=search.space.pool_chunk, prefill_throttled=throttled),
         )
         pools = Pools(prefill=prefill, decode=Pool(parallel=parallel, batch=batch))
     return Decision(

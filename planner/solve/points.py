@@ -23,7 +23,6 @@ from planner.efficiency import efficiency_of, timer_of
 from planner.pricing import POLICIES, TIERS, setting_of
 from planner.problem import Problem
 from planner.space import Option, Space, Split, WeightOption
-from planner.space.space import POOL_CHUNK
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -187,7 +186,7 @@ class Search:
             replicas=zero + 1,
             decode_sequences=zero + 1,
             resident_limit=zero,
-            prefill_chunk=zero + POOL_CHUNK,
+            prefill_chunk=zero + self.space.pool_chunk,
             throttled=np.full(count * size, throttled),
             policy=np.repeat(np.array([POLICIES[p.policy] for p in policies]), size),
             tier=np.repeat(np.array([TIERS[p.tier or "ddr"] for p in policies]), size),
@@ -206,15 +205,21 @@ class Search:
             compression=combination,
             replicas=points.replicas,
             decode_sequences=np.where(points.alone, 1, points.micro * pp),
-            resident_limit=points.alone.astype(np.int64),
+            resident_limit=self._resident(points),
             prefill_chunk=points.chunk,
             throttled=throttled,
             policy=np.array([POLICIES[p.policy] for p in policies])[points.policy],
             tier=np.array([TIERS[p.tier or "ddr"] for p in policies])[points.policy],
             prefill_shape=points.pool_unit,
             prefill_replicas=points.pool_replicas,
-            prefill_pool_chunk=np.where(points.pool_unit >= 0, POOL_CHUNK, 0),
+            prefill_pool_chunk=np.where(points.pool_unit >= 0, self.space.pool_chunk, 0),
         )
+
+    def _resident(self, points: Points) -> Ints:
+        """Sessions that a replica may hold; 0: as many as fit."""
+        pins = self.space.pins
+        most = np.where(points.pool_unit == AGGREGATED, pins.resident("serve"), pins.resident("decode"))
+        return np.where(points.alone, 1, most)
 
     def handing_over(self, pool: int, unit: int) -> frozenset[str]:
         """Engines with which a prefill unit hands caches over to a decode unit, of one view."""
@@ -290,11 +295,25 @@ def aggregated_points(search: Search) -> Points:
     unit, micro, chunk, policy = (axis[keep] for axis in (unit, micro, chunk, policy))
     first = micro == 1
     shared = _points(search, unit, micro, chunk, policy, alone=False)
-    return Points.joined([shared, _points(search, unit[first], micro[first], chunk[first], policy[first], alone=True)])
+    lone = _points(search, unit[first], micro[first], chunk[first], policy[first], alone=True)
+    return _allowed(search, Points.joined([shared, lone]))
+
+
+def _allowed(search: Search, points: Points) -> Points:
+    """Points whose serving replicas a request's pins allow."""
+    pins = search.space.pins
+    if not pins.pins:
+        return points
+    split = np.array([pins.allows_split("serve", unit.split) for unit in search.units], dtype=np.bool_)
+    pp = np.array([unit.split.pp for unit in search.units], dtype=np.int64)[points.unit]
+    shared = pins.allows_batch("serve", points.micro * pp, alone=False, chunk=points.chunk)
+    lone = pins.allows_batch("serve", np.ones_like(pp), alone=True, chunk=points.chunk)
+    return points.take(split[points.unit] & np.where(points.alone, lone, shared))
 
 
 def _points(search: Search, unit: Ints, micro: Ints, chunk: Ints, policy: Ints, *, alone: bool) -> Points:
-    replicas = np.array([u.split.replicas for u in search.units], dtype=np.int64)[unit]
+    most = search.space.pins.wanted("replicas", "serve") or np.iinfo(np.int64).max
+    replicas = np.array([min(u.split.replicas, most) for u in search.units], dtype=np.int64)[unit]
     count = len(unit)
     return Points(
         unit=unit,

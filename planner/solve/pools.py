@@ -19,7 +19,6 @@ from planner.limits import SLACK
 from planner.solve.goal import Goal, Limits
 from planner.solve.narrowing import MARGIN, TIE, Incumbent
 from planner.solve.points import Points, Search, aggregated_points
-from planner.space.space import POOL_CHUNK
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -70,7 +69,7 @@ def _counted(
 ) -> Points | None:
     """Every way of a decode pool with every number of replicas on both sides that could beat a known plan."""
     one, other = search.units[decode].split, search.units[pool].split
-    total = search.problem.most_gpus
+    total, pins = search.problem.most_gpus, search.space.pins
     replicas = np.arange(1, min(one.replicas, (total - other.gpus) // one.gpus) + 1)[:, None]
     pool_replicas = np.arange(1, min(other.replicas, (total - one.gpus) // other.gpus) + 1)[None, :]
     gpus = replicas * one.gpus + pool_replicas * other.gpus
@@ -84,7 +83,8 @@ def _counted(
 
     def could(rate: float, value: Floats | float, fed: float) -> Bools:
         """Whether so fast a way, with so good a value, could be part of a better plan; broadcast."""
-        fits = np.asarray(gpus <= total)
+        fits = np.asarray(gpus <= total) & pins.allows_replicas("decode", replicas)
+        fits &= pins.allows_replicas("prefill", pool_replicas)
         if known is None:
             return fits
         if rated:
@@ -147,9 +147,10 @@ def pool_units(search: Search) -> tuple[list[int], list[int]]:
             search.engines(index, p, (), pools=True) for p in range(len(search.space.policies))
         ):
             continue
-        if split.pcp == 1:
+        pins = search.space.pins
+        if split.pcp == 1 and pins.allows_split("decode", split):
             decode.append(index)
-        if split.dcp == 1:
+        if split.dcp == 1 and pins.allows_split("prefill", split):
             prefill.append(index)
     taken = [u for u in decode if any(_pairs_up(search, pool, u) for pool in prefill)]
     return taken, [pool for pool in prefill if any(_pairs_up(search, pool, u) for u in taken)]
@@ -165,18 +166,27 @@ def decode_ways(search: Search, units: list[int]) -> Points:
     space = search.space
     allowed = [(u, p) for u in units for p in range(len(space.policies)) if search.engines(u, p, (), pools=True)]
     rows = [(u, m, p, False) for u, p in allowed for m in space.sequences] + [(u, 1, p, True) for u, p in allowed]
+    rows = [row for row in rows if _allows(search, *row)]
+    if not rows:
+        return Points.none()
     unit, micro, policy, alone = (np.array(column) for column in zip(*rows, strict=True))
     count = len(rows)
     return Points(
         unit=unit,
         micro=micro,
-        chunk=np.full(count, POOL_CHUNK, dtype=np.int64),
+        chunk=np.full(count, space.pool_chunk, dtype=np.int64),
         policy=policy,
         alone=alone.astype(np.bool_),
         replicas=np.ones(count, dtype=np.int64),
         pool_unit=np.full(count, PREFILLED, dtype=np.int64),
         pool_replicas=np.zeros(count, dtype=np.int64),
     )
+
+
+def _allows(search: Search, unit: int, micro: int, policy: int, alone: bool) -> bool:
+    """Whether a request's pins allow a way of a decode pool."""
+    sequences = 1 if alone else micro * search.units[unit].split.pp
+    return bool(search.space.pins.allows_batch("decode", sequences, alone=alone))
 
 
 def _everything(search: Search) -> _Halves:

@@ -18,6 +18,7 @@ from planner.problem import Problem
 from planner.space.compatibility import Compatibility, compatibility
 from planner.space.emission import Emission, emission_of, written_options, written_weights
 from planner.space.options import Dropped, Option, WeightOption, dimension_options, weight_options
+from planner.space.pins import NO_PINS, Pins, pinned
 from planner.space.pools import handover_problem
 from planner.space.runs import Run, runs, serves, where_it_runs
 from planner.space.splits import Split, engine_runs, splits
@@ -65,6 +66,10 @@ class Space:
     """Whether prefill and decode may share their GPUs; False only to ask what separate pools would do."""
     latent: bool = False
     """Whether the model's caches are latents, which every rank holds whole."""
+    pins: Pins = NO_PINS
+    """Fields that the request fixes: menus have them already where they hold in every group."""
+    pool_chunk: int = POOL_CHUNK
+    """Prefill chunk of a prefill pool [tokens]."""
     emission: Emission | None = None
     """What can be written for the request's targets; None: no target is named."""
 
@@ -100,7 +105,7 @@ def open_space(problem: Problem) -> Space:
     ------
     InputError
         If no engine serves the model on these GPUs, or the request names techniques or weights that
-        aren't to be had.
+        aren't to be had, or pins fields to what isn't.
     """
     dropped = Dropped({})
     emission = emission_of(problem)
@@ -125,9 +130,11 @@ def open_space(problem: Problem) -> Space:
         disaggregated=problem.most_gpus > 1,
         dropped=dropped.reasons,
         latent="mla" in problem.architecture.attention_kinds,
+        pins=Pins.of(problem.request.pin),
         emission=emission,
     )
-    return replace(space, disaggregated=space.disaggregated and any(space.has_pools(engine) for engine in engines))
+    disaggregated = space.disaggregated and any(space.has_pools(engine) for engine in engines)
+    return pinned(replace(space, disaggregated=disaggregated), problem)
 
 
 def _running(problem: Problem, dropped: Dropped, emission: Emission | None) -> tuple[Run, ...]:

@@ -10,6 +10,7 @@ from catalog.schema import Engine
 from planner.cost.replica import Shape, shape_problems
 from planner.problem import Problem
 from planner.request import Cluster
+from planner.space.pins import Pins
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,12 @@ class Split:
     def gpus(self) -> int:
         """GPUs of one replica."""
         return self.tp * self.pp * self.pcp
+
+    @property
+    def text(self) -> str:
+        """Sizes above 1: ``tp 4 x pp 2``; ``tp 1`` where there are none."""
+        sizes = [f"{name} {size}" for name in ("tp", "pp", "dcp", "pcp", "ep") if (size := getattr(self, name)) > 1]
+        return " x ".join(sizes) or "tp 1"
 
     def shape(self, weights: str) -> Shape:
         """The replica's shape with a weight precision."""
@@ -71,16 +78,17 @@ def replicas_that_fit(cluster: Cluster, gpus: int) -> int:
 
 def _splits(problem: Problem, engines: tuple[Engine, ...]) -> Iterator[Split]:
     cluster, architecture = problem.cluster, problem.architecture
+    pins = Pins.of(problem.request.pin)
     has_experts = any(layer.experts for layer in architecture.layers)
     tensor = tuple(_tensor(architecture, cluster.gpus_per_node))
     for tp in tensor:
-        for pp in _powers_of_two(min(len(architecture.layers), cluster.gpus // tp)):
+        for pp in _sizes(pins, "pp", min(len(architecture.layers), cluster.gpus // tp)):
             # Prefill context parallelism repeats the weights: worth it where tensor parallelism ends.
-            for pcp in _powers_of_two(cluster.gpus // (tp * pp)) if tp == tensor[-1] else (1,):
+            for pcp in _sizes(pins, "pcp", cluster.gpus // (tp * pp), repeats=tp == tensor[-1]):
                 replicas = min(replicas_that_fit(cluster, tp * pp * pcp), problem.most_gpus // (tp * pp * pcp))
                 if replicas < 1:
                     continue
-                for dcp in _powers_of_two(tp):
+                for dcp in _sizes(pins, "dcp", tp):
                     plain = Split(tp, pp, dcp, pcp, 1, replicas)
                     candidates = [plain]
                     if has_experts:
@@ -107,6 +115,12 @@ def _tensor(architecture: Architecture, most: int) -> Iterator[int]:
     for tp in range(1, most + 1):
         if all(max(tp, kv) % min(tp, kv) == 0 for kv in heads):
             yield tp
+
+
+def _sizes(pins: Pins, name: str, most: int, *, repeats: bool = True) -> tuple[int, ...]:
+    """Sizes of a parallelism: powers of two, or 1 alone, and those that a pin names."""
+    own = set(_powers_of_two(most)) if repeats else {1}
+    return tuple(sorted(own | {size for size in pins.values(name) if size <= most}))
 
 
 def _powers_of_two(most: int) -> Iterator[int]:

@@ -120,16 +120,16 @@ def _memory(name: str, kind: str, size: float, words: str) -> Lever:
 
 def _restrictions(request: Request) -> list[Lever]:
     found = []
-    for field in ("engine", "weights", "techniques"):
+    for field in ("engine", "weights", "techniques", "pin"):
         value, free = getattr(request, field), FREE[field]
-        if value not in (free, "published"):
+        if value not in (free, "published", None):
             found.append(
                 Lever(
                     name=field,
                     now=f"--{field} {value}",
                     amount=None,
                     lifted=Question({field: free}),
-                    lifted_text=f"--{field} {free}",
+                    lifted_text=f"--{field} {free or 'none'}",
                 )
             )
     return found

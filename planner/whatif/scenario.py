@@ -19,6 +19,7 @@ from typing import Any
 from catalog.errors import nearest
 from planner.errors import InputError
 from planner.files import read_request_file
+from planner.pins import is_pin
 from planner.request import Request, read_request
 
 NOTHING = ("none", "null", "")
@@ -63,12 +64,16 @@ def read_changes(text: str) -> Changes:
     {'techniques': 'kv_fp8,h2o', 'ctx': '32K'}
     >>> read_changes("max-latency=none")
     {'max_latency': None}
+    >>> read_changes("pin=tp=4,roles=serve,gpus=8xH100")
+    {'pin': 'tp=4,roles=serve', 'gpus': '8xH100'}
     """
     pairs: list[tuple[str, str]] = []
     problems = []
     for piece in text.split(","):
         key, equals, value = piece.partition("=")
-        if equals:
+        if equals and pairs and pairs[-1][0] == "pin" and field_name(key) not in Request.model_fields and is_pin(key):
+            pairs[-1] = ("pin", f"{pairs[-1][1]},{piece.strip()}")
+        elif equals:
             pairs.append((field_name(key), value.strip()))
         elif pairs:
             pairs[-1] = (pairs[-1][0], f"{pairs[-1][1]},{piece.strip()}")

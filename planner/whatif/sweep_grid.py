@@ -45,7 +45,7 @@ def split_values(field: str, text: str) -> list[str]:
     """Split what an option gives into its values.
 
     Commas part values; where there is a semicolon, only semicolons do. One value of ``techniques``
-    is itself ids with commas, so there only semicolons ever part values.
+    is itself ids with commas, as one of ``pin`` is fields, so there only semicolons ever part values.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def split_values(field: str, text: str) -> list[str]:
     >>> split_values("gpus", "racks,old.yaml;")
     ['racks,old.yaml']
     """
-    separator = ";" if ";" in text or field == "techniques" else ","
+    separator = ";" if ";" in text or field in ("techniques", "pin") else ","
     pieces = [piece.strip() for piece in text.split(separator)]
     if separator == ";" and len(pieces) > 1 and not pieces[-1]:
         pieces.pop()
