@@ -35,12 +35,12 @@ class Surroundings:
         split = points.pool_unit != AGGREGATED
         paired = points.pool_unit >= 0
         engines = self._engines[split.astype(np.int64), points.unit, points.policy]
-        engines = np.where(paired, engines & self._engines[1, points.pool_unit, points.policy], engines)
+        engines = np.where(paired, engines & self._engines[1, np.maximum(points.pool_unit, 0), points.policy], engines)
         for pool, unit in np.unique(np.stack([points.pool_unit[paired], points.unit[paired]], axis=1), axis=0).tolist():
             able = sum(self._bits[name] for name in self._search.handing_over(pool, unit))
             rows = (points.pool_unit == pool) & (points.unit == unit)
             engines[rows] &= able
-        several = self._several[points.unit] | (paired & self._several[points.pool_unit])
+        several = self._several[points.unit] | (paired & self._several[np.maximum(points.pool_unit, 0)])
         holds = {"tensor_parallel": several, "offload": self._swaps[points.policy], "disaggregated": split}
         bits = [holds[name].astype(np.int64) << bit for bit, name in enumerate(CONDITIONS)]
         return engines, np.bitwise_or.reduce(bits)

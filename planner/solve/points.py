@@ -133,7 +133,7 @@ class Search:
     def gpus_of(self, points: Points) -> Ints:
         """GPUs that points take."""
         each = np.array([unit.split.gpus for unit in self.units], dtype=np.int64)
-        pool = np.where(points.pool_unit >= 0, each[points.pool_unit] * points.pool_replicas, 0)
+        pool = np.where(points.pool_unit >= 0, each[np.maximum(points.pool_unit, 0)] * points.pool_replicas, 0)
         return np.asarray(each[points.unit] * points.replicas + pool)
 
     def pools(self, view: int, table: CompressionTable) -> Pools:

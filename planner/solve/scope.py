@@ -195,4 +195,4 @@ def roomy(search: Search, points: Points, table: CompressionTable) -> Bools:
     pp = np.array([unit.split.pp for unit in search.units], dtype=np.int64)
     sequences = np.where(points.alone, 1, points.micro * pp[points.unit])
     fits = most[points.unit] >= np.where(sequences > 1, sequences + 1, 1)
-    return fits & ((points.pool_unit < 0) | (most[points.pool_unit] >= 1))
+    return fits & ((points.pool_unit < 0) | (most[np.maximum(points.pool_unit, 0)] >= 1))
