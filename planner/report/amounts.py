@@ -48,6 +48,8 @@ def field_text(name: str, value: Any) -> str:
         return format_tokens(value)
     if name == "think_time":
         return seconds_text(value)
+    if name == "usd_per_gpu_hour":
+        return f"{value:.9g} USD/h"
     if name == "tolerance":
         return f"{float(value) * 100:g}%"
     if name in BY_FIELD:

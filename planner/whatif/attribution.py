@@ -35,7 +35,7 @@ SESSION = (
 """Fields of a request that change prices, in the order of their steps."""
 
 PERMISSIONS = (
-    *("objective", "engine", "weights", "techniques", "pin", "tolerance", "spare"),
+    *("objective", "engine", "weights", "techniques", "target", "pin", "tolerance", "spare"),
     *(limit.field for limit in LIMITS),
     *("confidence", "task"),
 )
