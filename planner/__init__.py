@@ -11,10 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from planner.decision import Decision
     from planner.errors import InputError, PlannerError
     from planner.pipeline import evaluate, make_plan
-    from planner.plan import Decision, Document, Metrics
+    from planner.plan import Document, Metrics
     from planner.request import Request
+    from planner.service import Service
     from planner.whatif.compare import compare
     from planner.whatif.explain_plan import explain_plan
     from planner.whatif.pareto import pareto
@@ -24,12 +26,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Decision": "planner.plan",
+    "Decision": "planner.decision",
     "Document": "planner.plan",
     "InputError": "planner.errors",
     "Metrics": "planner.plan",
     "PlannerError": "planner.errors",
     "Request": "planner.request",
+    "Service": "planner.service",
     "compare": "planner.whatif.compare",
     "evaluate": "planner.pipeline",
     "explain_plan": "planner.whatif.explain_plan",
@@ -46,6 +49,7 @@ __all__ = [
     "Metrics",
     "PlannerError",
     "Request",
+    "Service",
     "__version__",
     "compare",
     "evaluate",

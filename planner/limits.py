@@ -63,8 +63,15 @@ class Limit:
     """As much as anybody asks for, where its worth is sought; None: no limit at all."""
     goal: str | None = None
     """The goal that minimises what it limits; None: nothing does."""
+    candidates: tuple[str, ...] = ()
+    """What priced candidates call those metrics, where another name; empty: the same."""
     per_gpu: str | None = None
     """Where each GPU that a plan uses adds to the metric by a fact of it: the fact's name."""
+
+    @property
+    def priced(self) -> tuple[str, ...]:
+        """Its metrics as priced candidates call them (`planner.cost.price.Priced`)."""
+        return self.candidates or self.metrics
 
     @property
     def option(self) -> str:
@@ -98,9 +105,9 @@ class Limit:
         """How far a metric is on the right side of an amount; negative where it is beyond."""
         return value - amount if self.at_least else amount - value
 
-    def taken(self, amount: float, metrics: object) -> float:
+    def taken(self, amount: float, metrics: Any) -> float:
         """The tightest amount that a plan's metrics keep."""
-        values = [getattr(metrics, name) or 0.0 for name in self.metrics]
+        values = [metrics.named(name) or 0.0 for name in self.metrics]
         if self.at_least:
             return float(max(1, min(math.floor(min(values)), amount)))
         return float(max(values))
@@ -167,18 +174,24 @@ _WATTS = Unit(
 )
 
 
-def _time(field: str, metric: str, personal: int, example: str, help_text: str) -> Limit:
-    return Limit(field, _SECONDS, (metric,), example, help_text, personal, goal=metric)
+def _time(field: str, metric: str, priced: str, personal: int, example: str, help_text: str) -> Limit:
+    return Limit(field, _SECONDS, (metric,), example, help_text, personal, goal=priced, candidates=(priced,))
 
 
 LIMITS = (
     _time(
-        *("max_latency", "tpot_s", 5, "200ms"),
+        *("max_latency", "itl_full_s", "tpot_s", 5, "200ms"),
         "Limit on the time per output token in the worst interleaved step: 200ms.",
     ),
-    _time("max_ttft", "ttft_cold_s", 4, "30s", "Limit on the time to the first token of a new session: 30s."),
-    _time("max_warm_ttft", "ttft_warm_s", 3, "2s", "Limit on the time to the first token of a later question: 2s."),
-    _time("max_switch", "switch_s", 2, "5s", "Limit on one cache out and one in: 5s."),
+    _time(
+        *("max_ttft", "ttft_full_s", "ttft_cold_s", 4, "30s"),
+        "Limit on the time to the first token of a new session: 30s.",
+    ),
+    _time(
+        *("max_warm_ttft", "warm_ttft_full_s", "ttft_warm_s", 3, "2s"),
+        "Limit on the time to the first token of a later question: 2s.",
+    ),
+    _time("max_switch", "switch_s", "switch_s", 2, "5s", "Limit on one cache out and one in: 5s."),
     Limit(
         field="max_quality_loss",
         unit=_SHARE,
@@ -226,6 +239,9 @@ BY_FIELD = {limit.field: limit for limit in LIMITS}
 
 BY_METRIC = {metric: limit for limit in LIMITS for metric in limit.metrics}
 """Name of a constraint's row -> its limit."""
+
+BY_PRICED = {name: limit for limit in LIMITS for name in limit.priced}
+"""What priced candidates call a metric -> its limit."""
 
 
 def is_floor(row: str) -> bool:

@@ -80,7 +80,8 @@ def _metric(name: str) -> Callable[[Any, int], float | None]:
 
 
 def _latency_s(metrics: Any, output_tokens: int) -> float:
-    return float(answer_s(metrics.ttft_warm_s or 0.0, metrics.tpot_s, output_tokens))
+    value: float = metrics.latency_s
+    return value
 
 
 def _gpu_hours(metrics: Any, output_tokens: int) -> float | None:

@@ -15,16 +15,18 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from catalog.load import Catalog, open_catalog
+from planner.decision import Decision
 from planner.efficiency import measurements_of
 from planner.errors import PlannerError
 from planner.objectives import OBJECTIVES
-from planner.plan import DIMENSIONS, Decision, Document, Objective, Provenance, SourceNote
-from planner.pricing import Evaluation
-from planner.pricing import evaluate as price_decision
+from planner.plan import Document, Objective, Provenance, SourceNote
+from planner.price import Evaluation
+from planner.price import evaluate as price_decision
 from planner.problem import Problem, resolve
 from planner.request import Request
+from planner.service import DIMENSIONS, Service
 from planner.short_end import parity_usd_per_interaction
-from planner.solve.decision import decision_of
+from planner.solve.decision import services_of
 from planner.solve.frontier import best_plan
 from planner.solve.solver import Settings, Solution, solve
 from planner.space import Space, open_space
@@ -84,7 +86,7 @@ def make_plan(
         left_s = max(given.time_limit_s - (time.monotonic() - starts_s), LEAST_EXPLAINED * given.time_limit_s)
         explanation = explain_infeasible(problem, space, replace(given, time_limit_s=left_s))
         return _without_plan(problem, solver, explanation)
-    evaluation = price_decision(problem, decision_of(solution))
+    evaluation = price_decision(problem, services_of(solution))
     verify(problem, space, evaluation, solution.value)
     return _document(problem, evaluation, solution, solution.by if solver == "cpsat" else solver)
 
@@ -100,7 +102,7 @@ def choose(problem: Problem, space: Space, *, solver: str = "cpsat", settings: S
     return solve(problem, space, settings=settings)
 
 
-def evaluate(request: Request, decision: Decision | None = None, catalog: Catalog | None = None) -> Document:
+def evaluate(request: Request, decision: Decision | Service | None = None, catalog: Catalog | None = None) -> Document:
     """Price a hand-written decision for a request; what it leaves out (None: everything) is completed, and said.
 
     Raises
@@ -110,15 +112,15 @@ def evaluate(request: Request, decision: Decision | None = None, catalog: Catalo
     """
     catalog = catalog or open_catalog()
     problem = resolve(request, catalog)
-    evaluation = price_decision(problem, decision or Decision())
+    evaluation = price_decision(problem, decision or Service())
     return _document(problem, evaluation, None, None)
 
 
 def _document(problem: Problem, evaluation: Evaluation, solution: Solution | None, solver: str | None) -> Document:
     metrics = evaluation.metrics
-    provenance = provenance_of(problem, evaluation, solver)
+    warnings = warnings_of(problem, evaluation)
     if solution is not None and solution.fault:
-        provenance = provenance.model_copy(update={"warnings": (*provenance.warnings, solution.fault)})
+        warnings = (*warnings, solution.fault)
     base = parity_usd_per_interaction(problem)
     if base and metrics.usd_per_interaction is not None:
         metrics = metrics.model_copy(update={"cost_ratio_vs_4k": metrics.usd_per_interaction / base})
@@ -130,7 +132,8 @@ def _document(problem: Problem, evaluation: Evaluation, solution: Solution | Non
         metrics=metrics,
         intervals=evaluation.intervals,
         constraints=evaluation.constraints,
-        provenance=provenance,
+        warnings=warnings,
+        provenance=provenance_of(problem, evaluation, solver),
     )
 
 
@@ -145,6 +148,7 @@ def _without_plan(problem: Problem, solver: str, explanation: Any) -> Document:
         status="infeasible",
         request=request_document(problem),
         infeasible=explanation,
+        warnings=warnings_of(problem, None),
         provenance=provenance_of(problem, None, solver),
     )
 
@@ -160,50 +164,67 @@ def objective_of(problem: Problem, evaluation: Evaluation, solution: Solution) -
     """The objective in the user's terms, with the proved bound and the gap between both."""
     metrics = evaluation.metrics
     measure = OBJECTIVES[problem.request.objective].measure(metrics)
-    value, bound = solution.value or 0.0, solution.bound or 0.0
-    ratio = bound / value if value else 1.0
+    value = solution.value or 0.0
+    bound = solution.bound or 0.0
+    best = getattr(solution, "best", None) or value
     reached = measure.of(metrics, problem.request.output_tokens)
     if reached is None:
         reached = value
-    if measure.higher:
-        best = reached / max(ratio, 1e-12)
-        return Objective(name=measure.name, value=reached, bound=best, gap=best / reached - 1.0 if reached else 0.0)
-    return Objective(name=measure.name, value=reached, bound=reached * ratio, gap=1.0 - ratio)
+
+    def told(minimised: float) -> float:
+        """As the measure has it, by its share of the value that the plan shown has."""
+        ratio = minimised / value if value else 1.0
+        return reached / max(ratio, 1e-12) if measure.higher else reached * ratio
+
+    ratio = bound / best if best else 1.0
+    return Objective(
+        name=measure.name,
+        value=reached,
+        best=told(best),
+        bound=told(bound),
+        gap=1.0 / max(ratio, 1e-12) - 1.0 if measure.higher else 1.0 - ratio,
+        chosen_by=getattr(solution, "chosen_by", "optimum" if solution.status == "optimal" else "time"),
+    )
 
 
 def provenance_of(problem: Problem, evaluation: Evaluation | None, solver: str | None) -> Provenance:
     """What produced a document: assumptions in words, and the sources of the facts that shaped it."""
     assumptions = [*problem.assumptions, *(evaluation.assumptions if evaluation else ())]
+    choices = [weights_choice(problem, one.engine, one.weights) for one in _services(evaluation)]
+    told = tuple(dict.fromkeys(choice for choice in choices if choice is not None))
     return Provenance(
         solver=solver,
         catalog_hash=problem.catalog.content_hash,
         efficiency=problem.request.efficiency,
         bounded_by=evaluation.bounded_by if evaluation else None,
-        weights_choice=None
-        if evaluation is None
-        else weights_choice(problem, evaluation.decision.engine, evaluation.decision.weights),
+        weights_choice="; ".join(told) or None,
         model_choice=problem.model_choice,
         assumptions=tuple(assumptions),
-        warnings=(*problem.warnings, *_making(problem, evaluation)),
         sources=sources_of(problem, evaluation),
     )
 
 
-def _making(problem: Problem, evaluation: Evaluation | None) -> tuple[str, ...]:
-    decision = None if evaluation is None else evaluation.decision
-    return () if decision is None else making_warning(problem, decision.engine, decision.weights)
+def warnings_of(problem: Problem, evaluation: Evaluation | None) -> tuple[str, ...]:
+    """What can break a stated limit or promise."""
+    making = [text for one in _services(evaluation) for text in making_warning(problem, one.engine, one.weights)]
+    return tuple(dict.fromkeys([*problem.warnings, *making]))
+
+
+def _services(evaluation: Evaluation | None) -> tuple[Service, ...]:
+    return () if evaluation is None else tuple(one.service for one in evaluation.services)
 
 
 def sources_of(problem: Problem, evaluation: Evaluation | None) -> tuple[SourceNote, ...]:
     """One row for every source of the GPU, the node, the model, the price, the techniques and the measured times."""
     entries: list[Any] = [problem.cluster.hardware, problem.cluster.node]
     entries += [entry for entry in (problem.model_entry, problem.price) if entry is not None]
-    if evaluation is not None:
-        entries += measurements_of(problem, evaluation.decision.engine)
+    for service in _services(evaluation):
+        entries += [entry for entry in measurements_of(problem, service.engine) if entry not in entries]
         for name in DIMENSIONS:
-            choice = getattr(evaluation.decision.compression, name)
+            choice = getattr(service.compression, name)
             if choice.technique != "none":
-                entries.append(problem.catalog.point(choice.point or choice.technique)[0])
+                technique = problem.catalog.point(choice.point or choice.technique)[0]
+                entries += [technique] if technique not in entries else []
     return tuple(
         SourceNote(entry=entry.id, ref=source.ref, provenance=source.provenance)
         for entry in entries

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from catalog.schema import Engine
 from planner.efficiency import measurements_of
-from planner.plan import UNCOMPRESSED, Decision
 from planner.problem import Problem
+from planner.service import UNCOMPRESSED, Service
 from planner.space.runs import Run, runs
 
 
-def run_notes(problem: Problem, decision: Decision) -> list[str]:
+def run_notes(problem: Problem, decision: Service) -> list[str]:
     """Say what the engine of a decision does with the model here; nothing where the decision leaves it open."""
     if decision.engine == "any":
         return []

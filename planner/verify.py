@@ -7,17 +7,17 @@ again and compares every number that it claims.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from catalog.load import Catalog
 from catalog.schema import Engine
 from planner.errors import InputError, PlannerError
 from planner.limits import is_floor
-from planner.objectives import OBJECTIVES, figures_of
-from planner.plan import DIMENSIONS, Decision, Document, Interval, Parallel
-from planner.pricing import Evaluation, evaluate
+from planner.objectives import OBJECTIVES, Figures
+from planner.plan import Document
+from planner.price import Evaluation, by_itself, evaluate
 from planner.problem import Problem, resolve
 from planner.request import read_request
+from planner.service import DIMENSIONS, Parallel, Service
 from planner.space import Space, open_space
 from planner.space.pools import handover_problem
 from planner.space.splits import Split, engine_runs
@@ -61,26 +61,59 @@ def verify(problem: Problem, space: Space, evaluation: Evaluation, claimed: floa
 
 
 def objective_value(problem: Problem, evaluation: Evaluation) -> float:
-    """The number that a request minimises: hours or GPU-hours per interaction, seconds, or a loss."""
-    request = problem.request
-    return float(OBJECTIVES[request.objective].minimised(figures_of(evaluation.metrics, request.output_tokens)))
+    """The number that a request minimises: hours or GPU-hours per interaction, seconds, or a loss.
+
+    Throughput and GPUs are those of all services; a time or a loss is the worst service's.
+    """
+    figures = Figures(
+        interactions_per_hour=evaluation.metrics.interactions_per_hour,
+        gpus=evaluation.metrics.gpus_used,
+        latency_s=max(one.figures.latency_s for one in evaluation.services),
+        quality_loss=max(one.figures.quality_loss_at_confidence for one in evaluation.services),
+    )
+    return float(OBJECTIVES[problem.request.objective].minimised(figures))
 
 
 def broken_limits(evaluation: Evaluation) -> list[str]:
-    """Limits that a decision breaks, with amounts."""
+    """Limits that a decision breaks, with amounts.
+
+    Latency, quality and memory hold in each service by itself; GPUs, servers and users for all together.
+    """
     broken = []
-    for row in evaluation.constraints:
+    several = len(evaluation.services) > 1
+    rows = [("", row) for row in evaluation.constraints]
+    if several:
+        rows = [("", row) for row in evaluation.constraints if not by_itself(row)]
+        for groups, one in zip(evaluation.decision.groups_of_services, evaluation.services, strict=True):
+            rows += [(f"group {groups[-1].id}: ", row) for row in one.constraints if by_itself(row)]
+    for where, row in rows:
         if row.slack < -LIMIT_TOLERANCE * max(abs(row.limit), 1e-12):
             side = "below" if is_floor(row.name) else "above"
-            broken.append(f"{row.name}: {row.value:.6g} is {side} the limit {row.limit:.6g}")
-    if evaluation.metrics.concurrency < 1:
-        broken.append("hbm_bytes_per_gpu: not one session fits beside the weights")
-    return broken
+            broken.append(f"{where}{row.name}: {row.value:.6g} is {side} the limit {row.limit:.6g}")
+    for groups, one in zip(evaluation.decision.groups_of_services, evaluation.services, strict=True):
+        if one.figures.concurrency < 1:
+            where = f"group {groups[-1].id}: " if several else ""
+            broken.append(f"{where}hbm_bytes_per_gpu: not one session fits beside the weights")
+    return broken + _without_room(evaluation)
+
+
+def _without_room(evaluation: Evaluation) -> list[str]:
+    """Groups whose replicas find no room on the servers, though the GPUs are enough."""
+    return [
+        f"servers: not every replica of group {group.id} finds {group.replica_gpus} free GPUs on a server"
+        for group in evaluation.decision.groups
+        if sum(on.replicas for on in group.servers) < group.replicas
+    ]
 
 
 def unavailable(problem: Problem, space: Space, evaluation: Evaluation) -> list[str]:
     """Choices that the request's space doesn't hold: what the request leaves out, the engine or the GPU doesn't run."""
-    decision, request = evaluation.decision, problem.request
+    problems = [text for one in evaluation.services for text in _unavailable(problem, space, one.service)]
+    return list(dict.fromkeys(problems))
+
+
+def _unavailable(problem: Problem, space: Space, decision: Service) -> list[str]:
+    request = problem.request
     engine = next((e for e in space.engines if e.id == decision.engine), None)
     if engine is None:
         if request.engine != "any":
@@ -130,7 +163,7 @@ def _not_together(space: Space, engine: Engine, ids: set[str]) -> list[str]:
     ]
 
 
-def _not_deployed(space: Space, engine: Engine, decision: Decision, ids: set[str]) -> list[str]:
+def _not_deployed(space: Space, engine: Engine, decision: Service, ids: set[str]) -> list[str]:
     """What the engine can't do with several GPUs and between rounds."""
     pools, offload = decision.pools, decision.offload
     places = {"parallel": decision.parallel}
@@ -166,7 +199,7 @@ def _split(parallel: Parallel) -> Split:
 
 
 def verify_document(document: Document, catalog: Catalog) -> Evaluation:
-    """Price a plan file's decision again and compare everything that it claims.
+    """Price a plan file's decision again and compare everything that it claims; what is null claims nothing.
 
     Raises
     ------
@@ -180,36 +213,44 @@ def verify_document(document: Document, catalog: Catalog) -> Evaluation:
     problem = resolve(read_request(document.request, "request"), catalog)
     evaluation = evaluate(problem, document.decision)
     problems = broken_limits(evaluation)
-    if document.decision.engine != "any":
+    if any(service.engine != "any" for service in document.decision.services):
         problems += unavailable(problem, open_space(problem), evaluation)
     claimed = document.metrics.model_dump(exclude_unset=True)
     problems += _other_numbers(claimed, evaluation.metrics.model_dump(), "metrics")
-    problems += _other_intervals(document.intervals or {}, evaluation.intervals or {})
+    if document.intervals is not None:
+        real = {} if evaluation.intervals is None else evaluation.intervals.model_dump()
+        problems += _other_numbers(document.intervals.model_dump(), real, "intervals")
     if problems:
         raise VerificationError(problems)
     return evaluation
 
 
-def _other_intervals(claimed: dict[str, Interval], real: dict[str, Interval]) -> list[str]:
-    problems = []
-    for name, ends in claimed.items():
-        for end, value, other in zip(("low", "high"), ends, real.get(name, (math.nan, math.nan)), strict=True):
-            if not math.isclose(value, other, rel_tol=CLAIM_TOLERANCE, abs_tol=1e-9):
-                problems.append(f"intervals.{name}: {end} end: the plan says {value:.9g}, the cost model {other:.9g}")
-    return problems
+_NOT_COMPARED = ("cost_ratio_vs_4k",)
+"""A comparison with another plan, not a property of this one."""
 
 
-def _other_numbers(claimed: dict[str, Any], real: dict[str, Any], where: str) -> list[str]:
-    problems = []
-    for name, value in claimed.items():
-        other = real.get(name)
-        if isinstance(value, dict) and isinstance(other, dict):
-            problems += _other_numbers(value, other, f"{where}.{name}")
-        elif name == "cost_ratio_vs_4k":
-            continue  # A comparison with another plan, not a property of this one.
-        elif isinstance(value, int | float) and isinstance(other, int | float):
-            if not math.isclose(value, other, rel_tol=CLAIM_TOLERANCE, abs_tol=1e-9):
-                problems.append(f"{where}.{name}: the plan says {value:.9g}, the cost model {other:.9g}")
-        elif value != other:
-            problems.append(f"{where}.{name}: the plan says {value}, the cost model {other}")
-    return problems
+_SAID_AGAIN = ("load", "services")
+"""What tells numbers of the whole once more, for its part: compared last."""
+
+
+def _other_numbers(claimed: object, real: object, where: str) -> list[str]:
+    """Leaves of a plan that aren't what the cost model says; those of lists by their place."""
+    if claimed is None:
+        return []
+    if isinstance(claimed, dict):
+        found = real if isinstance(real, dict) else {}
+        names = sorted((name for name in claimed if name not in _NOT_COMPARED), key=_SAID_AGAIN.__contains__)
+        return [text for name in names for text in _other_numbers(claimed[name], found.get(name), f"{where}.{name}")]
+    if isinstance(claimed, list | tuple):
+        others = list(real) if isinstance(real, list | tuple) else []
+        if len(others) != len(claimed):
+            return [f"{where}: the plan has {len(claimed)} entries, the cost model {len(others)}"]
+        of_interval = where.startswith("intervals.") and all(isinstance(one, float) for one in claimed)
+        places = ("low end", "high end") if of_interval else tuple(map(str, range(len(claimed))))
+        rows = zip(places, claimed, others, strict=True)
+        return [text for place, one, other in rows for text in _other_numbers(one, other, f"{where}.{place}")]
+    if isinstance(claimed, int | float) and isinstance(real, int | float):
+        if math.isclose(claimed, real, rel_tol=CLAIM_TOLERANCE, abs_tol=1e-9):
+            return []
+        return [f"{where}: the plan says {claimed:.9g}, the cost model {real:.9g}"]
+    return [] if claimed == real else [f"{where}: the plan says {claimed}, the cost model {real}"]

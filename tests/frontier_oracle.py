@@ -15,11 +15,11 @@ import time
 import numpy as np
 
 from catalog.load import open_catalog
-from planner.pricing import evaluate
+from planner.price import evaluate
 from planner.problem import Problem
 from planner.request import Request
 from planner.solve.combinations import all_combinations, with_weights
-from planner.solve.decision import decision_of
+from planner.solve.decision import service_of
 from planner.solve.exhaustive import _runnable
 from planner.solve.frontier import AXES, Axis, Frontier, frontier, solution_of
 from planner.solve.goal import Limits
@@ -98,15 +98,15 @@ def compare(problem: Problem, space: Space, axes: tuple[Axis, ...]) -> tuple[Fro
     problems = []
     mine = []
     for plan in found.plans:
-        evaluation = evaluate(problem, decision_of(solution_of(found, plan)))
+        evaluation = evaluate(problem, service_of(solution_of(found, plan)))
         problems += broken_limits(evaluation) + unavailable(problem, space, evaluation)
         metrics = evaluation.metrics
         hours = 1.0 / metrics.interactions_per_hour if metrics.interactions_per_hour else np.inf
         values = {
             "throughput": hours,
             "cost": hours * metrics.gpus_used,
-            "tpot": metrics.tpot_s,
-            "ttft": metrics.ttft_cold_s,
+            "tpot": metrics.named("itl_full_s"),
+            "ttft": metrics.named("ttft_full_s"),
             "quality": metrics.quality_loss_at_confidence,
             "gpus": metrics.gpus_used,
         }

@@ -14,9 +14,9 @@ import time
 from dataclasses import dataclass, replace
 
 from catalog.load import open_catalog
-from planner.pricing import evaluate
+from planner.price import evaluate
 from planner.problem import Problem
-from planner.solve.decision import decision_of
+from planner.solve.decision import service_of
 from planner.solve.exhaustive import solve_exhaustively
 from planner.solve.solver import Settings, Solution, solve
 from planner.space import Space
@@ -84,7 +84,7 @@ def _unverified(problem: Problem, space: Space, solved: Solution) -> list[str]:
     if solved.points is None:
         return []
     try:
-        verify(problem, space, evaluate(problem, decision_of(solved)), solved.value)
+        verify(problem, space, evaluate(problem, service_of(solved)), solved.value)
     except VerificationError as error:
         return list(error.problems)
     return []

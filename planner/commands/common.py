@@ -71,12 +71,14 @@ def read_input(path: str) -> str:
 
 def print_document(document: Document, form: PlanFormat) -> None:
     """Print a document as a table to read, or whole."""
+    from planner.files import document_json
+
     if form is PlanFormat.json:
-        print_json(document.model_dump(mode="json", by_alias=True))
+        print_json(document_json(document))
     elif form is PlanFormat.yaml:
         import yaml
 
-        typer.echo(yaml.safe_dump(document.model_dump(mode="json", by_alias=True), sort_keys=False), nl=False)
+        typer.echo(yaml.safe_dump(document_json(document), sort_keys=False), nl=False)
     else:
         from planner.report.plan import print_plan
 

@@ -23,8 +23,9 @@ from planner.commands.options import takes_request
 if TYPE_CHECKING:
     from catalog.load import Catalog
     from planner.emit.running import Running
-    from planner.plan import Decision, Document
+    from planner.plan import Document
     from planner.request import Request
+    from planner.service import Service
 
 TARGETS = (
     "vllm, sglang, tensorrt-llm, lmdeploy, llama.cpp or transformers-kvpress; "
@@ -71,11 +72,10 @@ def emit_plan(
     """Write deployment files of a plan: the engine's command and config, and manifests of platforms."""
     from planner.emit import emit, read_plan, write
 
-    text = read_input(plan_file)
-    document = read_plan(text, plan_file)
+    document = read_plan(read_input(plan_file), plan_file)
     facts = open_overlays(context, catalog)
     files = emit(document, target, facts, engine_version=engine_version, checkpoint=checkpoint)
-    write({**files, "plan.json": text}, directory, force)
+    write(files, directory, force)
     for name in sorted(files):
         typer.echo(directory / name)
     _tell_notes(files)
@@ -199,7 +199,7 @@ def import_file(
         )
 
 
-def _decision_beside(file: str) -> Decision | None:
+def _decision_beside(file: str) -> Service | None:
     """Return the decision of the ``plan.json`` with which ``plan emit`` wrote a file; None if there is none to read."""
     from planner.emit import read_plan
     from planner.errors import InputError
@@ -209,7 +209,7 @@ def _decision_beside(file: str) -> Decision | None:
     for folder in (Path(file).parent, Path(file).parent.parent):
         path = folder / "plan.json"
         try:
-            return read_plan(path.read_text(encoding="utf-8"), str(path)).decision
+            return read_plan(path.read_text(encoding="utf-8"), str(path)).service
         except (OSError, UnicodeDecodeError, InputError):
             continue  # Not there, or somebody else's: the stamp in the file decides whether it is missed.
     return None

@@ -51,6 +51,7 @@ def make(
 ) -> None:
     """Choose the best deployment, prove it, and explain it. The verb may be left out."""
     from planner.errors import InputError
+    from planner.files import document_text
     from planner.pipeline import OutOfTimeError, make_plan, planned
     from planner.request import read_request
     from planner.solve.solver import read_settings
@@ -72,7 +73,7 @@ def make(
         typer.echo(f"plan: {error}", err=True)
         raise typer.Exit(OUT_OF_TIME) from None
     if output is not None:
-        output.write_text(document.model_dump_json(by_alias=True, indent=2) + "\n", encoding="utf-8")
+        output.write_text(document_text(document), encoding="utf-8")
         typer.echo(f"plan: {output}", err=True)
     print_document(document, form)
     if document.status == "infeasible":

@@ -51,10 +51,10 @@ def measure(requests: list[dict[str, Any]]) -> dict[str, float | None]:
     good = [r for r in requests if not r.get("error")]
     gaps = [gap for r in good for gap in value(r, "inter_chunk_latency") or []]
     return {
-        "ttft_cold_s": middle([value(r, "time_to_first_token") for r in good if turn(r) == 0]),
-        "ttft_warm_s": middle([value(r, "time_to_first_token") for r in good if turn(r) > 0]),
-        "tpot_s": statistics.quantiles(gaps, n=100)[98] / 1000 if len(gaps) > 1 else None,
-        "tpot_mean_s": middle([value(r, "inter_token_latency") for r in good], statistics.fmean),
+        "ttft_s": middle([value(r, "time_to_first_token") for r in good if turn(r) == 0]),
+        "warm_ttft_s": middle([value(r, "time_to_first_token") for r in good if turn(r) > 0]),
+        "itl_s": statistics.quantiles(gaps, n=100)[98] / 1000 if len(gaps) > 1 else None,
+        "tpot_s": middle([value(r, "inter_token_latency") for r in good], statistics.fmean),
         "interactions_per_hour": answers_per_hour(good),
         "cached": cached_share([r for r in good if turn(r) > 0]),
         "failed": float(len(requests) - len(good)),
@@ -113,10 +113,10 @@ def cached_share(requests: list[dict[str, Any]]) -> float | None:
 
 
 ROWS = (
-    ("time to first token, whole document, median", "ttft_cold_s", "s"),
-    ("time to first token, later question, median", "ttft_warm_s", "s"),
-    ("time per output token, worst step (99 % of gaps)", "tpot_s", "s"),
-    ("time per output token, mean", "tpot_mean_s", "s"),
+    ("time to first token, whole document, median", "ttft_s", "s"),
+    ("time to first token, later question, median", "warm_ttft_s", "s"),
+    ("time between tokens, worst step (99 % of gaps)", "itl_s", "s"),
+    ("time per output token, mean", "tpot_s", "s"),
     ("answers per hour", "interactions_per_hour", ""),
 )
 """What is compared -> the plan's name of it, and its unit."""
@@ -124,24 +124,35 @@ Measured = dict[str, dict[str, float | None]]
 
 
 def table(plan: dict[str, Any], measured: Measured) -> list[str]:
-    """Return the comparison, a line per quantity."""
-    lines = [line("", "predicted", "80 % interval", "alone", "all users")]
-    intervals = plan.get("intervals") or {}
+    """Return the comparison, two lines per time: of one user alone, and of all with every slot taken."""
+    lines = [line("", "predicted", "80 % interval", "measured")]
     for name, key, unit in ROWS:
-        between = " to ".join(shown(bound, unit) for bound in intervals.get(key, ()) or ()) or "-"
-        found = [shown(measured[run][key], unit) for run in ("alone", "users")]
-        lines.append(line(name, shown(plan["metrics"].get(key), unit), between, *found))
+        for run, level in (("alone", "idle"), ("users", "full")):
+            if unit or run == "users":
+                ends = told(plan.get("intervals"), key, level) or ()
+                between = " to ".join(shown(bound, unit) for bound in ends) or "-"
+                who = f"{name}, {'one user alone' if run == 'alone' else 'all users'}"
+                lines.append(
+                    line(who, shown(told(plan["metrics"], key, level), unit), between, shown(measured[run][key], unit))
+                )
     cached = [measured[run]["cached"] for run in ("alone", "users")]
-    lines.append(
-        line("later prompts from the cache", "", "", *("not told" if c is None else f"{c:.1%}" for c in cached))
-    )
-    lines.append(line("requests that failed", "0", "", *(f"{measured[run]['failed']:.0f}" for run in measured)))
+    for run, share in zip(("one user alone", "all users"), cached, strict=True):
+        text = "not told" if share is None else f"{share:.1%}"
+        lines.append(line(f"later prompts from the cache, {run}", "", "", text))
+    for run, who in (("alone", "one user alone"), ("users", "all users")):
+        lines.append(line(f"requests that failed, {who}", "0", "", f"{measured[run]['failed']:.0f}"))
     return lines
+
+
+def told(part: Any, key: str, level: str) -> Any:
+    """Return what a plan's metrics or intervals say of a quantity, a time at a level of load; None if nothing."""
+    found = part or {}
+    return found.get("latency", {}).get(key, {}).get(level) if key.endswith("_s") else found.get(key)
 
 
 def line(*cells: str) -> str:
     """Return cells in columns."""
-    return " ".join([f"{cells[0]:50}", f"{cells[1]:>12}", f"{cells[2]:>24}", *(f"{cell:>12}" for cell in cells[3:])])
+    return " ".join([f"{cells[0]:64}", f"{cells[1]:>12}", f"{cells[2]:>24}", *(f"{cell:>12}" for cell in cells[3:])])
 
 
 def shown(number: float | None, unit: str) -> str:
@@ -161,7 +172,7 @@ def judge(plan: dict[str, Any], measured: Measured) -> list[str]:
             "again with a shorter --concurrency-ramp-duration."
         )
     cached = measured["users"]["cached"]
-    keeps = plan["decision"]["offload"]["policy"] != "recompute"
+    keeps = plan["decision"]["groups"][0]["offload"]["policy"] != "recompute"
     if keeps and cached is not None and cached < CACHED_AT_LEAST:
         problems.append(
             f"Later questions found {cached:.1%} of their prompt in the cache, and the plan counts on all but the new "

@@ -17,9 +17,10 @@ from catalog.ready import Ready
 from catalog.schema import Engine, Hardware, KvFormat, Point, Technique, WeightFormat
 from planner.cost.workload import Workload
 from planner.emit.running import Running
-from planner.plan import Decision, Document, Metrics
+from planner.plan import Document, Metrics
 from planner.problem import Problem
 from planner.request import Cluster, Request
+from planner.service import Service
 from planner.space import Run, merged
 
 Role = Literal["serve", "prefill", "decode"]
@@ -78,7 +79,7 @@ class Deployment:
     """A plan with its engine, GPUs, model and session looked up."""
 
     document: Document
-    decision: Decision
+    decision: Service
     metrics: Metrics
     request: Request
     problem: Problem

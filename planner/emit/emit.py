@@ -21,6 +21,7 @@ from planner.emit.read_deployment import read_deployment
 from planner.emit.readme import provenance_file, readme
 from planner.emit.running import Running
 from planner.errors import InputError
+from planner.files import document_text
 from planner.plan import Document
 
 Build = Callable[[Deployment, str], list[Launch]]
@@ -120,7 +121,7 @@ def emit(
         files |= _below(platform, written)
     if launches[0].is_server:
         files |= load_test_files(deployment)
-    files["plan.json"] = document.model_dump_json(indent=2, by_alias=True) + "\n"
+    files["plan.json"] = document_text(document)
     files["provenance.json"] = provenance_file(deployment, launches, _snapshots(launches), refused)
     files["README.md"] = readme(deployment, launches, files) + section(fates(deployment, launches))
     return files

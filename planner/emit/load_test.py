@@ -135,10 +135,10 @@ def _common_flags(deployment: Deployment, launches: list[Launch]) -> Flags:
 
 def session_s(deployment: Deployment) -> float:
     """Return how long a session lasts as predicted [s]."""
-    metrics, request = deployment.metrics, deployment.request
-    answer_s = request.output_tokens * (metrics.tpot_mean_s or metrics.tpot_s or 0.0)
-    cold_s = metrics.ttft_cold_s or 0.0
-    later_s = cold_s if metrics.ttft_warm_s is None else metrics.ttft_warm_s
+    latency, request = deployment.metrics.latency, deployment.request
+    answer_s = request.output_tokens * (latency.tpot_s.mean or latency.tpot_s.full or 0.0)
+    cold_s = latency.ttft_s.full or 0.0
+    later_s = cold_s if latency.warm_ttft_s.full is None else latency.warm_ttft_s.full
     return cold_s + answer_s + (request.rounds - 1) * (deployment.workload.think_s + later_s + answer_s)
 
 

@@ -103,18 +103,19 @@ def _held_bytes(deployment: Deployment) -> float:
 
 def longest_step_s(deployment: Deployment, pool: PoolPlan) -> float:
     """Time in which an engine may answer nothing: a step, a whole prefill where it isn't cut into chunks [s]."""
-    return deployment.metrics.ttft_cold_s if pool.chunk_tokens is None else deployment.metrics.tpot_s
+    latency = deployment.metrics.latency
+    step_s = latency.itl_s.full if pool.chunk_tokens is not None else None
+    return latency.ttft_s.full or 0.0 if step_s is None else step_s
 
 
 def longest_request_s(deployment: Deployment) -> float:
     """Time of the longest request: a whole document's prefill and the answer, at the end of their intervals [s]."""
-    intervals = deployment.document.intervals or {}
+    first_s, step_s = (_at_most_s(deployment, name) for name in ("ttft_full_s", "itl_full_s"))
+    return first_s + deployment.request.output_tokens * step_s
 
-    def at_most(name: str, value: float) -> float:
-        found = intervals.get(name)
-        return value if found is None else max(value, found[1])
 
-    metrics = deployment.metrics
-    return at_most("ttft_cold_s", metrics.ttft_cold_s) + deployment.request.output_tokens * at_most(
-        "tpot_s", metrics.tpot_s
-    )
+def _at_most_s(deployment: Deployment, name: str) -> float:
+    """Return a time at the end of its interval; 0 where there is none [s]."""
+    value, intervals = deployment.metrics.named(name) or 0.0, deployment.document.intervals
+    found = None if intervals is None else intervals.named(name)
+    return value if found is None else max(value, found[1])

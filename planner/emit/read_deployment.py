@@ -17,9 +17,10 @@ from planner.emit.formats import kv_format_of, weight_format_of
 from planner.emit.running import Running
 from planner.emit.source import source_of
 from planner.errors import InputError
-from planner.plan import DIMENSIONS, UNCOMPRESSED, Choice, Decision, Document, Pool
+from planner.plan import Document
 from planner.problem import resolve
 from planner.request import Cluster, Request
+from planner.service import DIMENSIONS, UNCOMPRESSED, Choice, Pool, Service
 from planner.space import runs
 
 LOCAL = (
@@ -65,7 +66,7 @@ def read_deployment(
         If the plan can't be deployed: no feasible decision, priced at theoretical peak, made for
         another engine, or naming something that the catalog lacks.
     """
-    decision, metrics = document.decision, document.metrics
+    decision, metrics = document.service, document.metrics
     if document.status == "infeasible" or decision is None or metrics is None:
         raise InputError("the plan: status infeasible: there is nothing to deploy; relax a limit and plan again")
     try:
@@ -109,7 +110,7 @@ def read_deployment(
     )
 
 
-def _engine(decision: Decision, named: str | None, catalog: Catalog) -> Engine:
+def _engine(decision: Service, named: str | None, catalog: Catalog) -> Engine:
     if decision.engine == "any":
         if named is None:
             known = ", ".join(e.id for e in catalog.all(Engine))
@@ -124,7 +125,7 @@ def _engine(decision: Decision, named: str | None, catalog: Catalog) -> Engine:
     return engine
 
 
-def _technologies(decision: Decision, catalog: Catalog) -> tuple[Technology, ...]:
+def _technologies(decision: Service, catalog: Catalog) -> tuple[Technology, ...]:
     found = []
     for dimension in DIMENSIONS:
         choice: Choice = getattr(decision.compression, dimension)
@@ -160,7 +161,7 @@ def _weights(name: str, catalog: Catalog) -> Technology | None:
     raise InputError(f"the plan: decision.weights: the catalog has no weight format {name!r}; write for example bf16")
 
 
-def _pools(decision: Decision, concurrency: int, cluster: Cluster) -> tuple[PoolPlan, ...]:
+def _pools(decision: Service, concurrency: int, cluster: Cluster) -> tuple[PoolPlan, ...]:
     if decision.serving == "aggregated":
         pool = Pool(parallel=decision.parallel, batch=decision.batch)
         fits = concurrency // decision.parallel.replicas

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from pydantic import ValidationError
-
 from planner.errors import InputError
+from planner.files import document_of
 from planner.plan import Document
+from planner.version_one import PlanOfVersionOne
 
 
 def read_plan(text: str, where: str) -> Document:
@@ -31,9 +31,5 @@ def read_plan(text: str, where: str) -> Document:
         raise InputError(f"{where}: isn't JSON; give a file that plan --format json has written") from None
     if not isinstance(content, dict):
         raise InputError(f"{where}: holds no plan; give a file that plan --format json has written")
-    known = {name: content[name] for name in Document.model_fields if name in content}
-    try:
-        return Document.model_validate(known)
-    except ValidationError as error:
-        problems = [f"{where}: {'.'.join(map(str, e['loc']))}: {e['msg'].lower()}" for e in error.errors()]
-        raise InputError(problems) from None
+    names = {*Document.model_fields, *PlanOfVersionOne.model_fields}
+    return document_of({name: value for name, value in content.items() if name in names}, where)

@@ -84,7 +84,8 @@ def _network(deployment: Deployment, launches: list[Launch]) -> list[str]:
 def _expectations(deployment: Deployment, launches: list[Launch]) -> str:
     """What the plan predicts, with the interval where it has one, and what the engine itself reports at start."""
     metrics = deployment.metrics
-    rows = [(name, _shown(key, getattr(metrics, key)), _interval(deployment, key)) for name, key in _EXPECTED]
+    told = [(name, key) for name, key in _EXPECTED if "_idle_" not in key or metrics.named(key) is not None]
+    rows = [(name, _shown(key, metrics.named(key)), _interval(deployment, key)) for name, key in told]
     rows += _reported(launches[-1], deployment)
     table = ["| quantity | predicted | 80 % interval |", "|---|---|---|"]
     table += [f"| {name} | {value} | {interval} |" for name, value, interval in rows]
@@ -93,10 +94,12 @@ def _expectations(deployment: Deployment, launches: list[Launch]) -> str:
 
 
 _EXPECTED = (
-    ("time to first token, whole document", "ttft_cold_s"),
-    ("time to first token, later question", "ttft_warm_s"),
-    ("time per output token, worst step", "tpot_s"),
-    ("time per output token, mean", "tpot_mean_s"),
+    ("time to first token, whole document, one user alone", "ttft_idle_s"),
+    ("time to first token, whole document, every slot taken", "ttft_full_s"),
+    ("time to first token, later question, one user alone", "warm_ttft_idle_s"),
+    ("time to first token, later question, every slot taken", "warm_ttft_full_s"),
+    ("time per output token, one user alone", "tpot_idle_s"),
+    ("time per output token, every slot taken, worst step", "itl_full_s"),
     ("sessions that fit in HBM, whole cluster", "concurrency"),
     ("users", "users"),
     ("answers per hour", "interactions_per_hour"),
@@ -167,7 +170,8 @@ def _about_memory(deployment: Deployment, launch: Launch) -> list[str]:
 
 
 def _interval(deployment: Deployment, key: str) -> str:
-    found = (deployment.document.intervals or {}).get(key)
+    intervals = deployment.document.intervals
+    found = None if intervals is None else intervals.named(key)
     return "-" if found is None else f"{_shown(key, found[0])} to {_shown(key, found[1])}"
 
 
@@ -319,6 +323,7 @@ def provenance_file(
     """Return what produced the plan, against what its flags were checked, and what wasn't written, as JSON."""
     content = {
         "plan": deployment.document.provenance.model_dump(mode="json"),
+        "warnings": list(deployment.document.warnings),
         "engine": {"name": launches[0].engine, "version": launches[0].version, "image": launches[0].image},
         "flags_checked_against": dict(snapshots),
         "model": deployment.model_source,

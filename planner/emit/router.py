@@ -180,8 +180,8 @@ def idle_s(deployment: Deployment) -> int:
     the instance before it, and the thinking. Twice that, and never less than the router's own default.
     """
     metrics, request = deployment.metrics, deployment.request
-    cold_s = metrics.ttft_cold_s or 0.0
-    turn_s = cold_s + request.output_tokens * (metrics.tpot_s or 0.0)
+    cold_s = metrics.latency.ttft_s.full or 0.0
+    turn_s = cold_s + request.output_tokens * (metrics.latency.itl_s.full or 0.0)
     users = math.ceil(metrics.users / deployment.pools[-1].replicas)
     gap_s = deployment.workload.think_s + max(users, 1) * turn_s
     return max(router_of(deployment).idle_s, math.ceil(2 * gap_s))

@@ -12,18 +12,20 @@ import hashlib
 from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.launch import Launch
 from planner.emit.quoting import comment, json_line
-from planner.plan import Decision
+from planner.service import Service
 
 HASH_KEY = "plan/hash"
 POOL_KEY = "plan/pool"
 HASH_WORD = "plan-hash:"
+_NOT_DEPLOYED = {"users_per_replica"}
+"""A promise, which no flag says."""
 HASH_DIGITS = 12
 """Of a SHA-256, in hexadecimal: enough to tell an operator's plans apart."""
 
 
-def decision_hash(decision: Decision) -> str:
-    """Return the short hash of a decision: the same for equal decisions, however their file is written."""
-    text = json_line(decision.model_dump(mode="json"))
+def decision_hash(service: Service) -> str:
+    """Return the short hash of a decision of one service: the same for equal ones, however their file is written."""
+    text = json_line(service.model_dump(mode="json", exclude=_NOT_DEPLOYED))
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:HASH_DIGITS]
 
 

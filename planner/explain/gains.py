@@ -12,7 +12,7 @@ from planner.errors import InputError
 from planner.explain.clusters import sizes_of
 from planner.limits import asked, limits_of
 from planner.plan import Document
-from planner.pricing import evaluate
+from planner.price import evaluate
 from planner.problem import Problem, resolve
 from planner.request import Request
 from planner.solve.solver import Settings, solve

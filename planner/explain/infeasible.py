@@ -12,10 +12,10 @@ from planner.explain.clusters import Sizes, sizes_of
 from planner.explain.limits import Stated, deployable, stated, without
 from planner.limits import Limit, asked
 from planner.plan import UNDECIDED, Infeasible, Metrics, Relaxation
-from planner.pricing import evaluate
+from planner.price import evaluate
 from planner.problem import Problem
 from planner.request import Request
-from planner.solve.decision import decision_of
+from planner.solve.decision import services_of
 from planner.solve.goal import Goal
 from planner.solve.points import Points
 from planner.solve.solver import Settings, Solution, engines_of
@@ -153,7 +153,7 @@ class _Explanation:
         step = limit.step(self.problem.cluster.hardware)
         low = math.floor(now / step * (1.0 + 1e-12))
         metrics = self._metrics(stated, limit.goal or "throughput")
-        reached = now if metrics is None else getattr(metrics, limit.metrics[-1]) or now
+        reached = now if metrics is None else metrics.named(limit.metrics[-1]) or now
         found, sure = smallest(
             lambda count: self.asker.feasible(self._with(limit, _amount(count, step))),
             *(low, unit.most_steps, math.ceil(reached / step * (1.0 - 1e-9))),
@@ -166,7 +166,7 @@ class _Explanation:
         """The largest amount that a plan serves within the other limits."""
         wanted = math.floor(limit.amount(self.asker.request) or 1)
         metrics = self._metrics(stated, limit.goal or "throughput")
-        served = 0 if metrics is None else math.floor(getattr(metrics, limit.metrics[-1]))
+        served = 0 if metrics is None else math.floor(metrics.named(limit.metrics[-1]) or 0.0)
         # Counted down from what was wanted, so that the smallest step down is the most that is served.
         found, sure = smallest(
             lambda step: self.asker.feasible(self._with(limit, wanted - step)), 0, wanted - 1, wanted - served
@@ -189,7 +189,7 @@ class _Explanation:
         if best is None or best.points is None:
             return None
         engine = best.engine or engines_of(best.search, best.points, 0, best.options)[0].id
-        return evaluate(best.search.problem, decision_of(replace(best, engine=engine))).metrics
+        return evaluate(best.search.problem, services_of(replace(best, engine=engine))).metrics
 
     def _more_gpus(self, limit: Stated) -> Relaxation:
         sizes = self.sizes

@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 from catalog.load import Catalog
 from catalog.schema import Engine
+from planner.decision import Decision
 from planner.emit.stamp import decision_hash
 from planner.errors import InputError
 from planner.importing.commands import Command, read_commands
 from planner.importing.flags import Given, read_flags
-from planner.plan import Batch, Choice, Compression, Decision, OffloadChoice, Parallel, Pool, Pools
 from planner.request import resolve_cluster
+from planner.service import Batch, Choice, Compression, OffloadChoice, Parallel, Pool, Pools, Service
 
 M = TypeVar("M", Parallel, Batch)
 
@@ -39,7 +40,7 @@ _STAMPED_ONLY = ("batch.resident_sessions",)
 class Imported:
     """What a running deployment decides, and what it doesn't say."""
 
-    decision: Decision
+    decision: Service
     model: str | None
     """As the command names it: a hub id or a path."""
     version: str
@@ -63,14 +64,14 @@ class Imported:
             "engine_version": self.version,
             "context_tokens": self.context_tokens,
             "gpus": self.gpus,
-            "decision": self.decision.model_dump(mode="json"),
+            "decision": Decision.anywhere([self.decision]).model_dump(mode="json"),
             "from_stamp": list(self.from_stamp),
             "undetermined": list(self.undetermined),
             "notes": list(self.notes),
         }
 
 
-def import_text(text: str, gpus: str, catalog: Catalog, beside: Decision | None = None) -> Imported:
+def import_text(text: str, gpus: str, catalog: Catalog, beside: Service | None = None) -> Imported:
     """Read a vLLM command line, a compose file or Kubernetes manifests into a decision.
 
     Parameters
@@ -82,7 +83,8 @@ def import_text(text: str, gpus: str, catalog: Catalog, beside: Decision | None 
     catalog
         The facts.
     beside
-        Decision of the ``plan.json`` beside the file; taken for what no flag expresses if the file's stamp is of it.
+        The service of the ``plan.json`` beside the file; what no flag expresses is taken from it if the file's stamp is
+        of it.
 
     Raises
     ------
@@ -253,7 +255,7 @@ def _whole(flags: Mapping[str, Any], name: str, default: int) -> int:
     return value if isinstance(value, int) and value >= 1 else default
 
 
-def _own_plan(stamp: str | None, beside: Decision | None, notes: list[str]) -> Decision | None:
+def _own_plan(stamp: str | None, beside: Service | None, notes: list[str]) -> Service | None:
     """Return the plan beside the file if the file was written for it; note where it wasn't, or is missing."""
     if stamp is None:
         return None
@@ -271,7 +273,7 @@ def _own_plan(stamp: str | None, beside: Decision | None, notes: list[str]) -> D
 
 
 def _fill_from_plan(
-    fields: dict[str, Any], open_fields: list[str], planned: Decision | None, notes: list[str]
+    fields: dict[str, Any], open_fields: list[str], planned: Service | None, notes: list[str]
 ) -> tuple[list[str], list[str]]:
     """Fill open fields from the file's own plan; note where a flag says something else than it."""
     if planned is None:
@@ -308,14 +310,14 @@ def _shown(value: Any) -> str:
     return (value.point or value.technique) if isinstance(value, Choice) else str(value)
 
 
-def _at(decision: Decision, name: str) -> Any:
+def _at(decision: Service, name: str) -> Any:
     found: Any = decision
     for part in name.split("."):
         found = getattr(found, part, None)
     return found
 
 
-def _decision(fields: Mapping[str, Any]) -> Decision:
+def _decision(fields: Mapping[str, Any]) -> Service:
     compression = {n.partition(".")[2]: v for n, v in fields.items() if n.startswith("compression.")}
     offload = OffloadChoice(policy=fields["offload.policy"], tier=fields["offload.tier"])
     common: dict[str, Any] = {
@@ -326,8 +328,8 @@ def _decision(fields: Mapping[str, Any]) -> Decision:
         "serving": fields["serving"],
     }
     if fields["serving"] == "aggregated":
-        return Decision(**common, parallel=_part(fields, "parallel.", Parallel), batch=_part(fields, "batch.", Batch))
-    return Decision(**common, pools=Pools(prefill=_pool_of(fields, "prefill"), decode=_pool_of(fields, "decode")))
+        return Service(**common, parallel=_part(fields, "parallel.", Parallel), batch=_part(fields, "batch.", Batch))
+    return Service(**common, pools=Pools(prefill=_pool_of(fields, "prefill"), decode=_pool_of(fields, "decode")))
 
 
 def _pool_of(fields: Mapping[str, Any], role: str) -> Pool:

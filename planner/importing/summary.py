@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from planner.importing.decision import Imported
-from planner.plan import DIMENSIONS, Batch, Parallel
+from planner.service import DIMENSIONS, Batch, Parallel
 
 
 def summary(imported: Imported) -> str:

@@ -11,9 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.units import format_bytes, format_seconds
-from planner.plan import DIMENSIONS, Decision, Document, Metrics
+from planner.decision import Decision
+from planner.plan import Document, Metrics
 from planner.report.amounts import amount, field_text, number
 from planner.report.plan import BOUNDS, infeasible
+from planner.service import DIMENSIONS, Service
 
 if TYPE_CHECKING:
     from planner.whatif.compared import Bounds, Cause, Change, Comparison, Kept, Step, Variant
@@ -115,21 +117,26 @@ def _marked(shown: Sequence[str], has_base: bool = True) -> Cells:
 def _decision(columns: Sequence[Variant]) -> Iterable[tuple[str, Cells]]:
     decisions = [column.plan.decision if column.plan else None for column in columns]
     for name, text in _DECISION_ROWS.items():
-        shown = [text(decision) if decision is not None else "-" for decision in decisions]
+        shown = [_of_services(decision, text) if decision is not None else "-" for decision in decisions]
         if name in DIMENSIONS and set(shown) <= {"none", "-"}:
             continue
         yield name, _marked(shown, decisions[0] is not None)
 
 
-def _chosen(dimension: str) -> Callable[[Decision], str]:
-    def text(decision: Decision) -> str:
+def _of_services(decision: Decision, text: Callable[[Service], str]) -> str:
+    """A text of each service, once."""
+    return " + ".join(dict.fromkeys(text(service) for service in decision.services))
+
+
+def _chosen(dimension: str) -> Callable[[Service], str]:
+    def text(decision: Service) -> str:
         choice = getattr(decision.compression, dimension)
         return "none" if choice.technique == "none" else str(choice.point or choice.technique)
 
     return text
 
 
-def _split(decision: Decision) -> str:
+def _split(decision: Service) -> str:
     if decision.pools is None:
         return _parallel(decision)
     return f"prefill {_parallel(decision.pools.prefill)}; decode {_parallel(decision.pools.decode)}"
@@ -142,23 +149,23 @@ def _parallel(of: object) -> str:
     return f"{parallel.replicas} x {' '.join(sizes)}"
 
 
-def _batch(decision: Decision) -> str:
+def _batch(decision: Service) -> str:
     batch = decision.pools.decode.batch if decision.pools else decision.batch
     return f"{batch.decode_sequences} decoding" + (", alone" if batch.resident_sessions == 1 else "")
 
 
-def _chunk(decision: Decision) -> str:
+def _chunk(decision: Service) -> str:
     batch = decision.pools.decode.batch if decision.pools else decision.batch
     size = f"{batch.prefill_chunk_tokens} tokens" if batch.prefill_chunk_tokens else "in one piece"
     return size + (", yields" if batch.prefill_throttled else "")
 
 
-def _offload(decision: Decision) -> str:
+def _offload(decision: Service) -> str:
     tier = f" to {decision.offload.tier}" if decision.offload.tier else ""
     return {"none": "in HBM"}.get(decision.offload.policy, f"{decision.offload.policy}{tier}")
 
 
-_DECISION_ROWS: dict[str, Callable[[Decision], str]] = {
+_DECISION_ROWS: dict[str, Callable[[Service], str]] = {
     "engine": lambda decision: decision.engine,
     "weights": lambda decision: decision.weights,
     **{name: _chosen(name) for name in DIMENSIONS},
@@ -176,9 +183,9 @@ _GIVES: dict[str, tuple[Callable[[Metrics], float | None], Callable[[float], str
     "prefill": (lambda m: m.prefill_s, format_seconds),
     "decode": (lambda m: m.decode_s, format_seconds),
     "switch": (lambda m: m.switch_s, format_seconds),
-    "TTFT new": (lambda m: m.ttft_cold_s, format_seconds),
-    "TTFT later": (lambda m: m.ttft_warm_s, format_seconds),
-    "TPOT worst": (lambda m: m.tpot_s, format_seconds),
+    "TTFT new": (lambda m: m.latency.ttft_s.full, format_seconds),
+    "TTFT later": (lambda m: m.latency.warm_ttft_s.full, format_seconds),
+    "TPOT worst": (lambda m: m.latency.itl_s.full, format_seconds),
     "KV/session": (lambda m: m.kv_bytes_per_session, format_bytes),
     "quality loss": (lambda m: m.quality_loss_at_confidence, lambda value: f"{value:.2%}"),
     "USD/interaction": (lambda m: m.usd_per_interaction, lambda value: f"{value:,.3g}"),
@@ -203,7 +210,8 @@ def _gives(columns: Sequence[Variant]) -> Iterable[tuple[str, Cells]]:
 
 def _interval(columns: Sequence[Variant]) -> Iterable[tuple[str, Cells]]:
     """Within which errors on other measurements would put the throughput, 8 times in 10."""
-    ends = [(column.plan.intervals or {}).get("interactions_per_hour") if column.plan else None for column in columns]
+    intervals = [column.plan.intervals if column.plan else None for column in columns]
+    ends = [found.interactions_per_hour if found else None for found in intervals]
     if any(end is not None for end in ends):
         yield "80% interval", [(f"{number(end[0])} to {number(end[1])}" if end else "-", False) for end in ends]
 

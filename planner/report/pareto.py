@@ -10,17 +10,19 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.units import format_seconds, format_tokens
-from planner.plan import DIMENSIONS, Decision, Document, Parallel
+from planner.decision import Decision
+from planner.plan import Document
 from planner.report.amounts import number
 from planner.report.plan import defaults_text, infeasible
+from planner.service import DIMENSIONS, Parallel, Service
 
 if TYPE_CHECKING:
     from planner.whatif.pareto import FrontierDocument
 
 TITLES = {
     "interactions_per_hour": "interactions/h",
-    "tpot_s": "TPOT",
-    "ttft_cold_s": "TTFT",
+    "itl_full_s": "TPOT",
+    "ttft_full_s": "TTFT",
     "quality_loss_at_confidence": "quality loss",
     "usd_per_interaction": "USD/interaction",
     "gpu_hours_per_interaction": "GPU-h/interaction",
@@ -45,6 +47,7 @@ def _parts(document: FrontierDocument) -> Iterable[RenderableType]:
                 status="infeasible",
                 request=request,
                 infeasible=document.infeasible,
+                warnings=document.warnings,
                 provenance=document.provenance,
             )
         )
@@ -57,7 +60,7 @@ def _parts(document: FrontierDocument) -> Iterable[RenderableType]:
     yield _table(document)
     yield Text("")
     yield Text(covered(document))
-    for text in (*document.provenance.warnings, *document.provenance.assumptions):
+    for text in (*document.warnings, *document.provenance.assumptions):
         yield Text(f"Note: {text}")
     asked_for = {name: value for name, value in request.items() if name != "objective"}
     yield Text(f"Defaults: {defaults_text(asked_for)}")
@@ -81,7 +84,7 @@ def _table(document: FrontierDocument) -> Table:
 def value_text(name: str, value: float) -> str:
     """An objective in the unit that people read.
 
-    >>> value_text("tpot_s", 0.0231), value_text("usd_per_interaction", 0.00761), value_text("gpus_used", 4.0)
+    >>> value_text("itl_full_s", 0.0231), value_text("usd_per_interaction", 0.00761), value_text("gpus_used", 4.0)
     ('23.1 ms', '0.00761', '4')
     """
     if name.endswith("_s"):
@@ -94,7 +97,12 @@ def value_text(name: str, value: float) -> str:
 
 
 def decided(decision: Decision) -> str:
-    """A decision in one line: compression, weights, split, batch, offload, engine."""
+    """A decision in one line, service by service."""
+    return " + ".join(_decided(service) for service in decision.services)
+
+
+def _decided(decision: Service) -> str:
+    """A service in one line: compression, weights, split, batch, offload, engine."""
     choices = [getattr(decision.compression, name) for name in DIMENSIONS]
     chosen = [choice.point or choice.technique for choice in choices if choice.technique != "none"]
     pools = decision.pools

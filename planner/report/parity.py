@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.units import format_tokens
-from planner.plan import DIMENSIONS
 from planner.report.amounts import number
 from planner.report.plan import defaults_text
+from planner.service import DIMENSIONS
 
 if TYPE_CHECKING:
     from planner.whatif.parity_document import Crossing, Mover, ParityDocument, ParityPoint, Series
@@ -130,8 +130,8 @@ def _chosen(row: Mover) -> str:
     decision = row.plan.decision if row.plan is not None else None
     if decision is None or "techniques" not in row.change:
         return ""
-    choices = [getattr(decision.compression, name) for name in DIMENSIONS]
-    names = [choice.point or choice.technique for choice in choices if choice.technique != "none"]
+    choices = [getattr(service.compression, name) for service in decision.services for name in DIMENSIONS]
+    names = dict.fromkeys(choice.point or choice.technique for choice in choices if choice.technique != "none")
     return f": {' + '.join(names) or 'none'}"
 
 

@@ -10,9 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.units import format_bytes, format_seconds, format_tokens
-from planner.plan import DIMENSIONS, Choice, Constraint, Decision, Document, HbmBytes, Metrics, Parallel
+from planner.decision import Decision
+from planner.plan import Constraint, Document, HbmBytes, Metrics
 from planner.report.amounts import amount, field_text, number
 from planner.request import Request
+from planner.service import DIMENSIONS, Choice, Parallel, Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -42,19 +44,22 @@ def print_plan(document: Document) -> None:
 
 
 def _parts(document: Document) -> Iterable[RenderableType]:
+    for warning in document.warnings:
+        yield Text(f"Warning: {warning}", style="bold")
     if document.decision is None or document.metrics is None:
         yield from infeasible(document)
     else:
-        decision, metrics = document.decision, document.metrics
+        metrics = document.metrics
         yield Text(headline(document), style="bold")
         yield from _model_choice(document)
-        for part in (
-            _decision(document, decision),
+        parts: list[RenderableType] = [
+            *_services(document, document.decision),
             _metrics(document, metrics),
             _times(document, metrics),
-            _hbm(metrics.hbm_bytes_per_gpu),
+            *_memory(document.decision, metrics),
             _constraints(document.constraints),
-        ):
+        ]
+        for part in parts:
             yield Text("")
             yield part
         yield Text("")
@@ -77,16 +82,21 @@ def headline(document: Document) -> str:
     decision, metrics = document.decision, document.metrics
     if decision is None or metrics is None:
         return "no plan"
-    chosen = [c.point or c.technique for c in _choices(decision) if c.technique != "none"]
-    cache = f"KV with {' and '.join(chosen)}" if chosen else "uncompressed KV"
     verb = "Deploy" if document.status != "evaluated" else "Priced:"
-    engine = "any engine" if decision.engine == "any" else decision.engine
+    kinds = " beside ".join(dict.fromkeys(_kind(service) for service in decision.services))
     broken = [row.name for row in document.constraints if _broken(row)]
     return (
-        f"{verb} {_asked(document)}: {engine}, {decision.weights} weights, {cache}; "
+        f"{verb} {_asked(document)}: {kinds}; "
         f"{number(metrics.interactions_per_hour)} interactions/h, {number(metrics.users)} users"
         + (f". BREAKS {', '.join(broken)}" if broken else "")
     )
+
+
+def _kind(service: Service) -> str:
+    chosen = [c.point or c.technique for c in _choices(service) if c.technique != "none"]
+    cache = f"KV with {' and '.join(chosen)}" if chosen else "uncompressed KV"
+    engine = "any engine" if service.engine == "any" else service.engine
+    return f"{engine}, {service.weights} weights, {cache}"
 
 
 def _asked(document: Document) -> str:
@@ -98,8 +108,8 @@ def _broken(row: Constraint) -> bool:
     return row.slack < -TIGHT * max(abs(row.limit), 1e-12)
 
 
-def _choices(decision: Decision) -> list[Choice]:
-    return [getattr(decision.compression, name) for name in DIMENSIONS]
+def _choices(service: Service) -> list[Choice]:
+    return [getattr(service.compression, name) for name in DIMENSIONS]
 
 
 def _rows(title: str, rows: Iterable[tuple[str, str]]) -> Table:
@@ -116,9 +126,12 @@ def _rows(title: str, rows: Iterable[tuple[str, str]]) -> Table:
 def _why_alone(document: Document) -> str:
     """What more sessions at once could add, where it is prefill that keeps the GPUs busy."""
     decision, metrics = document.decision, document.metrics
-    if decision is None or metrics is None or decision.pools is not None or decision.parallel.pp > 1:
+    if decision is None or metrics is None or len(decision.services) > 1:
         return ""
-    session_s = 3600.0 * decision.parallel.replicas / metrics.sessions_per_hour if metrics.sessions_per_hour else 0.0
+    service = decision.service
+    if service.pools is not None or service.parallel.pp > 1:
+        return ""
+    session_s = 3600.0 * service.parallel.replicas / metrics.sessions_per_hour if metrics.sessions_per_hour else 0.0
     measured = document.request.get("efficiency", "measured") != "peak"
     working_s = session_s * (float(document.request.get("utilisation", 0.85)) if measured else 1.0)
     if not 0.5 * working_s < metrics.prefill_s <= working_s:
@@ -127,19 +140,37 @@ def _why_alone(document: Document) -> str:
     return f": prefill is {share:.0%} of it, so serving several at once could add at most {more:.0%}"
 
 
-def _decision(document: Document, decision: Decision) -> Table:
-    rows = [("engine", decision.engine), ("weights", decision.weights)]
+def _services(document: Document, decision: Decision) -> Iterable[RenderableType]:
+    """Return a table for each service; where there are several, with the groups that it is made of."""
+    several = len(decision.services) > 1
+    for place, (service, groups) in enumerate(zip(decision.services, decision.groups_of_services, strict=True)):
+        title = f"Service of group {' and '.join(group.id for group in groups)}" if several else "Decision"
+        yield _service(document, service, title, _share(document, place) if several else [])
+
+
+def _share(document: Document, place: int) -> list[tuple[str, str]]:
+    """Return what one of several services gives."""
+    if document.metrics is None:
+        return []
+    part = document.metrics.services[place]
+    served = f"{number(part.interactions_per_hour)} interactions/h, {number(part.users)} users"
+    gaps = part.latency.itl_s.full
+    return [("gives", served + ("" if gaps is None else f"; full TPOT {format_seconds(gaps)}"))]
+
+
+def _service(document: Document, service: Service, title: str, gives: list[tuple[str, str]]) -> Table:
+    rows = [("engine", service.engine), ("weights", service.weights)]
     for name in DIMENSIONS:
-        choice = getattr(decision.compression, name)
+        choice = getattr(service.compression, name)
         strength = "" if choice.strength is None else f" (strength {choice.strength:g})"
         rows.append((name, "none" if choice.technique == "none" else f"{choice.point or choice.technique}{strength}"))
-    batch = prefilling = decision.batch
-    if decision.pools is None:
-        rows.append(("parallel", _parallel(decision.parallel)))
+    batch = prefilling = service.batch
+    if service.pools is None:
+        rows.append(("parallel", _parallel(service.parallel)))
     else:
-        rows.append(("prefill pool", _parallel(decision.pools.prefill.parallel)))
-        rows.append(("decode pool", _parallel(decision.pools.decode.parallel)))
-        batch, prefilling = decision.pools.decode.batch, decision.pools.prefill.batch
+        rows.append(("prefill pool", _parallel(service.pools.prefill.parallel)))
+        rows.append(("decode pool", _parallel(service.pools.decode.parallel)))
+        batch, prefilling = service.pools.decode.batch, service.pools.prefill.batch
     size = prefilling.prefill_chunk_tokens
     prefill = f"prefill in chunks of {size} tokens" if size else "prompts in one piece"
     rows.append(("batch", f"{batch.decode_sequences} decoding per replica; {prefill}"))
@@ -150,11 +181,11 @@ def _decision(document: Document, decision: Decision) -> Table:
     caches = {
         "none": "caches stay in HBM",
         "recompute": "caches are dropped and recomputed",
-        "swap": f"caches are swapped to {decision.offload.tier}",
+        "swap": f"caches are swapped to {service.offload.tier}",
     }
-    where = " in the prefill pool" if decision.pools is not None else ""
-    rows += [("serving", decision.serving), ("between rounds", f"{caches[decision.offload.policy]}{where}")]
-    return _rows("Decision", rows)
+    where = " in the prefill pool" if service.pools is not None else ""
+    rows += [("serving", service.serving), ("between rounds", f"{caches[service.offload.policy]}{where}")]
+    return _rows(title, rows + gives)
 
 
 def _parallel(parallel: Parallel) -> str:
@@ -177,10 +208,11 @@ def _metrics(document: Document, metrics: Metrics) -> Table:
 
 
 def _worst(document: Document) -> str:
-    """What the worst time per token is, which a limit is for."""
-    apart = document.decision is not None and document.decision.pools is not None
+    """What the longest gap between tokens is, which a limit is for."""
+    services = () if document.decision is None else document.decision.services
+    apart = all(service.pools is not None for service in services)
     what = "no step has a foreign prefill chunk in it" if apart else "a step with a foreign prefill chunk in it"
-    return f"--max-latency limits the worst: {what}"
+    return f"--max-latency limits it: {what}"
 
 
 def _times(document: Document, metrics: Metrics) -> Table:
@@ -188,15 +220,25 @@ def _times(document: Document, metrics: Metrics) -> Table:
     rows = [
         ("interactions/h", f"{_amounts(document, 'interactions_per_hour')}, limited by {BOUNDS.get(bound, bound)}"),
         ("users", f"{_amounts(document, 'users')}; {_amounts(document, 'sessions_per_hour')} sessions/h"),
-        ("TTFT", f"{_time(document, 'ttft_cold_s')} for a new session"),
-        ("", f"{_time(document, 'ttft_warm_s')} for a later question"),
-        ("TPOT", f"worst {_time(document, 'tpot_s')}, quiet {_time(document, 'step_s')}"),
-        ("", f"mean {_time(document, 'tpot_mean_s')}"),
-        ("", _worst(document)),
+        *_latencies(document),
         ("GPUs", f"{metrics.gpus_used} used, {metrics.gpus_idle} idle{_power(metrics)}"),
         ("KV per session", f"{format_bytes(metrics.kv_bytes_per_session)}, {metrics.kv_ratio:.3g} x uncompressed"),
     ]
     return _rows("Service", rows)
+
+
+def _latencies(document: Document) -> list[tuple[str, str]]:
+    """Each with every cap full, and of one user alone: neither has queues in it."""
+
+    def both(name: str) -> str:
+        return f"full {_time(document, f'{name}_full_s')}, one user alone {_time(document, f'{name}_idle_s')}"
+
+    return [
+        ("TTFT", f"new session: {both('ttft')}"),
+        ("", f"later question: {both('warm_ttft')}"),
+        ("TPOT", both("itl")),
+        ("", _worst(document)),
+    ]
 
 
 def _power(metrics: Metrics) -> str:
@@ -214,10 +256,10 @@ def _amounts(document: Document, name: str) -> str:
 
 
 def _with_ends(document: Document, name: str, shown: Callable[[float], str]) -> str:
-    value = getattr(document.metrics, name)
+    value = None if document.metrics is None else document.metrics.named(name)
     if value is None:
         return "-"
-    ends = (document.intervals or {}).get(name)
+    ends = None if document.intervals is None else document.intervals.named(name)
     if ends is None:
         return shown(value)
     texts = [shown(amount) for amount in (value, *ends)]
@@ -226,7 +268,15 @@ def _with_ends(document: Document, name: str, shown: Callable[[float], str]) -> 
     return f"{texts[0]} ({texts[1]} to {texts[2]})"
 
 
-def _hbm(hbm: HbmBytes) -> Text:
+def _memory(decision: Decision, metrics: Metrics) -> Iterable[RenderableType]:
+    """Return the HBM of each kind of replica whose parts are known."""
+    told = [(group.id, found.hbm_bytes_per_gpu) for group, found in zip(decision.groups, metrics.groups, strict=True)]
+    for name, hbm in told:
+        if hbm is not None:
+            yield _hbm(hbm, "" if len(decision.services) == 1 else f" of group {name}")
+
+
+def _hbm(hbm: HbmBytes, whose: str) -> Text:
     parts = (
         ("W", "weights", hbm.weights),
         ("K", "KV", hbm.kv),
@@ -243,7 +293,7 @@ def _hbm(hbm: HbmBytes) -> Text:
     legend.append(f". free {format_bytes(max(0.0, -over))}" if fits else f"> OVER by {format_bytes(over)}")
     shown = bar[:BAR].ljust(BAR, ".") + ("" if fits else ">")
     told = f"  {', '.join(legend[:3])}\n  {', '.join(legend[3:])}"
-    return Text.assemble(("HBM per GPU", "bold"), f"  [{shown}] of {format_bytes(hbm.limit)}\n{told}")
+    return Text.assemble((f"HBM per GPU{whose}", "bold"), f"  [{shown}] of {format_bytes(hbm.limit)}\n{told}")
 
 
 def _constraints(rows: tuple[Constraint, ...]) -> Table:
@@ -328,8 +378,6 @@ def defaults_text(request: dict[str, Any]) -> str:
 
 def _notes(document: Document) -> Iterable[RenderableType]:
     provenance = document.provenance
-    for warning in provenance.warnings:
-        yield Text(f"Warning: {warning}", style="bold")
     for text in provenance.assumptions:
         yield Text(f"Assumed: {text}")
     yield Text(f"Defaults: {defaults_text(document.request)}")

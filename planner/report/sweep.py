@@ -17,9 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.units import format_seconds
-from planner.plan import DIMENSIONS
 from planner.report.amounts import field_text, number
 from planner.report.canvas import canvas
+from planner.service import DIMENSIONS
 
 Row = dict[str, Any]
 
@@ -76,7 +76,7 @@ def _table(rows: Sequence[Row], fields: Sequence[str]) -> Table:
         table.add_column(name, justify="right")
     for row in rows:
         shown = [Text(field_text(field, row[field])) for field in fields]
-        table.add_row(*shown, *([row["status"]] if row.get("decision.engine") is None else _plan_cells(row)))
+        table.add_row(*shown, *([row["status"]] if row.get("decision.groups.0.engine") is None else _plan_cells(row)))
     return table
 
 
@@ -88,30 +88,43 @@ def _plan_cells(row: Row) -> list[str]:
         _cache_text(row),
         number(row["metrics.interactions_per_hour"]),
         number(row["metrics.users"]),
-        format_seconds(row["metrics.ttft_cold_s"]),
-        format_seconds(row["metrics.tpot_s"]),
+        format_seconds(row["metrics.latency.ttft_s.full"]),
+        _seconds(row["metrics.latency.itl_s.full"]),
         "-" if usd is None else f"{usd:.3g}",
     ]
 
 
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else format_seconds(value)
+
+
 def _parallel_text(row: Row) -> str:
     """How a plan splits the model: ``tp8 x 2`` is two replicas over 8 GPUs each."""
-    if row["decision.serving"] == "disaggregated":
-        pools = ("prefill", "decode")
-        return " + ".join(f"{_split(row, f'decision.pools.{pool}.parallel')} {pool}" for pool in pools)
-    return _split(row, "decision.parallel")
+    texts = []
+    for path in _groups(row):
+        role = row[f"{path}.role"]
+        texts.append(_split(row, path) + ("" if role == "serve" else f" {role}"))
+    return " + ".join(texts)
+
+
+def _groups(row: Row) -> list[str]:
+    """Paths of a plan's groups."""
+    paths: list[str] = []
+    while row.get(f"decision.groups.{len(paths)}.role") is not None:
+        paths.append(f"decision.groups.{len(paths)}")
+    return paths
 
 
 def _split(row: Row, path: str) -> str:
-    parts = [(name, row[f"{path}.{name}"]) for name in ("tp", "pp", "dcp", "pcp", "ep")]
+    parts = [(name, row[f"{path}.parallel.{name}"]) for name in ("tp", "pp", "dcp", "pcp", "ep")]
     text = " ".join(f"{name}{count}" for name, count in parts if count is not None and count > 1) or "tp1"
     return f"{text} x {row[f'{path}.replicas']}"
 
 
 def _cache_text(row: Row) -> str:
-    paths = [f"decision.compression.{name}" for name in DIMENSIONS]
+    paths = [f"{group}.compression.{name}" for group in _groups(row) for name in DIMENSIONS]
     chosen = [row[f"{path}.point"] or row[f"{path}.technique"] for path in paths if row[f"{path}.technique"] != "none"]
-    return " + ".join(chosen) or "uncompressed"
+    return " + ".join(dict.fromkeys(chosen)) or "uncompressed"
 
 
 def draw_sweep(rows: Sequence[Row], fields: Sequence[str], path: Path) -> None:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from planner.cost.compression import HIDDEN, TOKEN, CompressionTable, compression_table
 from planner.cost.quality import z_score
-from planner.plan import DIMENSIONS
 from planner.problem import Problem
+from planner.service import DIMENSIONS
 from planner.solve.combinations import Combinations, any_of, filtered, with_weights, within_budget
 from planner.space import Space, WeightOption
 from planner.space.compatibility import CONDITIONS

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from planner.plan import DIMENSIONS
+from planner.service import DIMENSIONS
 from planner.solve.cpsat import Quantity, Writer
 from planner.space import Option
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.cost.compression import CompressionTable, compression_table
-from planner.plan import DIMENSIONS
+from planner.service import DIMENSIONS
 from planner.space import Option
 
 Ints = NDArray[np.int64]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from catalog.schema import Point, Technique
 from planner.cost.compression import CompressionTable, compression_table
 from planner.cost.quality import LogLoss, log_budget, z_score
-from planner.plan import DIMENSIONS
 from planner.problem import Problem
+from planner.service import DIMENSIONS
 from planner.space import Option, Space, WeightOption
 
 Ints = NDArray[np.int64]

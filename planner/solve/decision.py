@@ -1,17 +1,22 @@
-"""From a solution to the decision that a plan shows."""
+"""From a solution to the services of the decision that a plan shows."""
 
 from __future__ import annotations
 
-from planner.plan import DIMENSIONS, Batch, Choice, Compression, Decision, OffloadChoice, Parallel, Pool, Pools
+from planner.service import DIMENSIONS, Batch, Choice, Compression, OffloadChoice, Parallel, Pool, Pools, Service
 from planner.solve.solver import Solution
 from planner.space import Option, Split
 
 
-def decision_of(solution: Solution) -> Decision:
-    """Write a solution as a decision, complete in every field."""
+def services_of(solution: Solution) -> tuple[Service, ...]:
+    """Write a solution as the services of its decision, complete in every field."""
+    return (service_of(solution),)
+
+
+def service_of(solution: Solution) -> Service:
+    """Write a solution of one service, complete in every field."""
     points, search = solution.points, solution.search
     if points is None or solution.engine is None:
-        raise ValueError("only a solution with a plan has a decision")
+        raise ValueError("only a solution with a plan has a service")
     unit, pool = search.units[int(points.unit[0])], int(points.pool_unit[0])
     alone = bool(points.alone[0])
     policy = search.space.policies[int(points.policy[0])]
@@ -32,7 +37,7 @@ def decision_of(solution: Solution) -> Decision:
             batch=Batch(prefill_chunk_tokens=search.space.pool_chunk, prefill_throttled=throttled),
         )
         pools = Pools(prefill=prefill, decode=Pool(parallel=parallel, batch=batch))
-    return Decision(
+    return Service(
         engine=solution.engine,
         weights=search.space.weights[unit.weights].id,
         compression=Compression(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from planner.plan import DIMENSIONS
+from planner.service import DIMENSIONS
 from planner.solve.classes import Classes, distinct_columns
 from planner.solve.engines import conditions_of
 from planner.solve.scope import Scope

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.cost.price import Priced
-from planner.limits import BY_METRIC, SLACK, limits_of
+from planner.limits import BY_PRICED, SLACK, limits_of
 from planner.objectives import OBJECTIVES, Figures, answer_s
 from planner.request import Request
 
@@ -31,7 +31,7 @@ class Limits:
     def of(request: Request) -> Limits:
         """As the request states them."""
         found = [(limit, amount) for limit, amount in limits_of(request) if not limit.of_options]
-        return Limits({metric: float(amount) for limit, amount in found for metric in limit.metrics})
+        return Limits({metric: float(amount) for limit, amount in found for metric in limit.priced})
 
     @property
     def users(self) -> float | None:
@@ -40,13 +40,13 @@ class Limits:
 
     def most(self, metric: str) -> float | None:
         """What a candidate's metric may be at most; None: anything."""
-        return None if BY_METRIC[metric].at_least else self.amounts.get(metric)
+        return None if BY_PRICED[metric].at_least else self.amounts.get(metric)
 
     def hold(self, priced: Priced, *, users: bool = True) -> Bools:
         """Which candidates fit and keep every limit on times, and on users unless told not to look."""
         keep = priced.fits.copy()
         for metric, amount in self.amounts.items():
-            if not BY_METRIC[metric].at_least:
+            if not BY_PRICED[metric].at_least:
                 keep &= getattr(priced, metric) <= amount * (1.0 + SLACK)
             elif users:
                 keep &= getattr(priced, metric) >= amount * (1.0 - SLACK)
@@ -57,7 +57,7 @@ class Limits:
         share = np.zeros(len(priced.tpot_s))
         for metric, amount in self.amounts.items():
             value = getattr(priced, metric)
-            if not BY_METRIC[metric].at_least:
+            if not BY_PRICED[metric].at_least:
                 share = np.maximum(share, value / amount)
             elif users:
                 share = np.maximum(share, amount / np.maximum(value, 1e-300))

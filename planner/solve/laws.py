@@ -14,7 +14,7 @@ import numpy as np
 from planner.cost.candidates import Setting
 from planner.cost.links import between_pools_bytes_per_s, link_bytes_per_s, tier_bytes
 from planner.cost.workload import Workload
-from planner.plan import DIMENSIONS
+from planner.service import DIMENSIONS
 from planner.solve.chains import Chain, write_chain
 from planner.solve.cpsat import Quantity, Term, Writer
 from planner.solve.decisions import Decisions, Deployment, Prompt

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.schema import Engine
-from planner.plan import DIMENSIONS
 from planner.problem import Problem
+from planner.service import DIMENSIONS
 from planner.solve.combinations import Combinations, all_combinations, with_weights
 from planner.solve.dominance import undominated
 from planner.solve.engines import both_run, conditions_of

@@ -20,7 +20,7 @@ from planner.cost.efficiency import Efficiency
 from planner.cost.price import Candidates, Fed, Pools, Priced, Setting, price, price_prefill
 from planner.cost.replica import Shape
 from planner.efficiency import efficiency_of, timer_of
-from planner.pricing import POLICIES, TIERS, setting_of
+from planner.price import POLICIES, TIERS, setting_of
 from planner.problem import Problem
 from planner.space import Option, Space, Split, WeightOption
 

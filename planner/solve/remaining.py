@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.plan import DIMENSIONS
+from planner.service import DIMENSIONS
 from planner.solve.cells import MOST_LISTED, engines_able, forbidding_conditions
 from planner.solve.combinations import Combinations, all_combinations, count_combinations, with_weights
 from planner.solve.engines import Surroundings

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from planner.cost.compression import CompressionTable
 from planner.cost.quality import LogLoss
-from planner.plan import DIMENSIONS
 from planner.problem import Problem
+from planner.service import DIMENSIONS
 from planner.solve.cells import MOST_LISTED, Cells
 from planner.solve.classes import Classes, classes_of
 from planner.solve.combinations import all_combinations, count_combinations, within_budget

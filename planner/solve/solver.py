@@ -16,8 +16,8 @@ import numpy as np
 
 from catalog.units import parse_quantity
 from planner.errors import InputError
-from planner.plan import DIMENSIONS
 from planner.problem import Problem
+from planner.service import DIMENSIONS
 from planner.solve.apart import DIED, Answer, solve_apart
 from planner.solve.cpsat import import_cp_model
 from planner.solve.decisions import Decisions, Deployment

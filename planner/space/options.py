@@ -14,8 +14,8 @@ from catalog.schema import Engine, Point, Technique
 from planner.cost.quality import LogLoss, prior_loss
 from planner.cost.replica import WeightFormat
 from planner.errors import InputError
-from planner.plan import DIMENSIONS, UNCOMPRESSED
 from planner.problem import Problem
+from planner.service import DIMENSIONS, UNCOMPRESSED
 from planner.space.ready import has_experts, has_to_be_made, making_is_known, ready_checkpoint
 from planner.space.runs import Run
 

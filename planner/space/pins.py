@@ -18,7 +18,7 @@ from catalog.load import Catalog
 from catalog.schema import Engine, Technique
 from planner.errors import InputError
 from planner.pins import FIELDS, ROLES, Pin, Role, read_pins
-from planner.plan import DIMENSIONS, UNCOMPRESSED, Decision
+from planner.service import DIMENSIONS, UNCOMPRESSED, Service
 
 if TYPE_CHECKING:
     from planner.problem import Problem
@@ -112,9 +112,9 @@ class Pins:
 
     # ------------------------------------------------------------- does a plan keep them
 
-    def broken(self, decision: Decision, catalog: Catalog) -> list[str]:
-        """Pins that a decision doesn't keep, each with what it has instead."""
-        groups = _groups(decision)
+    def broken(self, service: Service, catalog: Catalog) -> list[str]:
+        """Pins that a service doesn't keep, each with what it has instead."""
+        groups = _groups(service)
         problems = []
         if not set(groups) <= set(self.roles):
             problems.append(f"roles: {'+'.join(groups)}, but --pin roles={'+'.join(self.roles)}")
@@ -135,31 +135,31 @@ NO_PINS = Pins()
 """Everything is free."""
 
 
-def _groups(decision: Decision) -> Mapping[Role, Mapping[str, Any]]:
-    """The groups of a decision by role, each with the fields that can be fixed."""
+def _groups(service: Service) -> Mapping[Role, Mapping[str, Any]]:
+    """The groups of a service by role, each with the fields that can be fixed."""
     shared: dict[str, Any] = {
-        "engine": decision.engine,
-        "weights": decision.weights,
-        "policy": decision.offload.policy,
-        "tier": decision.offload.tier,
-        **{name: _point(name, decision) for name in DIMENSIONS},
+        "engine": service.engine,
+        "weights": service.weights,
+        "policy": service.offload.policy,
+        "tier": service.offload.tier,
+        **{name: _point(name, service) for name in DIMENSIONS},
     }
 
     def group(of: Any, throttled: bool) -> dict[str, Any]:
         return {**shared, **of.parallel.model_dump(), **of.batch.model_dump(), "prefill_throttled": throttled}
 
-    if decision.pools is None:
-        return {"serve": group(decision, decision.batch.prefill_throttled)}
-    throttled = decision.pools.prefill.batch.prefill_throttled
+    if service.pools is None:
+        return {"serve": group(service, service.batch.prefill_throttled)}
+    throttled = service.pools.prefill.batch.prefill_throttled
     return {
-        "prefill": group(decision.pools.prefill, throttled),
-        "decode": group(decision.pools.decode, throttled),
+        "prefill": group(service.pools.prefill, throttled),
+        "decode": group(service.pools.decode, throttled),
     }
 
 
-def _point(dimension: str, decision: Decision) -> str:
+def _point(dimension: str, service: Service) -> str:
     """Id of a dimension's choice as a space's options have it."""
-    choice = getattr(decision.compression, dimension)
+    choice = getattr(service.compression, dimension)
     return "none" if choice.technique in ("none", UNCOMPRESSED[dimension]) else choice.point or choice.technique
 
 

@@ -13,8 +13,8 @@ from typing import Literal
 
 from catalog.schema import Engine
 from planner.errors import InputError
-from planner.plan import DIMENSIONS
 from planner.problem import Problem
+from planner.service import DIMENSIONS
 from planner.space.compatibility import Compatibility, compatibility
 from planner.space.emission import Emission, emission_of, written_options, written_weights
 from planner.space.options import Dropped, Option, WeightOption, dimension_options, weight_options

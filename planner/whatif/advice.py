@@ -19,11 +19,12 @@ from planner.errors import InputError
 from planner.importing import Imported, catalog_model, import_text, running_server
 from planner.importing.defaults import Scheduling, scheduling
 from planner.pipeline import make_plan
-from planner.plan import DIMENSIONS, Choice, Decision, Document, Metrics
-from planner.pricing import Evaluation, evaluate
+from planner.plan import Document, Metrics
+from planner.price import Evaluation, evaluate
 from planner.problem import Problem, resolve
 from planner.request import Request, read_request
 from planner.run_notes import run_notes
+from planner.service import DIMENSIONS, Choice, Service
 from planner.solve.solver import Settings
 from planner.space.options import NATIVE, own_weights
 from planner.verify import objective_value
@@ -38,10 +39,9 @@ METRICS = (
     "interactions_per_hour",
     "users",
     "concurrency",
-    "ttft_cold_s",
-    "ttft_warm_s",
-    "tpot_s",
-    "tpot_mean_s",
+    "ttft_full_s",
+    "warm_ttft_full_s",
+    "itl_full_s",
     "quality_loss_mean",
     "quality_loss_at_confidence",
     "usd_per_interaction",
@@ -95,7 +95,7 @@ def advise(
     asked: Mapping[str, str | None],
     catalog: Catalog,
     *,
-    beside: Decision | None = None,
+    beside: Service | None = None,
     instances: int | None = None,
     settings: Settings | None = None,
 ) -> Advice:
@@ -110,7 +110,7 @@ def advise(
     catalog
         The facts.
     beside
-        Decision of the ``plan.json`` that lies beside the file.
+        The only service of the ``plan.json`` that lies beside the file.
     instances
         Servers like the one in a command line; None: one.
     settings
@@ -149,11 +149,12 @@ def advise(
         return Advice(imported, request, running, plan, None, (), (), tuple(notes))
     server = running_server(imported, problem)
     launches, becomes = planned_launches(plan, catalog, notes, server)
-    planned = _planned(problem, plan.decision, planned_scheduling(launches), notes)
+    service = plan.decision.service
+    planned = _planned(problem, service, planned_scheduling(launches), notes)
     changes: tuple[Change, ...] = ()
     flags: tuple[FlagChange, ...] = ()
     if _worth(problem, running, planned):
-        changes = _changes(problem, running, plan.decision, decision, limits, longest)
+        changes = _changes(problem, running, service, decision, limits, longest)
         flags = flag_changes(imported, launches)
     return Advice(
         imported, request, running, plan, planned.metrics, changes, flags, tuple(notes), server=server, fates=becomes
@@ -193,7 +194,7 @@ def _request(asked: Mapping[str, str | None], imported: Imported, catalog: Catal
 
 def _assumed(
     problem: Problem, imported: Imported, limits: Scheduling, instances: int | None, notes: list[str]
-) -> Decision:
+) -> Service:
     """The imported decision with what no flag says filled in as vLLM would, and said."""
     decision = imported.decision
     listed = None if imported.model is None else problem.catalog.checkpoint(imported.model)
@@ -245,7 +246,7 @@ def _about(problem: Problem, running: Priced, limits: Scheduling, longest: int) 
     return notes
 
 
-def _planned(problem: Problem, decision: Decision, limits: Scheduling | None, notes: list[str]) -> Evaluation:
+def _planned(problem: Problem, decision: Service, limits: Scheduling | None, notes: list[str]) -> Evaluation:
     """Price the plan as it would be started, so that both sides are measured with the same rule."""
     evaluation = evaluate(problem, decision)
     if limits is None:
@@ -274,10 +275,10 @@ def _worth(problem: Problem, running: Priced, planned: Evaluation) -> bool:
 
 
 def _changes(
-    problem: Problem, running: Priced, planned: Decision, decision: Decision, limits: Scheduling, longest: int
+    problem: Problem, running: Priced, planned: Service, decision: Service, limits: Scheduling, longest: int
 ) -> tuple[Change, ...]:
     """Every part of the decision that differs, with what it gives alone."""
-    now = running.evaluation.decision
+    now = running.evaluation.service
 
     def alone(update: Mapping[str, Any], under: Scheduling = limits) -> Metrics | None:
         try:
@@ -309,7 +310,7 @@ def _changes(
     return tuple(found)
 
 
-def _batch_alone(decision: Decision, planned: Decision, limits: Scheduling) -> tuple[dict[str, Any], Scheduling]:
+def _batch_alone(decision: Service, planned: Service, limits: Scheduling) -> tuple[dict[str, Any], Scheduling]:
     batch = planned.batch
     sequences = batch.decode_sequences
     under = replace(limits, sequences=sequences + 1)
@@ -324,31 +325,31 @@ def _choice(choice: Choice) -> str:
     return choice.point or (choice.technique if choice.strength is None else f"{choice.technique}:{choice.strength:g}")
 
 
-def _split(decision: Decision) -> str:
+def _split(decision: Service) -> str:
     parallel = decision.parallel
     parts = [f"{name} {getattr(parallel, name)}" for name in ("tp", "pp", "dcp", "pcp", "ep")]
     kept = [part for part in parts if not part.endswith(" 1")] or ["tp 1"]
     return f"{' x '.join(kept)}, {parallel.replicas} replica{'s' if parallel.replicas != 1 else ''}"
 
 
-def _batch(decision: Decision) -> str:
+def _batch(decision: Service) -> str:
     batch = decision.batch
     chunk = f"chunks of {batch.prefill_chunk_tokens}" if batch.prefill_chunk_tokens else "prompts in one piece"
     yields = ", long prefills yield" if batch.prefill_throttled else ""
     return f"{batch.decode_sequences} decoding, {chunk}{yields}"
 
 
-def _offload(decision: Decision) -> str:
+def _offload(decision: Service) -> str:
     tier = f" to {decision.offload.tier}" if decision.offload.tier else ""
     return f"{decision.offload.policy}{tier}"
 
 
-def _serving(decision: Decision) -> str:
+def _serving(decision: Service) -> str:
     if decision.pools is None:
         return f"aggregated ({_split(decision)}; {_batch(decision)})"
     pools = []
     for role in ("prefill", "decode"):
         pool = getattr(decision.pools, role)
-        one = Decision(parallel=pool.parallel, batch=pool.batch)
+        one = Service(parallel=pool.parallel, batch=pool.batch)
         pools.append(f"{role}: {_split(one)}, {_batch(one)}")
     return f"disaggregated ({'; '.join(pools)})"

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.units import format_bytes, format_seconds, format_tokens
+from planner.files import document_json
 from planner.importing import summary
 from planner.plan import Metrics
 from planner.report.plan import BOUNDS
@@ -19,10 +20,9 @@ _NAMES = {
     "interactions_per_hour": "interactions/h",
     "users": "users",
     "concurrency": "sessions that fit",
-    "ttft_cold_s": "TTFT, new session",
-    "ttft_warm_s": "TTFT, later question",
-    "tpot_s": "TPOT, worst step",
-    "tpot_mean_s": "TPOT, mean",
+    "ttft_full_s": "TTFT, new session",
+    "warm_ttft_full_s": "TTFT, later question",
+    "itl_full_s": "TPOT, worst step",
     "quality_loss_mean": "quality loss, mean",
     "quality_loss_at_confidence": "quality loss, at confidence",
     "usd_per_interaction": "USD per interaction",
@@ -143,7 +143,7 @@ def _metrics(advice: Advice) -> Table:
     now = running.evaluation.metrics if running is not None and running.fits else None
     planned = advice.planned
     for name in METRICS:
-        before, after = (None if m is None else getattr(m, name) for m in (now, planned))
+        before, after = (None if m is None else m.named(name) for m in (now, planned))
         table.add_row(_NAMES[name], _amount(name, before), _amount(name, after), _difference(name, before, after))
     return table
 
@@ -156,7 +156,7 @@ def _changes(advice: Advice) -> Table:
         if alone is not None:
             shown = (
                 _number(alone.interactions_per_hour),
-                format_seconds(alone.tpot_s),
+                "-" if alone.latency.itl_s.full is None else format_seconds(alone.latency.itl_s.full),
                 f"{alone.quality_loss_mean:.2%}",
             )
         table.add_row(change.field.removeprefix("compression."), Text(change.now), Text(change.planned), *shown)
@@ -231,7 +231,7 @@ def advice_json(advice: Advice) -> dict[str, Any]:
         **advice.imported.as_json(),
         "priced": None,
         "unpriced": advice.unpriced,
-        "plan": None if advice.plan is None else advice.plan.model_dump(mode="json", by_alias=True),
+        "plan": None if advice.plan is None else document_json(advice.plan),
         "changes": [
             {
                 "field": change.field,
@@ -277,4 +277,4 @@ def advice_json(advice: Advice) -> dict[str, Any]:
 
 
 def _chosen(metrics: Metrics) -> dict[str, Any]:
-    return {name: getattr(metrics, name) for name in METRICS}
+    return {name: metrics.named(name) for name in METRICS}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from planner.plan import Decision
+from planner.decision import Decision
+from planner.service import Service
 from planner.solve.scope import affordable
 from planner.space import open_space
 from planner.whatif.asking import Answer, Solver
 from planner.whatif.attribution import part_change
+from planner.whatif.compared import Change
 from planner.whatif.explained import Alternative
 from planner.whatif.forbid import Forbidden, without_choices
 from planner.whatif.parts import differing
@@ -17,7 +19,7 @@ TIE = 1e-6
 """Relative: what is closer than this is no better."""
 
 
-def alternatives(solver: Solver, decision: Decision, now: float, ends_s: float) -> list[Alternative]:
+def alternatives(solver: Solver, decision: Service, now: float, ends_s: float) -> list[Alternative]:
     """Solve again without each choice that the space has an alternative to.
 
     Parameters
@@ -44,15 +46,16 @@ def alternatives(solver: Solver, decision: Decision, now: float, ends_s: float) 
 
 
 def _takes(decision: Decision | None, dimension: str, technique: str) -> bool:
-    return decision is not None and getattr(decision.compression, dimension).technique == technique
+    services = () if decision is None else decision.services
+    return any(getattr(service.compression, dimension).technique == technique for service in services)
 
 
-def _row(solver: Solver, row: Forbidden, answer: Answer, decision: Decision, now: float) -> Alternative:
+def _row(solver: Solver, row: Forbidden, answer: Answer, decision: Service, now: float) -> Alternative:
     loss = solver.loss(now, answer.value)
     other = answer.evaluation.decision if answer.evaluation is not None else None
-    changes = (
-        tuple(part_change(part, decision, other) for part in differing(decision, other)) if other is not None else ()
-    )
+    changes: tuple[Change, ...] = ()
+    if other is not None and len(other.services) == 1:
+        changes = tuple(part_change(part, decision, other.service) for part in differing(decision, other.service))
     status: Literal["optimal", "feasible", "infeasible", "undecided", "better"] = answer.status
     if loss is not None and loss < -TIE:
         status = "better"

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from planner.errors import InputError
 from planner.objectives import MEASURES
-from planner.pricing import Evaluation, evaluate
+from planner.price import Evaluation, evaluate
 from planner.problem import Problem, resolve
-from planner.solve.decision import decision_of
+from planner.solve.decision import services_of
 from planner.solve.frontier import best_plan
 from planner.solve.solver import Settings, Solution, solve
 from planner.space import Space, open_space
@@ -115,7 +115,7 @@ class Solver:
             return UNDECIDED
         if found.status == "infeasible" or found.points is None:
             return Answer("infeasible")
-        evaluation = evaluate(problem, decision_of(found))
+        evaluation = evaluate(problem, services_of(found))
         value = metric_value(self.metric, problem.request, evaluation.metrics)
         return Answer(found.status, value, evaluation)
 

@@ -19,10 +19,11 @@ from catalog.load import Catalog
 from planner.errors import InputError
 from planner.limits import LIMITS
 from planner.objectives import MEASURES, OBJECTIVES
-from planner.plan import Decision, Metrics
-from planner.pricing import Evaluation, evaluate
+from planner.plan import Metrics
+from planner.price import Evaluation, evaluate
 from planner.problem import Problem, resolve
 from planner.request import Request
+from planner.service import Service
 from planner.space import Space, open_space
 from planner.verify import LIMIT_TOLERANCE, unavailable
 from planner.whatif.compared import Change, Step
@@ -50,7 +51,7 @@ class State:
     """A request with a decision."""
 
     request: Request
-    decision: Decision
+    decision: Service
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Pricer:
 def _no_room(evaluation: Evaluation) -> str:
     if evaluation.metrics.concurrency < 1:
         return "not one session fits beside the weights"
-    sequences = evaluation.decision.batch.decode_sequences
+    sequences = evaluation.service.batch.decode_sequences
     return f"doesn't fit: {sequences} decoding sessions and one in prefill need more HBM"
 
 
@@ -209,7 +210,7 @@ def _changes(move: _Move, state: State, other: State) -> list[Change]:
     return [part_change(move.part, state.decision, other.decision)]
 
 
-def part_change(part: str, one: Decision, other: Decision) -> Change:
+def part_change(part: str, one: Service, other: Service) -> Change:
     """A part of a decision, before and after."""
     pooled = one.pools is not None or other.pools is not None
     text: Any = serving_text if part == "serving" and pooled else lambda decision: part_text(decision, part)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 
 from planner.cost.quality import LogLoss, log_budget, prior_loss, z_score
-from planner.plan import DIMENSIONS, Decision
 from planner.problem import Problem
+from planner.service import DIMENSIONS, Service
 from planner.space import Option, Space, WeightOption
 from planner.space.compatibility import compatibility
 from planner.whatif.explained import Budget, Spent
 from planner.whatif.parts import choice_text
 
 
-def budget_of(problem: Problem, space: Space, decision: Decision) -> Budget:
+def budget_of(problem: Problem, space: Space, decision: Service) -> Budget:
     """What each choice takes of the budget; together with what is left they add up to it.
 
     Losses add as ``-ln(1 - loss)``. The spread ``z sqrt(sum of variances)`` isn't a sum: each choice
@@ -32,7 +32,7 @@ def budget_of(problem: Problem, space: Space, decision: Decision) -> Budget:
     return Budget(budget=budget, spent=tuple(spent), unspent=left)
 
 
-def _losses(problem: Problem, space: Space, decision: Decision) -> list[tuple[str, str, LogLoss]]:
+def _losses(problem: Problem, space: Space, decision: Service) -> list[tuple[str, str, LogLoss]]:
     request = problem.request
     rows: list[tuple[str, str, LogLoss]] = []
     options: list[Option] = []

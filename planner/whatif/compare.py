@@ -23,6 +23,9 @@ from planner.whatif.stale import freshness
 
 Talk = Callable[[str], None]
 
+SEVERAL = "several services stand side by side, and choices are compared between plans of one"
+"""Why no cause is told of plans of several services."""
+
 
 def compare(
     base: Request | Document,
@@ -172,6 +175,8 @@ def _with_cause(base: _Column, column: _Column, metric: str | None, pricer: Pric
         return shown
     if metric is None or first.plan is None or first.plan.decision is None:
         return shown.model_copy(update={"no_cause": f"{first.name} has no plan to compare with"})
+    if len(first.plan.decision.services) > 1 or len(shown.plan.decision.services) > 1:
+        return shown.model_copy(update={"no_cause": SEVERAL})
     for each in (base, column):
         if not each.holds:
             return shown.model_copy(update={"no_cause": f"{each.shown.name}: {each.shown.notes[-1]}"})
@@ -203,9 +208,10 @@ def _cause(base: Document, other: Document, metric: str, pricer: Pricer) -> Caus
 
 
 def _state(document: Document) -> State:
-    if document.decision is None:
+    service = document.service
+    if service is None:
         raise ValueError("only a document with a decision has a state")
-    return State(read_request(document.request), document.decision)
+    return State(read_request(document.request), service)
 
 
 def _bounds(document: Document) -> Bounds:

@@ -7,14 +7,14 @@ Y. Fu 2024, arXiv 2405.08944: four metrics, four dimensions.
 
 from __future__ import annotations
 
-from planner.plan import DIMENSIONS, Choice, Compression, Decision
-from planner.pricing import evaluate
+from planner.price import evaluate
 from planner.problem import Problem
+from planner.service import DIMENSIONS, Choice, Compression, Service
 from planner.whatif.explained import DimensionRow
 from planner.whatif.parts import choice_text
 
 
-def dimension_rows(problem: Problem, decision: Decision) -> tuple[DimensionRow, ...]:
+def dimension_rows(problem: Problem, decision: Service) -> tuple[DimensionRow, ...]:
     """The plan's four metrics uncompressed, with each of its techniques alone, and with all of them.
 
     Everything else stays as planned; where fewer sessions fit than the plan decodes, as many as fit
@@ -28,7 +28,7 @@ def dimension_rows(problem: Problem, decision: Decision) -> tuple[DimensionRow, 
     return tuple(rows)
 
 
-def _row(problem: Problem, decision: Decision, name: str, kept: tuple[str, ...]) -> DimensionRow:
+def _row(problem: Problem, decision: Service, name: str, kept: tuple[str, ...]) -> DimensionRow:
     choices = {part: getattr(decision.compression, part) if part in kept else Choice() for part in DIMENSIONS}
     compressed = decision.model_copy(update={"compression": Compression(**choices)})
     evaluation = evaluate(problem, compressed)
@@ -37,7 +37,7 @@ def _row(problem: Problem, decision: Decision, name: str, kept: tuple[str, ...])
         name=name,
         choice=" and ".join(choice_text(choices[part]) for part in kept) or "none",
         fits=metrics.interactions_per_hour > 0,
-        decode_sequences=evaluation.batch.decode_sequences,
+        decode_sequences=evaluation.services[0].batch.decode_sequences,
         concurrency=metrics.concurrency,
         prefill_s=metrics.prefill_s,
         decode_s=metrics.decode_s,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from catalog.load import Catalog, open_catalog
 from planner.errors import InputError
 from planner.plan import Document
-from planner.pricing import Evaluation, evaluate
+from planner.price import Evaluation, evaluate
 from planner.problem import resolve
 from planner.request import read_request
 from planner.solve.solver import Settings
@@ -72,7 +72,8 @@ def explain_plan(
     except InputError as error:
         told = "; ".join(text.removeprefix("decision: ") for text in error.problems)
         raise InputError(f"the plan's decision can't be priced any more ({told}); plan again") from None
-    decision, metrics = evaluation.decision, evaluation.metrics
+    metrics, priced = evaluation.metrics, evaluation.largest
+    service, several = priced.service, len(evaluation.services) > 1
     metric = metric_of(problem.request, metrics)
     now = metric_value(metric, problem.request, metrics)
     if now is None or metrics.interactions_per_hour <= 0:
@@ -80,7 +81,7 @@ def explain_plan(
     fresh = freshness(document, catalog)
     solver = Solver(problem, metric, settings or Settings(), talk)
     begun = time.monotonic()
-    choices = alternatives(solver, decision, now, begun + seconds * SHARE_OF_CHOICES)
+    choices = [] if several else alternatives(solver, service, now, begun + seconds * SHARE_OF_CHOICES)
     solver.until(begun + seconds * SHARE_OF_LIMITS, 1)
     best = _best(solver, document, evaluation, now, fresh.holds)
     limits = _limits(solver, document, best, begun, seconds)
@@ -88,6 +89,8 @@ def explain_plan(
     notes = fresh.notes
     if better is not None and better > TIE:
         notes = (*notes, f"another decision is {better:.2%} better for this request; limits are told from there")
+    if several:
+        notes = (*notes, f"of {len(evaluation.services)} services side by side that which serves most is looked into")
     return Explanation(
         plan=document,
         holds=fresh.holds,
@@ -96,9 +99,9 @@ def explain_plan(
         value=now,
         choices=tuple(choices),
         limits=tuple(limits),
-        roofline=roofline(problem, decision, metrics),
-        quality=budget_of(problem, open_space(problem), decision),
-        dimensions=dimension_rows(problem, decision),
+        roofline=roofline(problem, service, priced.figures),
+        quality=budget_of(problem, open_space(problem), service),
+        dimensions=dimension_rows(problem, service),
         undecided=tuple(_undecided(choices, limits)),
     )
 

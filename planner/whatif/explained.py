@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from planner.plan import Decision, Document
+from planner.decision import Decision
+from planner.plan import Document
 from planner.whatif.compared import Change, Part
 
-EXPLAIN_SCHEMA_VERSION = 1
+EXPLAIN_SCHEMA_VERSION = 2
 
 
 class Alternative(Part):

@@ -76,7 +76,7 @@ def planned_launches(
     """
     if plan.decision is None:
         return [], ()
-    if plan.decision.engine != "vllm":
+    if any(service.engine != "vllm" for service in plan.decision.services):
         notes.append("the plan is for another engine; plan import --emit DIR writes its files")
         return [], ()
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from planner.plan import DIMENSIONS, UNCOMPRESSED, Choice, Decision
+from planner.service import DIMENSIONS, UNCOMPRESSED, Choice, Service
 from planner.space import Space
 from planner.whatif.parts import parallel_text
 
@@ -25,7 +25,7 @@ class Forbidden:
     """Set where every strength of a technique is forbidden, not only the one that was chosen."""
 
 
-def without_choices(space: Space, decision: Decision) -> list[Forbidden]:
+def without_choices(space: Space, decision: Service) -> list[Forbidden]:
     """Each of a decision's choices that the space has an alternative to, with the space without it.
 
     Parameters
@@ -50,7 +50,7 @@ def _holds_something(space: Space) -> bool:
     return all(groups) and all(space.options.values()) and (space.aggregated or space.disaggregated)
 
 
-def _named(space: Space, decision: Decision) -> list[Forbidden]:
+def _named(space: Space, decision: Service) -> list[Forbidden]:
     engines = tuple(engine for engine in space.engines if engine.id != decision.engine)
     weights = tuple(option for option in space.weights if option.id != decision.weights)
     rows = []
@@ -82,7 +82,7 @@ def _dimension(space: Space, name: str, choice: Choice) -> list[Forbidden]:
     return rows
 
 
-def _splits(space: Space, decision: Decision) -> list[Forbidden]:
+def _splits(space: Space, decision: Service) -> list[Forbidden]:
     if decision.pools is not None:
         pools = {"prefill": decision.pools.prefill.parallel, "decode": decision.pools.decode.parallel}
         rows = []
@@ -101,7 +101,7 @@ def _splits(space: Space, decision: Decision) -> list[Forbidden]:
     return rows
 
 
-def _batch(space: Space, decision: Decision) -> list[Forbidden]:
+def _batch(space: Space, decision: Service) -> list[Forbidden]:
     pool = decision.pools.decode if decision.pools else decision
     micro = max(pool.batch.decode_sequences // pool.parallel.pp, 1)
     rest = tuple(size for size in space.sequences if size != micro)
@@ -117,7 +117,7 @@ def _batch(space: Space, decision: Decision) -> list[Forbidden]:
     return rows
 
 
-def _serving(space: Space, decision: Decision) -> list[Forbidden]:
+def _serving(space: Space, decision: Service) -> list[Forbidden]:
     rows = []
     if decision.serving == "aggregated" and space.disaggregated:
         rows.append(Forbidden("serving", "aggregated serving", "pools that do both", replace(space, aggregated=False)))

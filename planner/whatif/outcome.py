@@ -14,7 +14,8 @@ from typing import Any, Literal
 from catalog.errors import CatalogError, UnknownEntryError
 from catalog.load import Catalog, built_in_directory
 from planner import __version__
-from planner.errors import PlannerError
+from planner.errors import InputError, PlannerError
+from planner.files import document_json, document_of
 from planner.plan import Document
 from planner.request import Request
 from planner.solve.solver import Settings
@@ -162,7 +163,7 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
         "index": outcome.index,
         "request": outcome.request.model_dump(mode="json", exclude_none=True),
         "status": outcome.status,
-        "document": None if outcome.document is None else outcome.document.model_dump(mode="json", by_alias=True),
+        "document": None if outcome.document is None else document_json(outcome.document),
         "reason": outcome.reason,
         "cpu_s": outcome.cpu_s,
     }
@@ -176,12 +177,15 @@ def from_json(raw: dict[str, Any]) -> Outcome:
     ValueError, KeyError, TypeError
         If it is something else.
     """
-    document = raw["document"]
+    try:
+        document = None if raw["document"] is None else document_of(raw["document"], "document")
+    except InputError as error:
+        raise ValueError(str(error)) from None
     return Outcome(
         index=int(raw["index"]),
         request=Request.model_validate(raw["request"]),
         status=raw["status"],
-        document=None if document is None else Document.model_validate(document),
+        document=document,
         reason=raw["reason"],
         cpu_s=float(raw["cpu_s"]),
     )

@@ -20,7 +20,7 @@ from catalog.load import Catalog, open_catalog
 from planner.errors import InputError
 from planner.explain import explain_infeasible
 from planner.objectives import OBJECTIVES
-from planner.pipeline import provenance_of, request_document
+from planner.pipeline import provenance_of, request_document, warnings_of
 from planner.plan import Document, Infeasible, Metrics, Provenance
 from planner.problem import Problem, resolve
 from planner.request import Request
@@ -30,7 +30,7 @@ from planner.solve.solver import Settings
 from planner.space import open_space
 from planner.whatif.proved import METRICS, SOLVER, ShortEnd, document_of, sizes
 
-FRONTIER_SCHEMA_VERSION = 1
+FRONTIER_SCHEMA_VERSION = 2
 
 RESOLUTION = 1e-3
 """Relative: of plans that are closer than this in every objective one is listed."""
@@ -86,6 +86,8 @@ class FrontierDocument(_Document):
     """By the first objective, the best first."""
     coverage: Coverage
     infeasible: Infeasible | None = None
+    warnings: tuple[str, ...] = ()
+    """Whatever can break a stated limit or promise of every point."""
     provenance: Provenance
 
 
@@ -175,6 +177,7 @@ def pareto(
         points=tuple(_points(axes, chosen)),
         coverage=_coverage(parts, len(plans), [plan for _, plan in chosen], within),
         infeasible=explain_infeasible(problem, open_space(problem), Settings()) if complete and not plans else None,
+        warnings=warnings_of(problem, None),
         provenance=provenance_of(problem, None, SOLVER),
     )
 
@@ -249,7 +252,7 @@ def value_of(axis: Axis, metrics: Metrics) -> tuple[str, float]:
         measure = OBJECTIVES[axis].measure(metrics)
         return measure.name, measure.of(metrics, 1) or math.inf
     name = METRICS[axis]
-    return name, float(getattr(metrics, name))
+    return name, metrics.named(name) or 0.0
 
 
 def _listed(plans: Sequence[Found], resolution: float, max_points: int | None) -> tuple[list[int], float]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from planner.plan import Document
 
-PARITY_SCHEMA_VERSION = 1
+PARITY_SCHEMA_VERSION = 2
 
 THRESHOLDS = (1.1, 2.0, 10.0)
 """Ratios to the cost at 4K for which the longest context is looked for."""

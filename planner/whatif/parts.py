@@ -6,7 +6,7 @@ part then.
 
 from __future__ import annotations
 
-from planner.plan import DIMENSIONS, Batch, Choice, Decision, Parallel, Pool
+from planner.service import DIMENSIONS, Batch, Choice, Parallel, Pool, Service
 
 PARTS = ("weights", *DIMENSIONS, "engine", "parallel", "decode_batch", "prefill_chunk", "serving", "offload")
 """Every part, in the order in which differences are told."""
@@ -14,7 +14,7 @@ PARTS = ("weights", *DIMENSIONS, "engine", "parallel", "decode_batch", "prefill_
 _OF_POOLS = ("parallel", "decode_batch", "prefill_chunk", "serving")
 
 
-def differing(one: Decision, other: Decision) -> tuple[str, ...]:
+def differing(one: Service, other: Service) -> tuple[str, ...]:
     """Parts in which two decisions differ, in the order of `PARTS`."""
     pooled = one.pools is not None or other.pools is not None
     found = []
@@ -27,7 +27,7 @@ def differing(one: Decision, other: Decision) -> tuple[str, ...]:
     return tuple(found)
 
 
-def with_part(decision: Decision, other: Decision, part: str) -> Decision:
+def with_part(decision: Service, other: Service, part: str) -> Service:
     """The decision with one part as the other has it."""
     if part in DIMENSIONS:
         choice = getattr(other.compression, part)
@@ -42,10 +42,10 @@ def with_part(decision: Decision, other: Decision, part: str) -> Decision:
     return decision.model_copy(update={part: getattr(other, part)})
 
 
-def part_text(decision: Decision, part: str) -> str:
+def part_text(decision: Service, part: str) -> str:
     """A part of a decision in a few words.
 
-    >>> part_text(Decision(engine="vllm", parallel=Parallel(tp=8)), "parallel")
+    >>> part_text(Service(engine="vllm", parallel=Parallel(tp=8)), "parallel")
     'tp 8, 1 replica'
     """
     batch = decision.pools.decode.batch if decision.pools else decision.batch
@@ -65,7 +65,7 @@ def part_text(decision: Decision, part: str) -> str:
     return str(getattr(decision, part))
 
 
-def serving_text(decision: Decision) -> str:
+def serving_text(decision: Service) -> str:
     """The whole deployment where one of two decisions has pools and the other may not."""
     if decision.pools is not None:
         return part_text(decision, "serving")
@@ -97,7 +97,7 @@ def _chunk_text(batch: Batch) -> str:
     return f"chunks of {size} tokens{yields}" if size else f"prompts in one piece{yields}"
 
 
-def _pools_text(decision: Decision) -> str:
+def _pools_text(decision: Service) -> str:
     if decision.pools is None:
         return parallel_text(decision.parallel)
     prefill, decode = decision.pools.prefill, decision.pools.decode
@@ -108,11 +108,11 @@ def _pool_text(pool: Pool) -> str:
     return parallel_text(pool.parallel)
 
 
-def _deployment(decision: Decision) -> tuple[object, ...]:
+def _deployment(decision: Service) -> tuple[object, ...]:
     return (decision.parallel, decision.batch, decision.serving, decision.pools)
 
 
-def _value(decision: Decision, part: str) -> object:
+def _value(decision: Service, part: str) -> object:
     if part in DIMENSIONS:
         return getattr(decision.compression, part)
     if part == "decode_batch":
@@ -122,6 +122,6 @@ def _value(decision: Decision, part: str) -> object:
     return getattr(decision, part)
 
 
-def _with_batch(decision: Decision, other: Decision, *names: str) -> Decision:
+def _with_batch(decision: Service, other: Service, *names: str) -> Service:
     batch = decision.batch.model_copy(update={name: getattr(other.batch, name) for name in names})
     return decision.model_copy(update={"batch": batch})

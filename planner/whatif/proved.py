@@ -11,13 +11,13 @@ import numpy as np
 from planner.errors import InputError
 from planner.explain.clusters import sizes_of
 from planner.limits import BY_METRIC
-from planner.pipeline import objective_of, provenance_of, request_document
+from planner.pipeline import objective_of, provenance_of, request_document, warnings_of
 from planner.plan import Document, Metrics
-from planner.pricing import evaluate
+from planner.price import evaluate
 from planner.problem import Problem
 from planner.request import resolve_cluster
 from planner.short_end import at_short_end
-from planner.solve.decision import decision_of
+from planner.solve.decision import services_of
 from planner.solve.frontier import Axis, Found, Frontier, frontier, solution_of
 from planner.solve.solver import Solution
 from planner.space import open_space
@@ -28,8 +28,8 @@ SOLVER = "frontier"
 
 METRICS: dict[Axis, str] = {
     "throughput": "interactions_per_hour",
-    "tpot": "tpot_s",
-    "ttft": "ttft_cold_s",
+    "tpot": "itl_full_s",
+    "ttft": "ttft_full_s",
     "quality": "quality_loss_at_confidence",
     "cost": "usd_per_interaction",
     "gpus": "gpus_used",
@@ -50,7 +50,7 @@ def lead(axes: Sequence[Axis]) -> Axis:
 def limited(problem: Problem, axes: Sequence[Axis], metrics: Metrics) -> Problem:
     """The question to which a plan of a frontier is the answer: the best of `lead`, no worse in what can be limited."""
     changes: dict[str, object] = {"objective": lead(axes)}
-    changes.update({field: getattr(metrics, METRICS[axis]) for axis, field in LIMITS.items() if axis in axes})
+    changes.update({field: metrics.named(METRICS[axis]) for axis, field in LIMITS.items() if axis in axes})
     return replace(problem, request=problem.request.model_copy(update=changes))
 
 
@@ -129,13 +129,13 @@ def document_of(problem: Problem, found: Frontier, plan: Found, short: ShortEnd)
     VerificationError
         If the plan isn't what the search took it for.
     """
-    decision = decision_of(solution_of(found, plan))
-    asked = limited(problem, found.axes, evaluate(problem, decision).metrics)
-    evaluation = evaluate(asked, decision)
+    services = services_of(solution_of(found, plan))
+    asked = limited(problem, found.axes, evaluate(problem, services).metrics)
+    evaluation = evaluate(asked, services)
     solution = _solution(found, plan, evaluation.metrics.gpus_used)
     verify(asked, found.search.space, evaluation, solution.value)
     metrics = evaluation.metrics
-    most = {axis: float(getattr(metrics, METRICS[axis])) for axis in short.axes}
+    most = {axis: metrics.named(METRICS[axis]) or 0.0 for axis in short.axes}
     base = short.usd(problem, most)
     if base and metrics.usd_per_interaction is not None:
         metrics = metrics.model_copy(update={"cost_ratio_vs_4k": metrics.usd_per_interaction / base})
@@ -147,6 +147,7 @@ def document_of(problem: Problem, found: Frontier, plan: Found, short: ShortEnd)
         metrics=metrics,
         intervals=evaluation.intervals,
         constraints=evaluation.constraints,
+        warnings=warnings_of(asked, evaluation),
         provenance=provenance_of(asked, evaluation, SOLVER),
     )
 

@@ -16,9 +16,9 @@ from planner.cost.compute import Rates, decode_step_s, prefill_s
 from planner.cost.pool import Pool, compressed
 from planner.cost.price import price
 from planner.cost.replica import Stage
-from planner.plan import Decision, Metrics
-from planner.pricing import priced_setting
+from planner.price import Figures, priced_setting
 from planner.problem import Problem
+from planner.service import Service
 from planner.whatif.explained import Phase
 
 _LINEAR = Rates(1.0, math.inf, math.inf, overlap=True)
@@ -26,17 +26,17 @@ _ATTENTION = Rates(math.inf, 1.0, math.inf, overlap=True)
 _BYTES = Rates(math.inf, math.inf, 1.0, overlap=True)
 
 
-def roofline(problem: Problem, decision: Decision, metrics: Metrics) -> tuple[Phase, ...]:
+def roofline(problem: Problem, service: Service, figures: Figures) -> tuple[Phase, ...]:
     """The document's prefill and one decode step of a plan, on the GPU that works most.
 
     Parameters
     ----------
-    problem, decision
-        The plan.
-    metrics
-        Its times.
+    problem, service
+        The plan, and its service.
+    figures
+        The service's times.
     """
-    setting, candidates = priced_setting(problem, decision)
+    setting, candidates = priced_setting(problem, service)
     work = problem.workload
     left = compressed(setting.compression, work.prompt_tokens, work.decode_tokens, False)
     pools = [Pool.of(setting, index, left) for index in range(len(setting.shapes))]
@@ -60,8 +60,8 @@ def roofline(problem: Problem, decision: Decision, metrics: Metrics) -> tuple[Ph
     peak_linear, peak_attention, peak_bytes = _peaks(problem, decode)
     at = (peak_linear, peak_attention, peak_bytes)
     return (
-        _phase("prefill", [_counts(document, s) for s in prefill.replica.stages], metrics.prefill_s, at),
-        _phase("decode", [_counts(step, s) for s in decode.replica.stages], metrics.step_s / pp, at),
+        _phase("prefill", [_counts(document, s) for s in prefill.replica.stages], figures.prefill_s, at),
+        _phase("decode", [_counts(step, s) for s in decode.replica.stages], figures.step_s / pp, at),
     )
 
 

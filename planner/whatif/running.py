@@ -12,9 +12,10 @@ from typing import Any
 
 from planner.cost.allocation import KvCapacity, NotCoveredError, vllm_capacity
 from planner.importing.defaults import Scheduling
-from planner.plan import Batch, Decision, HbmBytes, OffloadChoice, Parallel
-from planner.pricing import Evaluation, evaluate
+from planner.plan import HbmBytes
+from planner.price import Evaluation, evaluate
 from planner.problem import Problem
+from planner.service import Batch, OffloadChoice, Parallel, Service
 
 _EACH_UP_TO = 16
 """Every number of decoding sequences is tried up to here, then steps of an eighth."""
@@ -50,7 +51,7 @@ class Priced:
         return self.evaluation.metrics.interactions_per_hour if self.fits else 0.0
 
 
-def price_running(problem: Problem, decision: Decision, limits: Scheduling, longest_tokens: int) -> Priced:
+def price_running(problem: Problem, decision: Service, limits: Scheduling, longest_tokens: int) -> Priced:
     """Price a decision under a server's own limits.
 
     Parameters
@@ -86,7 +87,7 @@ def price_running(problem: Problem, decision: Decision, limits: Scheduling, long
         best = replace(best, metrics=held)
     return Priced(
         evaluation=best or evaluate(problem, _with(decision, 1, limits, resident=1)),
-        sequences=_batch(best.decision).decode_sequences if best else 1,
+        sequences=_batch(best.service).decode_sequences if best else 1,
         free_bytes=free,
         session_bytes=each,
         needed=hbm.model_copy(update={"limit": limit}),
@@ -96,7 +97,7 @@ def price_running(problem: Problem, decision: Decision, limits: Scheduling, long
 
 
 def _sessions(
-    problem: Problem, decision: Decision, limits: Scheduling, free: float, unshared: float, each: float
+    problem: Problem, decision: Service, limits: Scheduling, free: float, unshared: float, each: float
 ) -> int:
     """Sessions that the free memory holds at their full length: by vLLM's own blocks where they are known."""
     capacity = _capacity(problem, decision, limits, int(free), problem.workload.end_tokens)
@@ -107,7 +108,7 @@ def _sessions(
     return max(0, math.floor(unshared / each * (1 + 1e-9)))
 
 
-def _best_load(problem: Problem, decision: Decision, limits: Scheduling, sessions: int) -> Evaluation | None:
+def _best_load(problem: Problem, decision: Service, limits: Scheduling, sessions: int) -> Evaluation | None:
     cap = max(1, min(limits.sequences - 1, max(1, sessions - 1)))
     # With one sequence, sessions take turns whatever else the memory holds.
     resident = 1 if limits.sequences == 1 else sessions
@@ -119,7 +120,7 @@ def _best_load(problem: Problem, decision: Decision, limits: Scheduling, session
         key=lambda e: (
             not e.violated and e.bounded_by != "serial",
             e.metrics.interactions_per_hour,
-            -_batch(e.decision).decode_sequences,
+            -_batch(e.service).decode_sequences,
         ),
         default=None,
     )
@@ -134,8 +135,8 @@ def _ladder(cap: int) -> list[int]:
 
 
 def _with(
-    decision: Decision, sequences: int, limits: Scheduling, *, resident: int | None, probe: bool = False
-) -> Decision:
+    decision: Service, sequences: int, limits: Scheduling, *, resident: int | None, probe: bool = False
+) -> Service:
     """The decision with so many sequences decoding, and the chunk that the batched tokens then leave.
 
     A probe asks for bytes only: without sessions that wait between rounds, so that several may be resident.
@@ -154,20 +155,20 @@ def _with(
     return decision.model_copy(update={**changes, "pools": decision.pools.model_copy(update={"decode": decode})})
 
 
-def _batch(decision: Decision) -> Batch:
+def _batch(decision: Service) -> Batch:
     return decision.pools.decode.batch if decision.pools else decision.batch
 
 
-def _parallel(decision: Decision) -> Parallel:
+def _parallel(decision: Service) -> Parallel:
     return decision.pools.decode.parallel if decision.pools else decision.parallel
 
 
-def _replicas(decision: Decision) -> int:
+def _replicas(decision: Service) -> int:
     return _parallel(decision).replicas
 
 
 def _capacity(
-    problem: Problem, decision: Decision, limits: Scheduling, free: int, longest_tokens: int
+    problem: Problem, decision: Service, limits: Scheduling, free: int, longest_tokens: int
 ) -> KvCapacity | None:
     """What vLLM reports at start for this KV memory; None where its allocation isn't known, or nothing is free."""
     from catalog.schema import Engine

@@ -1,7 +1,7 @@
 """The results of a sweep as a table: one row per point, one column per field, in CSV, Parquet or JSON lines.
 
 Columns are the request's fields that differ, then the path of every number in the plan's JSON
-(``metrics.tpot_s``), as ``pandas.json_normalize`` names them.
+(``metrics.latency.ttft_s.full``), as ``pandas.json_normalize`` names them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from planner.decision import Decision
 from planner.errors import InputError
-from planner.plan import Decision, Metrics, Objective
+from planner.plan import Metrics, Objective
 from planner.whatif.outcome import Outcome
 
 Row = dict[str, Any]
@@ -62,6 +63,9 @@ def row_of(outcome: Outcome, fields: Sequence[str]) -> Row:
         plan = document.model_dump(
             mode="json", by_alias=True, include={"objective", "decision", "metrics", "intervals"}
         )
+        if len(document.decision.services) == 1:  # It says what the whole decision's metrics say.
+            del plan["metrics"]["services"]
+            (plan["intervals"] or {}).pop("services", None)
         for part in ("objective", "decision", "metrics", "intervals"):
             row.update(_flat(part, plan[part]))
         row["bounded_by"] = document.provenance.bounded_by
@@ -70,13 +74,23 @@ def row_of(outcome: Outcome, fields: Sequence[str]) -> Row:
 
 
 def _flat(path: str, value: Any) -> Iterable[tuple[str, Any]]:
-    """Paths of the scalars of a JSON value; the two ends of an interval are ``low`` and ``high``."""
+    """Paths of the scalars of a JSON value: entries of a list by their place, the ends of an interval by their name.
+
+    Servers are one text: ``0:4 1:2`` is four replicas on server 0 and two on server 1.
+    """
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _flat(f"{path}.{key}", inner)
-    elif isinstance(value, list) and len(value) == 2:
+    elif path.endswith(".servers"):
+        yield path, " ".join(f"{one['server']}:{one['replicas']}" for one in value)
+    elif isinstance(value, list) and all(isinstance(one, float) for one in value) and len(value) == 2:
         yield f"{path}.low", value[0]
         yield f"{path}.high", value[1]
+    elif isinstance(value, list) and all(isinstance(one, dict) for one in value) and value:
+        for place, inner in enumerate(value):
+            yield from _flat(f"{path}.{place}", inner)
+    elif isinstance(value, list):
+        yield path, " ".join(map(str, value))
     else:
         yield path, value
 
@@ -94,7 +108,7 @@ def columns_of(rows: Sequence[Row], fields: Sequence[str]) -> dict[str, type]:
     columns: dict[str, type] = dict.fromkeys((*fields, "model", "status"), str)
     for part, model in (("objective", Objective), ("decision", Decision), ("metrics", Metrics)):
         columns.update(_leaves(part, model))
-        # What only some plans have, such as the pools.
+        # What only some plans have, such as a second group.
         found = [name for row in rows for name, value in row.items() if value is not None]
         columns.update({name: str for name in found if name.startswith(f"{part}.") and name not in columns})
     columns.update({name: float for row in rows for name in row if name.startswith("intervals.")})
@@ -107,10 +121,19 @@ def columns_of(rows: Sequence[Row], fields: Sequence[str]) -> dict[str, type]:
 
 
 def _leaves(path: str, model: type[BaseModel]) -> dict[str, type]:
-    """Paths and types of the scalars that every instance of a model has."""
+    """Paths and types of the scalars that every instance of a model has, of lists those of the first entry."""
     found: dict[str, type] = {}
     for name, field in model.model_fields.items():
         kinds = _kinds(field.annotation)
+        origins = [typing.get_origin(kind) for kind in kinds]
+        if name in ("servers", "feeds"):
+            found[f"{path}.{name}"] = str
+            continue
+        if name == "services" or dict in origins:
+            continue  # Only some plans have several; a router's weights are by group.
+        if tuple in origins:
+            found.update(_leaves(f"{path}.{name}.0", typing.get_args(kinds[0])[0]))
+            continue
         nested = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
         if not nested:
             found[f"{path}.{name}"] = next((kind for kind in (bool, float, int) if kind in kinds), str)

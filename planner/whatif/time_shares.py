@@ -23,7 +23,7 @@ def time_shares(plan: Document) -> TimeShares | None:
     decode replica. Where the GPU's time is the bound, prefill is what decoding leaves of the planned
     utilisation; else it is the document's own prefill on an idle replica, without later questions.
     """
-    metrics, decision = plan.metrics, plan.decision
+    metrics, decision = plan.metrics, plan.service
     if metrics is None or decision is None or metrics.sessions_per_hour <= 0:
         return None
     request = plan.request

@@ -14,10 +14,11 @@ from catalog.schema import Engine
 from planner.emit import emit
 from planner.errors import InputError
 from planner.pipeline import evaluate
-from planner.plan import Decision, Document
-from planner.pricing import evaluate as price
+from planner.plan import Document
+from planner.price import evaluate as price
 from planner.problem import resolve
 from planner.request import read_request
+from planner.service import Service
 from planner.space import open_space
 from planner.space.options import native_weights
 from planner.verify import unavailable
@@ -80,7 +81,7 @@ def covering_cases(engine: str, catalog: Catalog) -> Iterator[Case]:
 
 def document_of(case: Case, catalog: Catalog) -> Document:
     """Price a case's decision."""
-    return evaluate(read_request(case.request), Decision.model_validate(case.decision), catalog)
+    return evaluate(read_request(case.request), Service.model_validate(case.decision), catalog)
 
 
 def files_of(case: Case, catalog: Catalog) -> dict[str, str]:
@@ -112,14 +113,14 @@ def _refusal(request: dict[str, Any], decision: dict[str, Any], targets: list[st
     """Return why the program doesn't deploy a decision, in its own words; None: it does."""
     try:
         problem = resolve(read_request(request), catalog)
-        evaluation = price(problem, Decision.model_validate(decision))
+        evaluation = price(problem, Service.model_validate(decision))
         reasons = unavailable(problem, open_space(problem), evaluation)
         if reasons:
             return "; ".join(reasons)
         memory = evaluation.metrics.hbm_bytes_per_gpu
         if evaluation.metrics.concurrency < 1 or memory.weights + memory.kv > memory.limit:
             return TOO_SMALL
-        emit(evaluate(read_request(request), Decision.model_validate(decision), catalog), targets, catalog)
+        emit(evaluate(read_request(request), Service.model_validate(decision), catalog), targets, catalog)
     except InputError as error:
         return str(error)
     return None

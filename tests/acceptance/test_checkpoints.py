@@ -16,8 +16,9 @@ from catalog.schema import Checkpoints, Engine
 from planner import evaluate
 from planner.emit import emit
 from planner.errors import InputError
-from planner.plan import Batch, Decision, Document, Parallel
+from planner.plan import Document
 from planner.request import Request
+from planner.service import Batch, Parallel, Service
 
 Plan = Callable[..., Any]
 INSTRUCT = "meta-llama/Llama-3.1-8B-Instruct"
@@ -44,16 +45,16 @@ def test_a_published_checkpoint_is_loaded_and_nothing_is_made(plan: Plan, tmp_pa
     assert "make_checkpoint" not in text
     assert "loads RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w8a8" in made.stderr
     assert f"--tokenizer {INSTRUCT} " in (tmp_path / "d" / "README.md").read_text()
-    assert not any("published checkpoint" in line for line in made.json["provenance"]["warnings"])
+    assert not any("published checkpoint" in line for line in made.json["warnings"])
     assert made.json["provenance"]["weights_choice"].startswith("int8_w8a8, published: RedHatAI/")
 
 
 def test_a_format_that_nobody_publishes_costs_a_visible_line(plan: Plan) -> None:
     found = plan("--model", "mistralai/Mistral-7B-Instruct-v0.3", *ASKED, "--weights", "int8_w8a8", "--format", "json")
-    (line,) = [line for line in found.json["provenance"]["warnings"] if "published checkpoint" in line]
+    (line,) = [line for line in found.json["warnings"] if "published checkpoint" in line]
     assert line.startswith("int8_w8a8: the catalog knows no published checkpoint of mistralai/Mistral-7B-Instruct-v0.3")
     shown = plan("--model", "mistralai/Mistral-7B-Instruct-v0.3", *ASKED, "--weights", "int8_w8a8").stdout
-    assert "Weights: int8_w8a8, TO BE MADE FIRST" in "\n".join(shown.splitlines()[:4])
+    assert "Weights: int8_w8a8, TO BE MADE FIRST" in "\n".join(shown.splitlines()[:7])
 
 
 @pytest.mark.parametrize("base", ["meta-llama/Llama-3.1-8B", INSTRUCT])
@@ -68,7 +69,7 @@ def test_a_checkpoint_that_is_asked_for_pins_its_weights(plan: Plan, tmp_path: P
     name = "nvidia/Llama-3.1-8B-Instruct-FP8"
     found = plan("--model", name.upper(), *ASKED, "--emit", tmp_path / "d", "--format", "json")
     assert found.code == 0, found.stderr
-    assert found.json["decision"]["weights"] == "fp8"
+    assert found.json["decision"]["groups"][0]["weights"] == "fp8"
     settings = yaml.safe_load((tmp_path / "d" / "vllm" / "serve.yaml").read_text())
     assert (settings["model"], settings["served-model-name"]) == (name, name)
     assert "quantization" not in settings
@@ -109,7 +110,7 @@ def document_of(base: str, point: str) -> Document:
     last = InputError("nothing tried")
     for tp, pp in ((8, 1), (4, 1), (2, 1), (1, 1), (8, 2)):
         batch = Batch(decode_sequences=1, prefill_chunk_tokens=2048)
-        decision = Decision(
+        decision = Service(
             engine="vllm", weights=point.removeprefix("w_"), parallel=Parallel(tp=tp, pp=pp), batch=batch
         )
         try:

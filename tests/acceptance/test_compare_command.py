@@ -15,8 +15,9 @@ import pytest
 
 import cli
 import planner.pipeline
-from planner import Decision, Request, compare, evaluate, make_plan
+from planner import Request, Service, compare, evaluate, make_plan
 from planner.whatif.compared import Comparison
+from tests.plans import service_in
 
 Plan = Callable[..., Any]
 SCHEMA = json.loads((Path(planner.pipeline.__file__).parent / "schema" / "compare.json").read_text(encoding="utf-8"))
@@ -102,7 +103,7 @@ def test_every_changed_field_and_choice_is_in_exactly_one_step(compared: Any) ->
 
 def test_the_first_step_is_the_bases_decision_under_the_variants_request(compared: Any) -> None:
     variant = by_name(compared)["gpus=2xH100"]
-    decision = Decision.model_validate(compared["base"]["plan"]["decision"])
+    decision = Service.model_validate(service_in(compared["base"]["plan"]["decision"]))
     priced = evaluate(Request.model_validate(variant["plan"]["request"]), decision).metrics
     assert priced is not None
     first = variant["cause"]["steps"][0]
@@ -130,9 +131,10 @@ def test_what_keeping_a_choice_would_do_is_what_evaluate_says(compared: Any) -> 
             name = kept["change"]["name"]
             if kept["value"] is None or name not in ("engine", "weights", "offload", "parallel"):
                 continue
-            decision = {**variant["plan"]["decision"], name: compared["base"]["plan"]["decision"][name]}
+            base = service_in(compared["base"]["plan"]["decision"])
+            decision = {**service_in(variant["plan"]["decision"]), name: base[name]}
             asked = Request.model_validate(variant["plan"]["request"])
-            metrics = evaluate(asked, Decision.model_validate(decision)).metrics
+            metrics = evaluate(asked, Service.model_validate(decision)).metrics
             assert metrics is not None
             assert metrics.interactions_per_hour == kept["value"]
             assert kept["ratio"] <= 1.0 + 1e-9 or kept["breaks"], "a proved plan isn't beaten by one of its neighbours"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from catalog.load import open_catalog
 from planner.emit import emit
-from planner.plan import Document
+from tests.plans import flat_plan, plan_of
 
 PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"
 PLAIN = "/srv/plain"
@@ -62,7 +62,7 @@ NAMES = st.text(
 
 @cache
 def files_of(plan: str, checkpoint: str) -> dict[str, str]:
-    document = Document.model_validate(json.loads((PLANS / f"{plan}.json").read_text()))
+    document = plan_of(flat_plan(plan))
     return emit(document, list(TARGETS[plan]), open_catalog(), checkpoint=checkpoint)
 
 

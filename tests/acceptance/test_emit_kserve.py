@@ -18,6 +18,7 @@ from planner.emit import emit
 from planner.errors import InputError
 from planner.plan import Document
 from tests.kserve import merged_pods, problems_of_pod
+from tests.plans import flat_plan, plan_of
 
 PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"
 WRITTEN = [
@@ -90,12 +91,12 @@ def test_an_instance_over_servers_without_data_parallel_ranks_is_refused() -> No
 
 @pytest.mark.parametrize("name", ["{{ .Secret }}", "a{{{b", "{{`x`}}", "{{ if .GlobalConfig.EnableTLS }}x{{ end }}"])
 def test_braces_in_a_name_stay_braces(name: str, tmp_path: Path) -> None:
-    content = json.loads((PLANS / "llama8b-int8.json").read_text())
+    content = flat_plan("llama8b-int8")
     directory = tmp_path / name
     directory.mkdir()
     (directory / "config.json").write_text(json.dumps(open_catalog().get(Model, "llama-3.1-8b").config))
     content["request"]["model"] = str(directory)
-    document = Document.model_validate(content)
+    document = plan_of(content)
     files = emit(document, "kserve", open_catalog(), checkpoint=str(directory))
     text = files["kserve/llm-inference-service.yaml"]
     service = next(d for d in yaml.safe_load_all(text) if d["kind"] == "LLMInferenceService")

@@ -19,7 +19,7 @@ from catalog.schema import Engine
 from planner.cost.workspace import step_bytes
 from planner.emit import emit
 from planner.importing.commands import _logical_lines, _shell_words
-from planner.plan import Document
+from tests.plans import flat_plan, plan_of
 
 PLAN = Path(__file__).parents[1] / "golden" / "emit" / "plans" / "llamacpp-q8.json"
 LAYERS, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FFN, WINDOW = 2, 256, 4, 2, 64, 512, 131_072
@@ -30,10 +30,10 @@ SERVER = Path(__file__).with_name("llama_cpp_server.py")
 
 def test_llama_cpp_starts_from_the_emitted_command_with_the_planned_capacity(tmp_path: Path) -> None:
     model = make_model(tmp_path)
-    content = json.loads(PLAN.read_text())
+    content = flat_plan(PLAN.stem)
     content["request"] |= {"model": str(tmp_path), "ctx": CONTEXT}
     content["decision"]["batch"] |= {"decode_sequences": 2, "resident_sessions": SESSIONS}
-    files = emit(Document.model_validate(content), "llama.cpp", open_catalog(), checkpoint=str(model))
+    files = emit(plan_of(content), "llama.cpp", open_catalog(), checkpoint=str(model))
     flags = flags_of(files["llama.cpp/serve.sh"])
     run = subprocess.run(
         [sys.executable, str(SERVER), json.dumps(flags), str(CONTEXT - 10)],

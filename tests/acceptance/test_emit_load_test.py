@@ -29,6 +29,7 @@ from planner.plan import Document
 from tests.acceptance import test_emit_vllm_cpu as vllm_cpu
 from tests.acceptance.test_emit_llama_cpp import PLAN, SERVER, flags_of, make_model
 from tests.acceptance.test_emit_router import free_port, router_before
+from tests.plans import flat_plan, plan_of
 
 ENVIRONMENT = os.environ.get("PLAN_OPERATOR")
 CONTEXT, ROUNDS, QUESTION, ANSWER, THINK_S, USERS = 1500, 3, 20, 8, 0.2, 2
@@ -88,7 +89,7 @@ def test_vllm_keeps_the_sessions_of_the_emitted_load_test(tmp_path: Path) -> Non
     binaries = Path(str(vllm_cpu.ENVIRONMENT)) / "bin"
     model = tmp_path / "tiny-llama"
     subprocess.run([binaries / "python", "-c", vllm_cpu.MODEL, model], check=True, capture_output=True)
-    content = json.loads(vllm_cpu.PLAN.read_text())
+    content = flat_plan(vllm_cpu.PLAN.stem)
     content["request"] |= {
         "model": str(model),
         "ctx": CONTEXT,
@@ -108,7 +109,7 @@ def test_vllm_keeps_the_sessions_of_the_emitted_load_test(tmp_path: Path) -> Non
     hbm |= {"kv": 1.0, "limit": hbm["weights"] + hbm["workspace"] + hbm["overhead"] + 32 * 2**20}  # of this machine
     catalog = vllm_cpu.facts(tmp_path)
     deployed = tmp_path / "out"
-    write(emit(Document.model_validate(content), "vllm", catalog, engine_version=vllm_cpu.VERSION), deployed)
+    write(emit(plan_of(content), "vllm", catalog, engine_version=vllm_cpu.VERSION), deployed)
     server = vllm_cpu.start(tmp_path, binaries)
     try:
         vllm_cpu.wait(server, tmp_path / "log")
@@ -126,7 +127,7 @@ def test_vllm_keeps_the_sessions_of_the_emitted_load_test(tmp_path: Path) -> Non
 def scaled_down(directory: Path, replicas: int, slots: int) -> tuple[Document, dict[str, str]]:
     """Return a plan of llama.cpp for the tests' model, with few tokens and users, and its files."""
     model = make_model(directory)
-    content = json.loads(PLAN.read_text())
+    content = flat_plan(PLAN.stem)
     content["request"] |= {
         "model": str(directory),
         "ctx": CONTEXT,
@@ -140,7 +141,7 @@ def scaled_down(directory: Path, replicas: int, slots: int) -> tuple[Document, d
     content["decision"]["batch"] |= {"decode_sequences": slots, "resident_sessions": slots}
     content["metrics"] |= {"users": float(USERS), "concurrency": slots * replicas}
     content["metrics"] |= {"ttft_cold_s": 1.0, "ttft_warm_s": 0.1, "tpot_s": 0.02, "tpot_mean_s": 0.02}
-    document = Document.model_validate(content)
+    document = plan_of(content)
     return document, emit(document, "llama.cpp", open_catalog(), checkpoint=str(model))
 
 

@@ -30,8 +30,8 @@ from planner.emit.emit import ENGINES
 from planner.emit.launch import Launch
 from planner.emit.read_deployment import read_deployment
 from planner.emit.router import router_environment, router_of, router_words
-from planner.plan import Document
 from tests.acceptance.stub_engine import StubEngine
+from tests.plans import flat_plan, plan_of
 
 ENVIRONMENT = os.environ.get("PLAN_OPERATOR")
 PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"
@@ -44,9 +44,9 @@ pytestmark = [
 
 
 def planned(name: str, **decision: Any) -> tuple[Deployment, list[Launch]]:
-    content = json.loads((PLANS / f"{name}.json").read_text())
+    content = flat_plan(name)
     content["decision"] |= decision
-    deployment = read_deployment(Document.model_validate(content), open_catalog())
+    deployment = read_deployment(plan_of(content), open_catalog())
     return deployment, ENGINES[deployment.engine.id](deployment, deployment.engine.version)
 
 

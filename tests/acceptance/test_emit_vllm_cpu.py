@@ -25,7 +25,7 @@ from catalog.load import Catalog, built_in_directory, open_catalog
 from planner.cost.allocation import vllm_capacity
 from planner.emit import emit, write
 from planner.emit.read_deployment import read_deployment
-from planner.plan import Document
+from tests.plans import flat_plan, plan_of
 
 ENVIRONMENT = os.environ.get("PLAN_VLLM_CPU")
 PLAN = Path(__file__).parents[1] / "golden" / "emit" / "plans" / "llama70b-fp8.json"
@@ -74,7 +74,7 @@ def test_vllm_serves_the_plan_and_holds_its_sessions(tmp_path: Path) -> None:
     binaries = Path(str(ENVIRONMENT)) / "bin"
     model = tmp_path / "tiny-llama"
     subprocess.run([binaries / "python", "-c", MODEL, model], check=True, capture_output=True)
-    content = json.loads(PLAN.read_text())
+    content = flat_plan(PLAN.stem)
     content["request"] |= {"model": str(model), "ctx": CONTEXT, "gpus": "1xA100"}
     content["decision"] |= {
         "compression": {},
@@ -83,7 +83,7 @@ def test_vllm_serves_the_plan_and_holds_its_sessions(tmp_path: Path) -> None:
     }
     hbm = content["metrics"]["hbm_bytes_per_gpu"]
     hbm |= {"kv": 1.0, "limit": hbm["weights"] + hbm["workspace"] + hbm["overhead"] + 64 * 2**20}  # of this machine
-    document = Document.model_validate(content)
+    document = plan_of(content)
     catalog = facts(tmp_path)
     write(emit(document, "vllm", catalog, engine_version=VERSION), tmp_path / "out")
     expected = vllm_capacity(

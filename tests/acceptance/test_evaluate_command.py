@@ -39,7 +39,7 @@ def test_a_decision_that_does_not_fit_is_priced_and_breaks_the_hbm_limit(plan: P
     assert metrics["concurrency"] == 0
     assert metrics["interactions_per_hour"] == 0
     hbm = next(row for row in document["constraints"] if row["name"] == "hbm_bytes_per_gpu")
-    parts = metrics["hbm_bytes_per_gpu"]
+    parts = metrics["groups"][0]["hbm_bytes_per_gpu"]
     assert hbm["value"] == parts["weights"] + 24_576_000_000
     assert hbm["slack"] == hbm["limit"] - hbm["value"] < 0
     text = plan("evaluate", *PAPER, "--ctx", "100K").stdout
@@ -77,7 +77,7 @@ def test_a_decision_comes_from_yaml_json_stdin_or_a_plan(
     plan: Plan, decision: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     priced = evaluate(plan, *ON_EIGHT, "--decision", decision)
-    assert priced["decision"]["parallel"]["tp"] == 4
+    assert priced["decision"]["groups"][0]["parallel"]["tp"] == 4
     assert priced["metrics"]["kv_ratio"] == 0.5
     written = tmp_path / "decision.json"
     written.write_text(json.dumps(yaml.safe_load(DECISION)), encoding="utf-8")
@@ -156,7 +156,7 @@ def test_caps_above_what_fits_are_caps(plan: Plan, tmp_path: Path) -> None:
         above = capped(plan, tmp_path, decoding, resident)
         assert above["metrics"] == fits["metrics"]
         assert above["intervals"] == fits["intervals"]
-        assert above["decision"]["batch"]["decode_sequences"] == decoding, "what was written stays a cap"
+        assert above["decision"]["groups"][0]["batch"]["decode_sequences"] == decoding, "what was written stays a cap"
         assert all(row["slack"] >= 0 for row in above["constraints"])
         told = " ".join(above["provenance"]["assumptions"])
         assert f"batch.decode_sequences {decoding}: a cap; priced with 12 at a time, as 13 sessions fit" in told

@@ -16,8 +16,9 @@ import pytest
 
 import cli
 import planner.pipeline
-from planner import Decision, Request, evaluate, make_plan
+from planner import Request, Service, evaluate, make_plan
 from planner.whatif.explained import Explanation
+from tests.plans import service_in
 
 Plan = Callable[..., Any]
 SCHEMA = json.loads((Path(planner.pipeline.__file__).parent / "schema" / "explain.json").read_text(encoding="utf-8"))
@@ -90,9 +91,10 @@ def better(told: Any, one: float, than: float) -> float:
 
 
 def metrics_of(told: Any, decision: Any) -> dict[str, Any]:
-    priced = evaluate(Request.model_validate(told["plan"]["request"]), Decision.model_validate(decision)).metrics
+    priced = evaluate(Request.model_validate(told["plan"]["request"]), Service.model_validate(decision)).metrics
     assert priced is not None
-    return priced.model_dump()
+    names = ("prefill_s", "decode_s", "switch_s", "concurrency", "interactions_per_hour", told["metric"])
+    return {name: priced.named(name) for name in names}
 
 
 def test_it_is_the_plans_own_document_and_value(told: Any, plan_file: Path) -> None:
@@ -104,7 +106,7 @@ def test_it_is_the_plans_own_document_and_value(told: Any, plan_file: Path) -> N
 
 
 def test_every_alternative_is_priced_as_it_says_and_does_without_the_choice(told: Any) -> None:
-    chosen = told["plan"]["decision"]
+    chosen = service_in(told["plan"]["decision"])
     parts = {row["part"] for row in told["choices"]}
     assert {"engine", "weights", "hidden", "decode_batch"} <= parts
     for row in told["choices"]:
@@ -112,22 +114,23 @@ def test_every_alternative_is_priced_as_it_says_and_does_without_the_choice(told
             assert row["value"] is row["decision"] is None
             continue
         assert row["status"] == "optimal"
-        assert metrics_of(told, row["decision"])[told["metric"]] == row["value"]
+        other = service_in(row["decision"])
+        assert metrics_of(told, other)[told["metric"]] == row["value"]
         assert row["loss"] == pytest.approx(-better(told, row["value"], told["value"]), abs=1e-12)
         assert row["loss"] >= -CLOSE, "a proved plan isn't beaten by one of a smaller space"
         if row["part"] in ("engine", "weights", "offload"):
-            assert row["decision"][row["part"]] != chosen[row["part"]]
-        elif row["part"] in ("decode_batch", "prefill_chunk") and chosen["pools"] is row["decision"]["pools"] is None:
+            assert other[row["part"]] != chosen[row["part"]]
+        elif row["part"] in ("decode_batch", "prefill_chunk") and chosen["pools"] is other["pools"] is None:
             field = {"decode_batch": "decode_sequences", "prefill_chunk": "prefill_chunk_tokens"}[row["part"]]
-            assert row["decision"]["batch"][field] != chosen["batch"][field] or row["decision"]["parallel"]["pp"] > 1
+            assert other["batch"][field] != chosen["batch"][field] or other["parallel"]["pp"] > 1
         elif row["part"] == "hidden":
-            assert row["decision"]["compression"]["hidden"] != chosen["compression"]["hidden"]
+            assert other["compression"]["hidden"] != chosen["compression"]["hidden"]
 
 
 @pytest.mark.parametrize("field", ["engine", "weights"])
 def test_the_loss_without_a_choice_is_what_planning_among_the_others_loses(told: Any, field: str) -> None:
     row = next(row for row in told["choices"] if row["part"] == field)
-    again = value(told, **{field: row["decision"][field]})
+    again = value(told, **{field: row["decision"]["groups"][0][field]})
     assert again == pytest.approx(row["value"], rel=CLOSE)
 
 
@@ -135,8 +138,8 @@ def lifted(told: Any) -> dict[str, dict[str, Any]]:
     """What lifting a limit means, as a change of the request."""
     count, _, gpu = told["plan"]["request"]["gpus"].partition("x")
     return {
-        "tpot_s": {"max_latency": None},
-        "ttft_cold_s": {"max_ttft": None},
+        "itl_full_s": {"max_latency": None},
+        "ttft_full_s": {"max_ttft": None},
         "users": {"users": 1},
         "quality_loss_at_confidence": {"max_quality_loss": 0.25},
         "gpus": {"gpus": f"{2 * int(count)}x{gpu}"},
@@ -155,7 +158,7 @@ def test_limits_that_help_do_and_those_that_do_not_do_not(told: Any) -> None:
 
 
 def test_a_curve_rises_to_where_it_stops_helping(told: Any) -> None:
-    fields = {"tpot_s": "max_latency", "ttft_cold_s": "max_ttft", "quality_loss_at_confidence": "max_quality_loss"}
+    fields = {"itl_full_s": "max_latency", "ttft_full_s": "max_ttft", "quality_loss_at_confidence": "max_quality_loss"}
     for row in told["limits"]:
         curve = row["curve"]
         if not curve:
@@ -187,9 +190,9 @@ def test_what_is_said_to_bind_next_gains_there(told: Any) -> None:
 def test_the_roofline_is_never_beaten_and_reached_at_peak(told: Any) -> None:
     prefill, decode = told["roofline"]
     plan = told["plan"]
-    pp = (plan["decision"]["pools"] or {"decode": plan["decision"]})["decode"]["parallel"]["pp"]
+    pp = plan["decision"]["groups"][-1]["parallel"]["pp"]
     assert prefill["seconds"] == plan["metrics"]["prefill_s"]
-    assert decode["seconds"] == pytest.approx(plan["metrics"]["step_s"] / pp)
+    assert decode["seconds"] == pytest.approx(plan["metrics"]["groups"][-1]["step_s"] / pp)
     for phase in (prefill, decode):
         assert (0.95 if plan["request"]["efficiency"] == "peak" else 0.0) < phase["share_of_roofline"] <= 1.0 + 1e-9
         assert phase["intensity"] == pytest.approx(phase["flops"] / phase["bytes"])
@@ -201,14 +204,14 @@ def test_the_quality_budget_is_spent_to_the_last_digit(told: Any) -> None:
     spent = sum(row["mean"] + row["spread"] for row in budget["spent"])
     assert spent == pytest.approx(-math.log1p(-loss), rel=1e-9)
     assert spent + budget["unspent"] == pytest.approx(budget["budget"], rel=1e-9)
-    chosen = told["plan"]["decision"]["compression"]
+    chosen = told["plan"]["decision"]["groups"][0]["compression"]
     used = {name for name, choice in chosen.items() if choice["technique"] != "none"}
     assert used <= {row["part"] for row in budget["spent"]} <= used | {"weights", "together"}
 
 
 def test_each_dimension_alone_is_what_evaluate_says(told: Any) -> None:
     rows = {row["name"]: row for row in told["dimensions"]}
-    bare = {name: of for name, of in told["plan"]["decision"].items() if name != "compression"}
+    bare = {name: of for name, of in service_in(told["plan"]["decision"]).items() if name != "compression"}
     bare["batch"] = {**bare["batch"], "decode_sequences": rows["none"]["decode_sequences"]}
     if bare["pools"] is not None:
         decode = {**bare["pools"]["decode"], "batch": bare["batch"]}
@@ -261,7 +264,7 @@ def test_a_stale_plan_is_told(plan: Plan, plan_file: Path, tmp_path: Path) -> No
 
 def test_a_decision_that_the_facts_no_longer_hold_is_told(plan: Plan, plan_file: Path, tmp_path: Path) -> None:
     old = json.loads(plan_file.read_text(encoding="utf-8"))
-    old["decision"]["compression"]["hidden"] = {"technique": "bogus", "strength": None, "point": None}
+    old["decision"]["groups"][0]["compression"]["hidden"] = {"technique": "bogus", "strength": None, "point": None}
     (tmp_path / "old.json").write_text(json.dumps(old), encoding="utf-8")
     done = plan("explain", tmp_path / "old.json")
     assert done.code == 2

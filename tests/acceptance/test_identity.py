@@ -17,8 +17,9 @@ from catalog.schema import Model
 from planner import evaluate
 from planner.emit import emit
 from planner.errors import InputError
-from planner.plan import Batch, Decision, Document, Parallel
+from planner.plan import Document
 from planner.request import Request
+from planner.service import Batch, Parallel, Service
 
 Plan = Callable[..., Any]
 MODELS = [model.id for model in open_catalog([]).all(Model) if model.hf_id != NO_HUB_ID]
@@ -76,7 +77,7 @@ def document_of(name: str) -> Document:
     for tp in (8, 4, 2, 1):
         parallel, batch = Parallel(tp=tp), Batch(decode_sequences=1, prefill_chunk_tokens=2048)
         try:
-            return evaluate(request, Decision(engine="vllm", parallel=parallel, batch=batch), open_catalog([]))
+            return evaluate(request, Service(engine="vllm", parallel=parallel, batch=batch), open_catalog([]))
         except InputError as error:
             if "no engine serves" in str(error) or "decision: engine" in str(error):
                 pytest.skip(str(error))

@@ -36,7 +36,7 @@ def test_a_command_line_is_priced_and_improved(plan: Plan, command: Path, tmp_pa
     priced = advice["priced"]
     assert priced["request"]["model"] == "meta-llama/Llama-3.1-8B-Instruct"
     assert priced["fits"]
-    assert priced["broken"] == ["tpot_s"]  # a foreign chunk of 2,048 tokens takes longer than 200 ms
+    assert priced["broken"] == ["itl_full_s"]  # a foreign chunk of 2,048 tokens takes longer than 200 ms
     # 0.9 of 80 GiB without 14.96 of weights, 5.6 of workspace, 1.55 of overhead: 49.89 GiB, 128 KiB per token
     assert priced["engine_reports"]["kv_tokens"] == pytest.approx(49.89 * 2**30 / 131_072, rel=1e-3)
     # Priced by the same model as a decision of one's own.
@@ -44,21 +44,22 @@ def test_a_command_line_is_priced_and_improved(plan: Plan, command: Path, tmp_pa
     decision.write_text(json.dumps(priced["decision"]))
     own = plan("evaluate", *LIMITS, "--model", "llama-3.1-8b", "--decision", decision, "--format", "json").json
     assert own["metrics"]["interactions_per_hour"] == pytest.approx(priced["metrics"]["interactions_per_hour"])
-    assert own["metrics"]["tpot_s"] == pytest.approx(priced["metrics"]["tpot_s"])
+    for name, times in priced["metrics"]["latency"].items():
+        assert own["metrics"]["latency"][name] == pytest.approx(times)
     # And the plan is the one that `plan` makes.
     best = plan(*LIMITS, "--model", "llama-3.1-8b", "--engine", "vllm", "--format", "json").json
     assert advice["plan"]["decision"] == best["decision"]
     gain = advice["gain"]["interactions_per_hour"]
     assert gain["planned"] == pytest.approx(best["metrics"]["interactions_per_hour"])
     assert gain["planned"] > gain["now"] == priced["metrics"]["interactions_per_hour"]
-    assert {"users", "tpot_s", "quality_loss_mean"} <= advice["gain"].keys()
+    assert {"users", "itl_full_s", "quality_loss_mean"} <= advice["gain"].keys()
     changed = {row["field"]: row for row in advice["changes"]}
     for row in changed.values():
         assert row["now"] != row["planned"]
     assert changed["compression.hidden"]["alone"]["quality_loss_mean"] > 0
     flags = {row["flag"]: row for row in advice["flags"]}
     assert flags["--max-num-seqs"]["now"] == 64
-    batch = best["decision"]["batch"]
+    batch = best["decision"]["groups"][-1]["batch"]
     beside_prefill = batch["decode_sequences"] + 1
     assert flags["--max-num-seqs"]["planned"] == (1 if batch["resident_sessions"] == 1 else beside_prefill)
     script = (tmp_path / "better" / "shell" / "serve.sh").read_text()
@@ -71,7 +72,7 @@ def test_the_terminal_says_what_to_change_and_what_it_buys(
     monkeypatch.setenv("COLUMNS", "100")
     text = plan("import", command, *LIMITS).stdout
     for part in (
-        "BREAKS tpot_s",
+        "BREAKS itl_full_s",
         "--max-num-batched-tokens isn't given: 2048, vLLM's default on NVIDIA A100",
         "vLLM reports about",
         "What the planner would change, and what each change gives alone",
@@ -89,7 +90,7 @@ def test_what_plan_emits_has_nothing_to_change(plan: Plan, tmp_path: Path) -> No
         advice = plan("import", tmp_path / "out" / file, *LIMITS, "--format", "json").json
         assert advice["changes"] == advice["flags"] == []
         now = advice["priced"]["metrics"]
-        for name in ("interactions_per_hour", "users", "tpot_s", "ttft_warm_s", "quality_loss_mean"):
+        for name in ("interactions_per_hour", "users", "prefill_s", "decode_s", "quality_loss_mean"):
             assert now[name] == pytest.approx(made.json["metrics"][name]), (file, name)
     text = plan("import", tmp_path / "out" / "vllm" / "serve.sh", *LIMITS).stdout
     assert "Nothing to change" in text
@@ -128,7 +129,7 @@ def test_limits_that_nothing_keeps_are_exit_3(plan: Plan, command: Path, monkeyp
 def test_what_cannot_be_priced_is_still_read(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "run.sh").write_text("vllm serve someorg/unknown-model -tp 8 --max-model-len 32K\n")
     found = plan("import", tmp_path / "run.sh", "--gpus", "8xH100", "--format", "json")
-    assert (found.code, found.json["priced"], found.json["decision"]["parallel"]["tp"]) == (0, None, 8)
+    assert (found.code, found.json["priced"], found.json["decision"]["groups"][0]["parallel"]["tp"]) == (0, None, 8)
     assert "the catalog has no model 'someorg/unknown-model'; add --model" in found.json["unpriced"]
     assert "--gpus: missing" in plan("import", tmp_path / "run.sh").stderr
 

@@ -17,8 +17,9 @@ from planner.emit import emit
 from planner.emit.carried import SECRETS
 from planner.emit.flags import problems_of_flags, snapshot
 from planner.emit.running import Running
-from planner.plan import Batch, Decision, Document, Parallel
+from planner.plan import Document
 from planner.request import Request
+from planner.service import Batch, Parallel, Service
 
 Plan = Callable[..., Any]
 KEY = "sk-never-written"
@@ -32,7 +33,7 @@ FLAGS = snapshot("vllm", "0.33.0")["flags"]
 
 @pytest.fixture(scope="module")
 def document() -> Document:
-    decision = Decision(
+    decision = Service(
         engine="vllm", parallel=Parallel(tp=1), batch=Batch(decode_sequences=4, prefill_chunk_tokens=2048)
     )
     request = Request(ctx="20K", gpus="1xH100", model="meta-llama/Llama-3.1-8B-Instruct")

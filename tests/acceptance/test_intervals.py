@@ -12,7 +12,8 @@ import jsonschema
 import pytest
 
 import planner.pipeline
-from planner.plan import PREDICTED
+from planner.plan import Document
+from tests.plans import told
 
 Plan = Callable[..., Any]
 SCHEMA = json.loads((Path(planner.pipeline.__file__).parent / "schema" / "plan.json").read_text(encoding="utf-8"))
@@ -41,25 +42,42 @@ def evaluated(plan: Plan, tmp_path: Path) -> Callable[..., Any]:
     return run
 
 
+def ends(document: Any, name: str) -> tuple[float, float]:
+    intervals = Document.model_validate(document).intervals
+    assert intervals is not None
+    found = intervals.groups[0].step_s if name == "step_s" else intervals.named(name)
+    assert found is not None, name
+    return found
+
+
 def width(document: Any, name: str) -> float:
-    low, high = document["intervals"][name]
+    low, high = ends(document, name)
     return math.log(high / low) / 2.0
+
+
+PREDICTED = (
+    *("prefill_s", "decode_s", "step_s", "itl_full_s", "itl_idle_s", "tpot_full_s", "ttft_full_s", "ttft_idle_s"),
+    *("warm_ttft_full_s", "warm_ttft_idle_s", "e2e_full_s", "e2e_idle_s", "warm_e2e_full_s", "warm_e2e_idle_s"),
+    *("switch_s", "interactions_per_hour", "sessions_per_hour", "users", "usd_per_interaction"),
+)
 
 
 def test_every_prediction_has_an_interval_that_holds_it(evaluated: Callable[..., Any]) -> None:
     document = evaluated()
-    assert set(document["intervals"]) == set(PREDICTED)
-    for name, (low, high) in document["intervals"].items():
-        assert low <= document["metrics"][name] <= high, name
-    for name in ("prefill_s", "step_s", "decode_s", "tpot_s", "ttft_cold_s", "ttft_warm_s", "switch_s"):
-        assert width(document, name) > 0.1, name
+    for name in PREDICTED:
+        low, high = ends(document, name)
+        assert low <= told(document, name) <= high, name
+        if name.endswith("_s"):
+            assert high > 1.1 * low, name
+    assert document["intervals"]["services"][0]["latency"] == document["intervals"]["latency"]
+    assert "p95" not in document["intervals"]["latency"]["ttft_s"]
 
 
 def test_no_end_beats_the_roofline(evaluated: Callable[..., Any]) -> None:
     peak, measured = evaluated("--efficiency", "peak"), evaluated()
     assert peak["intervals"] is None
-    for name in ("prefill_s", "step_s", "decode_s", "tpot_s", "ttft_cold_s"):
-        assert measured["intervals"][name][0] >= peak["metrics"][name], name
+    for name in ("prefill_s", "step_s", "decode_s", "itl_full_s", "ttft_full_s"):
+        assert ends(measured, name)[0] >= told(peak, name), name
 
 
 def test_what_nobody_measured_is_less_sure_and_said(evaluated: Callable[..., Any]) -> None:
@@ -77,7 +95,7 @@ def test_what_nobody_measured_is_less_sure_and_said(evaluated: Callable[..., Any
 
 
 def test_engines_differ_in_what_they_take(evaluated: Callable[..., Any]) -> None:
-    steps = {engine: evaluated(engine=engine)["metrics"]["step_s"] for engine in ("vllm", "sglang", "tensorrt-llm")}
+    steps = {engine: told(evaluated(engine=engine), "step_s") for engine in ("vllm", "sglang", "tensorrt-llm")}
     assert len({round(step, 5) for step in steps.values()}) == 3
 
 
@@ -87,9 +105,9 @@ def test_the_terminal_shows_intervals_and_verify_checks_them(plan: Plan, tmp_pat
     assert "80% intervals" in shown.stdout
     assert any("prefill " in line and " to " in line for line in shown.stdout.splitlines())
     document = json.loads(plan("evaluate", *asked, "--format", "json").stdout)
-    document["intervals"]["step_s"][1] *= 2.0
+    document["intervals"]["groups"][0]["step_s"][1] *= 2.0
     file = tmp_path / "plan.json"
     file.write_text(json.dumps(document), encoding="utf-8")
     checked = plan("verify", file)
     assert checked.code != 0
-    assert "intervals.step_s: high end" in checked.stderr
+    assert "intervals.groups.0.step_s.high end" in checked.stderr

@@ -84,7 +84,7 @@ def test_a_length_beyond_every_default_says_so(plan: Plan) -> None:
     found = plan("evaluate", "--ctx", "2M", "--gpus", "8xA100", *CHEAP, "--format", "json").json
     assert "beyond every default" in found["provenance"]["model_choice"]
     assert found["metrics"]["window_loss_mean"] > 0.3
-    assert found["provenance"]["warnings"]
+    assert found["warnings"]
 
 
 def test_a_remembered_config_warns(plan: Plan) -> None:
@@ -96,7 +96,7 @@ def test_a_remembered_config_warns(plan: Plan) -> None:
 def test_a_million_tokens_of_dual_chunk_attention_are_256k(plan: Plan) -> None:
     asked = ("--model", "qwen2.5-14b-1m", "--gpus", "8xA100", *CHEAP, "--format", "json")
     found = plan("evaluate", "--ctx", "1M", *asked).json
-    (warning,) = [text for text in found["provenance"]["warnings"] if "dual chunk" in text]
+    (warning,) = [text for text in found["warnings"] if "dual chunk" in text]
     assert "262144" in warning
     assert found["metrics"]["window_loss_mean"] > 0.5
     assert plan("evaluate", "--ctx", "256K", *asked).json["metrics"]["window_loss_mean"] == 0
@@ -106,7 +106,7 @@ def test_a_published_extension_costs_some_quality_and_names_its_factor(plan: Pla
     asked = ("--model", "qwen3-32b", "--ctx", "120K", "--gpus", "8xA100", *CHEAP, "--format", "json")
     found = plan("evaluate", *asked).json
     assert 0.1 < found["metrics"]["window_loss_mean"] < 0.2
-    assert any("YaRN with factor 4" in text for text in found["provenance"]["warnings"])
+    assert any("YaRN with factor 4" in text for text in found["warnings"])
 
 
 @pytest.mark.parametrize("model", ["llama-3.1-8b", "qwen3-30b-a3b-2507", "mixtral-8x7b"])

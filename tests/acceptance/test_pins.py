@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.plans import service_in
+
 Plan = Callable[..., Any]
 
 ASKED = ("--ctx", "32K", "--model", "llama-3.1-8b", "--gpus", "4xA100", "--engine", "vllm")
@@ -40,7 +42,7 @@ def test_a_pin_holds_in_the_plan(plan: Plan, pins: str, where: dict[str, Any]) -
     document = planned(plan, pins)
     assert document["status"] == "optimal"
     for part, fields in where.items():
-        has = document["decision"][part]
+        has = service_in(document["decision"])[part]
         assert has == fields if isinstance(fields, str) else {name: has[name] for name in fields} == fields
     free = planned(plan, "none")["objective"]["value"]
     assert document["objective"]["value"] <= free * (1 + 1e-9)
@@ -48,21 +50,23 @@ def test_a_pin_holds_in_the_plan(plan: Plan, pins: str, where: dict[str, Any]) -
 
 def test_roles_and_pins_of_one_role(plan: Plan) -> None:
     fixed = "roles=prefill+decode,prefill.tp=2,prefill.replicas=1,decode.tp=1,decode.replicas=2"
-    pools = planned(plan, f"{fixed},prefill.prefill_chunk_tokens=8K,decode.decode_sequences=7")["decision"]["pools"]
+    pools = planned(plan, f"{fixed},prefill.prefill_chunk_tokens=8K,decode.decode_sequences=7")["decision"]
+    pools = service_in(pools)["pools"]
     prefill, decode = pools["prefill"], pools["decode"]
     assert (prefill["parallel"]["tp"], prefill["parallel"]["replicas"]) == (2, 1)
     assert (decode["parallel"]["tp"], decode["parallel"]["replicas"]) == (1, 2)
     assert (prefill["batch"]["prefill_chunk_tokens"], decode["batch"]["decode_sequences"]) == (8000, 7)
-    assert planned(plan, "roles=serve")["decision"]["pools"] is None
+    assert {group["role"] for group in planned(plan, "roles=serve")["decision"]["groups"]} == {"serve"}
 
 
 def test_what_a_plan_has_can_be_pinned_without_loss(plan: Plan) -> None:
     free = planned(plan, "none")
-    split, batch = free["decision"]["parallel"], free["decision"]["batch"]
+    has = service_in(free["decision"])
+    split, batch = has["parallel"], has["batch"]
     pins = [f"{name}={split[name]}" for name in ("tp", "pp", "dcp", "pcp", "ep", "replicas")]
     pins += [f"{name}={batch[name]}" for name in ("decode_sequences", "prefill_chunk_tokens")]
-    pins += [f"{name}={choice['point'] or 'none'}" for name, choice in free["decision"]["compression"].items()]
-    pins += ["engine=vllm", f"weights={free['decision']['weights']}", "roles=serve", "prefill_throttled=true"]
+    pins += [f"{name}={choice['point'] or 'none'}" for name, choice in has["compression"].items()]
+    pins += ["engine=vllm", f"weights={has['weights']}", "roles=serve", "prefill_throttled=true"]
     assert planned(plan, ",".join(pins))["decision"] == free["decision"]
 
 
@@ -130,7 +134,7 @@ def test_scenarios_and_files_pin_too(plan: Plan, tmp_path: Path) -> None:
     compared = plan("compare", *ASKED, "--set", "pin=tp=4,roles=serve,ctx=16K", "--format", "json").json
     (variant,) = compared["variants"]
     assert variant["plan"]["request"]["pin"] == "tp=4,roles=serve"
-    assert variant["plan"]["decision"]["parallel"]["tp"] == 4
+    assert variant["plan"]["decision"]["groups"][0]["parallel"]["tp"] == 4
     path = tmp_path / "scenarios.yaml"
     path.write_text(
         "base: {ctx: 16K, model: llama-3.1-8b, gpus: 4xA100, engine: vllm}\n"

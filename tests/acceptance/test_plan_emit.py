@@ -26,12 +26,12 @@ def test_one_command_plans_and_emits_what_the_plan_says(plan: Plan, tmp_path: Pa
     assert (out / "plan.json").read_text() == file.read_text()
     document = made.json  # stdout is the document and nothing else
     assert json.loads(file.read_text()) == document
-    batch = document["decision"]["batch"]
+    batch = document["decision"]["groups"][0]["batch"]
     sequences = 1 if batch["resident_sessions"] == 1 else batch["decode_sequences"] + 1
     settings = yaml.safe_load((out / "vllm" / "serve.yaml").read_text())
     assert settings["max-model-len"] == 50_000 + 5 * 350
     assert settings["max-num-seqs"] == sequences
-    assert settings["tensor-parallel-size"] == document["decision"]["parallel"]["tp"]
+    assert settings["tensor-parallel-size"] == document["decision"]["groups"][0]["parallel"]["tp"]
     told = made.stderr.splitlines()
     assert f"emitted: {out / 'vllm' / 'serve.sh'}" in told
     again = plan(*ASKED, "--emit", out)

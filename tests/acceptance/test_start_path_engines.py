@@ -223,7 +223,7 @@ def test_the_engine_accepts_what_the_main_command_emits(
     files = {str(path.relative_to(out)): path.read_text() for path in out.rglob("*") if path.is_file()}
     document = Document.model_validate_json(files["plan.json"])
     commands = commands_of(document, files, [engine], catalog, tmp_path / "run")
-    case = Case(line, {}, {}, document.decision.model_dump(mode="json"), [engine])
+    case = Case(line, {}, {}, document.service.model_dump(mode="json"), [engine])
     starts = [command.as_json() for command in commands]
     asked = list(questions_of(engine, case, starts, catalog, document))
     for answer in said(engine, [question for _, question in asked], tmp_path / "asked"):

@@ -30,10 +30,12 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def at(document: dict[str, Any], path: str) -> Any:
+def at(document: Any, path: str) -> Any:
     for part in path.split("."):
-        document = document[part]
-    return document
+        document = document[int(part) if isinstance(document, list) else part]
+    if path.endswith(".servers"):
+        return " ".join(f"{one['server']}:{one['replicas']}" for one in document)
+    return " ".join(document) if isinstance(document, list) else document
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:

@@ -46,14 +46,14 @@ def test_what_is_planned_for_a_target_is_written(
     for name in target.replace(",lmcache", "").split(","):
         assert any((tmp_path / "d").glob(f"{name}/*"))
     if target in ("tensorrt-llm", "ray"):
-        assert document["decision"]["serving"] == "aggregated"
+        assert {group["role"] for group in document["decision"]["groups"]} == {"serve"}
         assert "planned without separate pools" in " ".join(document["provenance"]["assumptions"])
 
 
 def test_pools_are_planned_where_the_target_takes_them(plan: Callable[..., Output]) -> None:
     """The request for which TensorRT-LLM and Ray get one pool is best served by two."""
     made = plan(*SMALL, *MODEL, "--gpus", "4xH100", "--max-latency", "40ms", "--target", "vllm,kubernetes")
-    assert json.loads(made.stdout)["decision"]["serving"] == "disaggregated"
+    assert [group["role"] for group in json.loads(made.stdout)["decision"]["groups"]] == ["prefill", "decode"]
 
 
 def test_possible_targets_are_written_and_the_others_told(plan: Callable[..., Output], tmp_path: Path) -> None:

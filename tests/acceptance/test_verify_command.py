@@ -29,13 +29,18 @@ def test_a_true_document_passes_also_from_stdin(plan: Plan, document: Any, monke
 
 def test_every_false_number_and_broken_limit_is_told(plan: Plan, document: Any, tmp_path: Path) -> None:
     document["metrics"]["users"] += 1
-    document["metrics"]["hbm_bytes_per_gpu"]["kv"] *= 0.5
+    document["metrics"]["groups"][0]["hbm_bytes_per_gpu"]["kv"] *= 0.5
     document["request"]["max_latency"] = 0.001
     file = tmp_path / "plan.json"
     file.write_text(json.dumps(document), encoding="utf-8")
     output = plan("verify", file)
     assert (output.code, output.stdout) == (2, "")
-    for part in ("metrics.users: the plan says", "metrics.hbm_bytes_per_gpu.kv", "tpot_s: ", "above the limit 0.001"):
+    for part in (
+        "metrics.users: the plan says",
+        "metrics.groups.0.hbm_bytes_per_gpu.kv",
+        "itl_full_s: ",
+        "above the limit 0.001",
+    ):
         assert part in output.stderr
 
 
@@ -43,8 +48,9 @@ def test_every_false_number_and_broken_limit_is_told(plan: Plan, document: Any, 
     ("text", "told"),
     [
         ('{"engine": "vllm"}', "isn't a plan; give what `plan --format json` or `plan -o FILE` wrote"),
-        ('{"schema_version": 99}', "has schema version 99; this program reads 1"),
+        ('{"schema_version": 99}', "has schema version 99; this program reads 1 and 2"),
         ('{"schema_version": 1}', "status: missing; add it"),
+        ('{"schema_version": 2}', "status: missing; add it"),
         ("", "holds no 'field: value' lines"),
         ("[1]", "holds no 'field: value' lines"),
         ("{", "plan.json: "),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from planner import Decision, Document, Request, evaluate
+from planner import Document, Request, Service, evaluate
 from planner.whatif.compare import compare
 from planner.whatif.parts import differing
 
@@ -48,7 +48,7 @@ DEPLOYMENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def document(name: str) -> Document:
     changes, decision = DEPLOYMENTS[name]
     request = {"model": "llama-3.1-8b", "ctx": 50_000, "gpus": "2xA100", **changes}
-    return evaluate(Request.model_validate(request), Decision.model_validate(decision))
+    return evaluate(Request.model_validate(request), Service.model_validate(decision))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_steps_add_up(documents: dict[str, Document], one: str, other: str) -> N
     told = [(change.of, change.name) for step in steps for change in step.changes]
     requests = [{**Request.model_validate(d.request).model_dump()} for d in (before, after)]
     changed = {("request", name) for name in requests[0] if requests[0][name] != requests[1][name]}
-    parts = {("decision", part) for part in differing(before.decision, after.decision)}
+    parts = {("decision", part) for part in differing(before.decision.service, after.decision.service)}
     assert sorted(told) == sorted(changed | parts)
     for step in steps:
         assert len(step.changes) == 1 or step.together_because or step.changes[1].of == "request"

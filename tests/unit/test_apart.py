@@ -126,4 +126,4 @@ def test_the_user_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solver, "solve_apart", lambda *_: Answer(DIED, death="signal 6"))
     document = make_plan(SMALL, settings=Settings(most_priced=0))
     assert document.decision is not None
-    assert any("CP-SAT ended with signal 6" in warning for warning in document.provenance.warnings)
+    assert any("CP-SAT ended with signal 6" in warning for warning in document.warnings)

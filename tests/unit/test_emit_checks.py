@@ -12,7 +12,7 @@ from planner.emit.checks import uncompressed_words
 from planner.emit.emit import ENGINES
 from planner.emit.flags import problems_of_flags
 from planner.emit.read_deployment import read_deployment
-from planner.plan import Document
+from tests.plans import plan_of
 
 PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"
 CATALOG = open_catalog()
@@ -20,7 +20,7 @@ CATALOG = open_catalog()
 
 @pytest.mark.parametrize("path", sorted(PLANS.glob("*.json")), ids=lambda path: path.stem)
 def test_the_uncompressed_engine_starts_from_its_command(path: Path) -> None:
-    deployment = read_deployment(Document.model_validate(json.loads(path.read_text())), CATALOG)
+    deployment = read_deployment(plan_of(json.loads(path.read_text())), CATALOG)
     launch = ENGINES[deployment.engine.id](deployment, deployment.engine.version)[-1]
     words = uncompressed_words(deployment, launch)
     single = len(deployment.pools) == 1 and launch.nodes == 1

@@ -14,7 +14,7 @@ from planner.emit.emit import ENGINES
 from planner.emit.launch import Launch
 from planner.emit.read_deployment import read_deployment
 from planner.importing import import_text
-from planner.plan import Document
+from tests.plans import flat_plan, plan_of
 
 PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"
 SESSION = 65_750
@@ -25,7 +25,7 @@ BATCH = {"decode_sequences": 16, "resident_sessions": RESIDENT, "prefill_chunk_t
 
 def deployed(engine: str, **metrics: Any) -> Deployment:
     """DeepSeek-V3 on eight H200, experts over four replicas of two GPUs, sessions swapped to host memory."""
-    content = json.loads((PLANS / "deepseek-v3-dcp.json").read_text())
+    content = flat_plan("deepseek-v3-dcp")
     content["request"] |= {"ctx": 64_000, "gpus": "8xH200", "engine": engine}
     content["decision"] |= {
         "engine": engine,
@@ -34,7 +34,7 @@ def deployed(engine: str, **metrics: Any) -> Deployment:
         "offload": {"policy": "swap", "tier": "ddr"},
     }
     content["metrics"] |= {"ddr_bytes": 800 * 2**30, "users": 84.0, "concurrency": 4 * RESIDENT, **metrics}
-    deployment = read_deployment(Document.model_validate(content), open_catalog())
+    deployment = read_deployment(plan_of(content), open_catalog())
     assert deployment.max_model_len == SESSION
     return deployment
 
@@ -72,10 +72,10 @@ def test_planned_users_are_let_in_where_sessions_wait_below_hbm() -> None:
 
 
 def test_windowed_models_swap_to_disk_through_vllms_own_tier() -> None:
-    content = json.loads((PLANS / "llama70b-swap-nvme.json").read_text())
+    content = flat_plan("llama70b-swap-nvme")
     content["request"] |= {"model": "gpt-oss-120b", "ctx": 100_000}
     content["decision"] |= {"weights": "native", "compression": {}}
-    document = Document.model_validate(content)
+    document = plan_of(content)
     deployment = read_deployment(document, open_catalog())
     (one,) = ENGINES["vllm"](deployment, deployment.engine.version)
     config = json.loads(str(dict(one.flags)["--kv-transfer-config"]))

@@ -19,6 +19,7 @@ from planner.emit.deployment import Deployment
 from planner.emit.load_test import sessions_file
 from planner.emit.read_deployment import read_deployment
 from planner.plan import Document
+from tests.plans import flat_plan, plan_of
 
 PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"
 CATALOG = open_catalog()
@@ -26,9 +27,9 @@ SERVED = [path.stem for path in sorted(PLANS.glob("*.json")) if not path.stem.st
 
 
 def planned(name: str = "llama8b-int8", **request: Any) -> Deployment:
-    content = json.loads((PLANS / f"{name}.json").read_text())
+    content = flat_plan(name)
     content["request"] |= request
-    return read_deployment(Document.model_validate(content), CATALOG)
+    return read_deployment(plan_of(content), CATALOG)
 
 
 def sessions(deployment: Deployment) -> dict[str, list[dict[str, Any]]]:
@@ -85,7 +86,7 @@ def test_a_session_is_the_plans_and_never_longer_than_the_server_takes(
 @pytest.mark.parametrize("name", SERVED)
 def test_every_plan_comes_with_its_load_test(name: str) -> None:
     document = Document.model_validate_json((PLANS / f"{name}.json").read_text())
-    files = emit(document, document.decision.engine, CATALOG)
+    files = emit(document, document.service.engine, CATALOG)
     page = files["README.md"]
     header = "X-SMG-Routing-Key" if name.startswith("sglang-split") else "X-Session-ID"
     assert page.count(f"--session-header {header}") == 2
@@ -154,11 +155,13 @@ def test_times_are_read_as_they_are_meant() -> None:
         request("a", 2, 2, 3, time_to_first_token=700.0),
     ]
     measured = check_speed.measure(requests)
-    assert measured["ttft_cold_s"] == 8.0
-    assert measured["ttft_warm_s"] == pytest.approx(0.6)
-    assert measured["tpot_mean_s"] == measured["tpot_s"] == pytest.approx(0.04)
+    assert measured["ttft_s"] == 8.0
+    assert measured["warm_ttft_s"] == pytest.approx(0.6)
+    assert measured["tpot_s"] == measured["itl_s"] == pytest.approx(0.04)
     assert measured["cached"] is None
     plan = json.loads((PLANS / "llama70b-fp8.json").read_text())
-    lines = check_speed.table(plan, {"alone": measured, "users": check_speed.measure([])})
-    assert lines[1].split()[-3:] == ["8", "s", "-"]
-    assert "35 s to 46 s" in lines[1]
+    lines = check_speed.table(plan, {"alone": check_speed.measure([]), "users": measured})
+    assert lines[1].split()[-2:] == ["-", "-"]
+    assert "one user alone" in lines[1]
+    assert lines[2].split()[-2:] == ["8", "s"]
+    assert "35 s to 46 s" in lines[2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,18 @@ from compose_spec import PyCompose
 from catalog.load import open_catalog
 from planner.emit import emit
 from planner.errors import InputError
-from planner.plan import Document
 from tests.manifests import documents
+from tests.plans import flat_plan, plan_of
 
 PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"
 
 
 def problems(name: str, targets: str = "vllm", engine_version: str | None = None, **changes: Any) -> str:
-    content = json.loads((PLANS / f"{name}.json").read_text())
+    content = flat_plan(name)
     for part, values in changes.items():
         content[part] |= values
     with pytest.raises(InputError) as raised:
-        emit(Document.model_validate(content), targets, open_catalog(), engine_version=engine_version)
+        emit(plan_of(content), targets, open_catalog(), engine_version=engine_version)
     return str(raised.value)
 
 
@@ -46,10 +45,10 @@ def test_no_engine_is_sent_to_itself() -> None:
 
 
 def test_a_press_gets_the_strength_that_the_catalog_gives() -> None:
-    content = json.loads((PLANS / "kvpress-snapkv.json").read_text())
+    content = flat_plan("kvpress-snapkv")
     content["request"]["model"] = "llama-2-7b"
     content["decision"] |= compressed(head=("duo_25_mha", None))
-    files = emit(Document.model_validate(content), "transformers-kvpress", open_catalog())
+    files = emit(plan_of(content), "transformers-kvpress", open_catalog())
     press = yaml.safe_load(files["transformers-kvpress/press.yaml"])["press"]
     assert press == {"class": "DuoAttentionPress", "head_compression_ratio": 0.75}
     unknown = problems("kvpress-snapkv", "transformers-kvpress", decision=compressed(layer=("simlayerkv", None)))
@@ -89,10 +88,10 @@ def test_a_version_without_a_snapshot_is_refused() -> None:
 
 
 def test_another_engine_than_the_plans_is_refused() -> None:
-    content = json.loads((PLANS / "llama70b-fp8.json").read_text())
+    content = flat_plan("llama70b-fp8")
     content["decision"]["engine"] = "sglang"
     with pytest.raises(InputError, match="made for sglang"):
-        emit(Document.model_validate(content), "vllm", open_catalog())
+        emit(plan_of(content), "vllm", open_catalog())
 
 
 def test_compose_is_refused_over_several_servers() -> None:
@@ -134,16 +133,16 @@ def test_llama_cpp_has_no_disk_tier_of_its_own() -> None:
 
 
 def test_an_infeasible_plan_is_refused() -> None:
-    content = json.loads((PLANS / "llama70b-fp8.json").read_text()) | {"status": "infeasible"}
+    content = flat_plan("llama70b-fp8") | {"status": "infeasible"}
     with pytest.raises(InputError, match="nothing to deploy"):
-        emit(Document.model_validate(content), "vllm", open_catalog())
+        emit(plan_of(content), "vllm", open_catalog())
 
 
 def test_amd_gpus_get_images_and_devices_of_their_own_or_a_refusal() -> None:
-    content = json.loads((PLANS / "llama70b-fp8.json").read_text())
+    content = flat_plan("llama70b-fp8")
     content["request"]["gpus"] = "8xMI300X"
     content["decision"]["compression"] = {}
-    files = emit(Document.model_validate(content), "compose,kubernetes", open_catalog())
+    files = emit(plan_of(content), "compose,kubernetes", open_catalog())
     service = yaml.safe_load(files["compose/compose.yaml"])["services"]["serve-0"]
     assert service["image"] == "vllm/vllm-openai-rocm:v0.33.0"
     assert service["environment"]["HIP_VISIBLE_DEVICES"] == "0,1,2,3,4,5,6,7"
@@ -152,7 +151,7 @@ def test_amd_gpus_get_images_and_devices_of_their_own_or_a_refusal() -> None:
     assert "amd.com/gpu: '8'" in files["kubernetes/kubernetes.yaml"]
     content["decision"]["engine"] = "sglang"
     with pytest.raises(InputError, match="no image of sglang for AMD"):
-        emit(Document.model_validate(content), "kubernetes", open_catalog())
+        emit(plan_of(content), "kubernetes", open_catalog())
 
 
 def test_formats_that_heads_or_sinks_do_not_take_are_refused() -> None:
@@ -164,15 +163,15 @@ def test_formats_that_heads_or_sinks_do_not_take_are_refused() -> None:
 
 
 def test_tensorrt_llm_makes_its_quantised_checkpoint_with_modelopt() -> None:
-    content = json.loads((PLANS / "trtllm-host-cache.json").read_text())
+    content = flat_plan("trtllm-host-cache")
     content["request"]["gpus"] = "8xH100"
     content["decision"]["weights"] = "fp8"
-    files = emit(Document.model_validate(content), "tensorrt-llm,kubernetes", open_catalog())
+    files = emit(plan_of(content), "tensorrt-llm,kubernetes", open_catalog())
     program = files["tensorrt-llm/make_checkpoint.py"]
     compile(program, "make_checkpoint.py", "exec")
     assert "mtq.FP8_DEFAULT_CFG" in program
     (job,) = documents(files["kubernetes/make-checkpoint.yaml"], "Job")
     assert "make_checkpoint.py" in str(job)
-    named = emit(Document.model_validate(content), "tensorrt-llm", open_catalog(), checkpoint="nvidia/Llama-FP8")
+    named = emit(plan_of(content), "tensorrt-llm", open_catalog(), checkpoint="nvidia/Llama-FP8")
     assert "nvidia/Llama-FP8" in named["tensorrt-llm/serve.sh"]
     assert "tensorrt-llm/make_checkpoint.py" not in named

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,17 @@ from planner.emit.emit import ENGINES, emit
 from planner.emit.launch import Launch
 from planner.emit.read_deployment import read_deployment
 from planner.emit.router import idle_s, is_routed, ranks_routed, router_environment, router_flags
-from planner.plan import Document
+from tests.plans import flat_plan, plan_of
 
 PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"
 CATALOG = open_catalog()
 
 
 def planned(name: str, metrics: Any = None, **decision: Any) -> tuple[Deployment, list[Launch]]:
-    content = json.loads((PLANS / f"{name}.json").read_text())
+    content = flat_plan(name)
     content["decision"] |= decision
     content["metrics"] |= metrics or {}
-    deployment = read_deployment(Document.model_validate(content), CATALOG)
+    deployment = read_deployment(plan_of(content), CATALOG)
     return deployment, ENGINES[deployment.engine.id](deployment, deployment.engine.version)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,19 @@ import pytest
 
 from catalog.load import open_catalog
 from planner.emit import emit
-from planner.plan import Document
+from tests.plans import flat_plan, plan_of
 
 PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"
 CATALOG = open_catalog()
 
 
 def page(name: str, targets: str | None = None, gpus: str | None = None, **decision: Any) -> str:
-    content = json.loads((PLANS / f"{name}.json").read_text())
+    content = flat_plan(name)
     content["decision"] |= decision
     if gpus is not None:
         content["request"]["gpus"] = gpus
-    document = Document.model_validate(content)
-    return emit(document, targets or document.decision.engine, CATALOG)["README.md"]
+    document = plan_of(content)
+    return emit(document, targets or document.service.engine, CATALOG)["README.md"]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from planner.emit.launch import Launch
 from planner.emit.read_deployment import read_deployment
 from planner.errors import InputError
 from planner.plan import Document
+from tests.plans import flat_plan, plan_of
 
 PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"
 VERSION = "0.33.0"
@@ -32,10 +33,10 @@ def facts() -> Catalog:
 
 def document(name: str, **changes: Any) -> Document:
     """A golden plan, with parts of it changed: ``decision={"weights": ...}``."""
-    content = json.loads((PLANS / f"{name}.json").read_text())
+    content = flat_plan(name)
     for part, values in changes.items():
         content[part] |= values
-    return Document.model_validate(content)
+    return plan_of(content)
 
 
 def launches(name: str, backend: Any = "native", checkpoint: str | None = None, **changes: Any) -> list[Launch]:
@@ -146,7 +147,7 @@ def test_dropped_caches_take_no_more_than_they_need() -> None:
 def test_kv_memory_stays_within_what_the_plan_leaves_free() -> None:
     for path in PLANS.glob("*.json"):
         plan = Document.model_validate_json(path.read_text())
-        if plan.decision.engine != "vllm":
+        if plan.service.engine != "vllm":
             continue
         hbm = plan.metrics.hbm_bytes_per_gpu
         for launch in vllm.launches(read_deployment(plan, facts()), VERSION):
@@ -237,7 +238,7 @@ def test_caches_wait_where_every_prompt_goes_first() -> None:
 
 
 def test_a_prefill_pool_leaves_room_for_an_answer_and_the_question_after_it() -> None:
-    content = document("llama8b-split").model_dump(mode="json")["decision"]["pools"]
+    content = flat_plan("llama8b-split")["decision"]["pools"]
     content["prefill"]["batch"]["prefill_throttled"] = True
     prefill, _ = launches("llama8b-split", decision={"pools": content})
     chunk = content["prefill"]["batch"]["prefill_chunk_tokens"]
@@ -326,7 +327,7 @@ def test_a_shared_prefix_is_held_once() -> None:
         held = reserve(deployment, deployment.pools[0], 4104)
         assert held is not None
         needed.append(held.planned_bytes)
-    resident = document("llama70b-fp8").decision.batch.resident_sessions
+    resident = flat_plan("llama70b-fp8")["decision"]["batch"]["resident_sessions"]
     assert needed[0] - needed[1] == (resident - 1) * 1000 * 320 * 1024
 
 

@@ -94,7 +94,11 @@ def limited(catalog: Catalog) -> Document:
     free = make_plan(Request(ctx="32K", model="llama-3.1-8b", gpus="1xA100", efficiency="peak"), catalog)
     assert free.metrics is not None
     tight = Request(
-        ctx="32K", model="llama-3.1-8b", gpus="1xA100", efficiency="peak", max_latency=free.metrics.tpot_s / 2.0
+        ctx="32K",
+        model="llama-3.1-8b",
+        gpus="1xA100",
+        efficiency="peak",
+        max_latency=(free.metrics.latency.itl_s.full or 0.0) / 2.0,
     )
     return make_plan(tight, catalog)
 

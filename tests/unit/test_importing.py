@@ -17,13 +17,14 @@ from planner.emit import emit
 from planner.emit.stamp import decision_hash
 from planner.errors import InputError
 from planner.importing import Imported, import_text
-from planner.plan import Decision, Document
+from planner.plan import Document
+from planner.service import Service
 
 PLANS = sorted((Path(__file__).parents[1] / "golden" / "emit" / "plans").glob("*.json"))
-VLLM_PLANS = [p.stem for p in PLANS if json.loads(p.read_text())["decision"]["engine"] == "vllm"]
+VLLM_PLANS = [p.stem for p in PLANS if json.loads(p.read_text())["decision"]["groups"][0]["engine"] == "vllm"]
 
 
-def read(text: str, gpus: str = "8xA100", beside: Decision | None = None) -> Imported:
+def read(text: str, gpus: str = "8xA100", beside: Service | None = None) -> Imported:
     return import_text(text, gpus, open_catalog(), beside)
 
 
@@ -35,7 +36,7 @@ def planned(name: str) -> tuple[Document, dict[str, str]]:
     return document, emit(document, targets, open_catalog())
 
 
-def alike(decision: Decision) -> dict[str, Any]:
+def alike(decision: Service) -> dict[str, Any]:
     """A decision with its choices as catalog points, and a decode pool's question in one piece."""
     content = decision.model_dump(mode="json")
     for choice in content["compression"].values():
@@ -43,6 +44,7 @@ def alike(decision: Decision) -> dict[str, Any]:
             technique = choice["point"] or choice["technique"]
             choice |= {"technique": open_catalog().point(technique)[1].id, "strength": None, "point": None}
     if content["pools"]:
+        del content["parallel"], content["batch"]  # Those of the pools are said.
         content["pools"]["decode"]["batch"]["prefill_chunk_tokens"] = None
     return content
 
@@ -53,8 +55,8 @@ def test_every_emitted_file_gives_its_decision_back(name: str) -> None:
     texts = [text for path, text in files.items() if path.endswith(("serve.sh", "prefill.sh", "decode.sh"))]
     texts += [text for path, text in files.items() if path.endswith(("compose.yaml", "kubernetes.yaml"))]
     for text in texts:
-        found = read(text, document.request["gpus"], document.decision)
-        assert alike(found.decision) == alike(document.decision)
+        found = read(text, document.request["gpus"], document.service)
+        assert alike(found.decision) == alike(document.service)
         assert not found.undetermined
         assert found.version == "0.33.0"
         assert found.context_tokens == int(document.request["ctx"]) + document.request["rounds"] * 350
@@ -64,14 +66,14 @@ def test_every_emitted_file_gives_its_decision_back(name: str) -> None:
 def test_without_its_stamp_a_file_says_what_it_leaves_open(name: str) -> None:
     document, files = planned(name)
     text = files["kubernetes/kubernetes.yaml"].replace("plan-hash", "note").replace("plan/hash", "note")
-    found = read(text, document.request["gpus"], document.decision)
+    found = read(text, document.request["gpus"], document.service)
     assert any(field.endswith("batch.resident_sessions") for field in found.undetermined)
     assert not found.from_stamp
-    assert found.decision.serving == document.decision.serving
+    assert found.decision.serving == document.service.serving
     if found.decision.serving == "aggregated":
-        assert found.decision.parallel == document.decision.parallel
-        assert found.decision.batch.decode_sequences == document.decision.batch.decode_sequences
-        assert found.decision.batch.prefill_chunk_tokens == document.decision.batch.prefill_chunk_tokens
+        assert found.decision.parallel == document.service.parallel
+        assert found.decision.batch.decode_sequences == document.service.batch.decode_sequences
+        assert found.decision.batch.prefill_chunk_tokens == document.service.batch.prefill_chunk_tokens
 
 
 @pytest.mark.parametrize("name", VLLM_PLANS)
@@ -84,12 +86,12 @@ def test_kserve_and_ray_give_their_decision_back(name: str) -> None:
             continue  # this plan isn't written for this platform
         file = {"kserve": "llm-inference-service", "ray": "application"}[target]
         text = files[f"{target}/{file}.yaml"]
-        found = read(text, document.request["gpus"], document.decision)
-        assert alike(found.decision) == alike(document.decision), target
+        found = read(text, document.request["gpus"], document.service)
+        assert alike(found.decision) == alike(document.service), target
         assert not found.undetermined
         assert found.model is not None
-        if document.decision.serving == "disaggregated":
-            shell = read(planned(name)[1]["vllm/decode.sh"], document.request["gpus"], document.decision)
+        if document.service.serving == "disaggregated":
+            shell = read(planned(name)[1]["vllm/decode.sh"], document.request["gpus"], document.service)
             assert found.flags["--max-num-batched-tokens"] == shell.flags["--max-num-batched-tokens"]
 
 
@@ -103,7 +105,7 @@ def test_an_inference_service_of_kserve() -> None:
 def test_a_flag_wins_over_the_plan_and_is_told() -> None:
     document, files = planned("llama8b-int8")
     text = files["vllm/serve.sh"].replace("--max-num-seqs 5", "--max-num-seqs 9")
-    found = read(text, beside=document.decision)
+    found = read(text, beside=document.service)
     assert found.decision.batch.decode_sequences == 8
     assert any("batch.decode_sequences: the flags say 8, its plan 4" in note for note in found.notes)
 
@@ -111,12 +113,12 @@ def test_a_flag_wins_over_the_plan_and_is_told() -> None:
 def test_the_plan_of_another_file_is_not_taken() -> None:
     document, files = planned("llama8b-int8")
     other, _ = planned("llama70b-fp8")
-    for beside, told in ((other.decision, "only flags were used"), (None, "isn't beside it")):
+    for beside, told in ((other.service, "only flags were used"), (None, "isn't beside it")):
         found = read(files["kubernetes/kubernetes.yaml"], beside=beside)
         assert any(told in note for note in found.notes)
         assert not found.from_stamp
         assert "batch.resident_sessions" in found.undetermined
-    stamp = decision_hash(document.decision)
+    stamp = decision_hash(document.service)
     for text in (files["vllm/serve.sh"], files["compose/compose.yaml"], files["kubernetes/kubernetes.yaml"]):
         assert stamp in text
         assert max(len(line) for line in text.splitlines() if line.startswith("#")) <= 130

@@ -12,7 +12,7 @@ from planner.commands.options import PLANNING
 from planner.cost.price import Priced
 from planner.limits import LIMITS, Limit, asked, limits_of
 from planner.objectives import MEASURES, OBJECTIVES
-from planner.plan import Metrics
+from planner.price import Figures as PlanFigures
 from planner.request import Request, read_request
 from planner.solve.goal import Limits
 from planner.whatif.attribution import PERMISSIONS
@@ -32,8 +32,8 @@ def test_a_limit_is_a_field_an_option_and_metrics_of_a_plan(limit: Limit) -> Non
     assert limit.field in Request.model_fields
     assert limit.field in PLANNING
     assert limit.field in PERMISSIONS
-    assert set(limit.metrics) <= set(Metrics.model_fields)
-    assert limit.of_options or set(limit.metrics) <= {field.name for field in fields(Priced)}
+    assert set(limit.metrics) <= {field.name for field in fields(PlanFigures)}
+    assert limit.of_options or set(limit.priced) <= {field.name for field in fields(Priced)}
 
 
 @EACH
@@ -42,7 +42,7 @@ def test_what_is_typed_is_what_holds(limit: Limit) -> None:
     amount = limit.amount(request)
     assert amount is not None
     assert limit.typed(amount) == f"--{limit.field.replace('_', '-')} {limit.example}"
-    assert limit.of_options or {*limit.metrics} <= Limits.of(request).amounts.keys()
+    assert limit.of_options or {*limit.priced} <= Limits.of(request).amounts.keys()
 
 
 @EACH

@@ -20,10 +20,10 @@ from planner.cost.quality import (
     window_loss,
     z_score,
 )
-from planner.plan import DIMENSIONS, Choice, Compression, Decision, Parallel
-from planner.pricing import evaluate
+from planner.price import evaluate
 from planner.problem import Problem, resolve
 from planner.request import Request
+from planner.service import DIMENSIONS, Choice, Compression, Parallel, Service
 from planner.solve.combinations import filtered, loss_of, with_weights, within_budget
 from planner.space import Space, open_space
 
@@ -132,7 +132,7 @@ def test_surcharges_are_summed_alike(opened: tuple[Problem, Space]) -> None:
             assert found.loss_variance[0] == pytest.approx(loss.variance)
         choices = {o.dimension: Choice(technique=o.technique.id, point=o.id) for o in options if o.technique}
         compression = Compression(**choices)
-        decision = Decision(engine="any", weights=space.weights[w].id, compression=compression, parallel=Parallel(tp=8))
+        decision = Service(engine="any", weights=space.weights[w].id, compression=compression, parallel=Parallel(tp=8))
         metrics = evaluate(problem, decision).metrics
         assert metrics.quality_loss_mean == pytest.approx(loss.loss_mean)
         assert metrics.quality_loss_at_confidence == pytest.approx(loss.loss_at(problem.request.confidence))

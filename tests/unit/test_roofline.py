@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from catalog.load import open_catalog
-from planner.plan import Decision
-from planner.pricing import evaluate
+from planner.price import evaluate
 from planner.problem import resolve
 from planner.request import Request
+from planner.service import Service
 from planner.whatif.roofline import roofline
 
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -37,9 +37,9 @@ def test_no_phase_is_above_the_roofline(name: str, efficiency: str) -> None:
     changes, decision = CASES[name]
     asked = {"model": "llama-3.1-70b", "ctx": 64_000, "gpus": "8xH100", "efficiency": efficiency, **changes}
     problem = resolve(Request.model_validate(asked), open_catalog())
-    evaluation = evaluate(problem, Decision.model_validate({"engine": "vllm", **decision}))
-    prefill, decode = roofline(problem, evaluation.decision, evaluation.metrics)
-    pp = evaluation.decision.parallel.pp
+    evaluation = evaluate(problem, Service.model_validate({"engine": "vllm", **decision}))
+    prefill, decode = roofline(problem, evaluation.service, evaluation.services[0].figures)
+    pp = evaluation.service.parallel.pp
     assert prefill.seconds == evaluation.metrics.prefill_s
     assert decode.seconds == pytest.approx(evaluation.metrics.step_s / pp)
     for phase in (prefill, decode):
@@ -54,8 +54,8 @@ def test_no_phase_is_above_the_roofline(name: str, efficiency: str) -> None:
 def test_flops_of_a_prefill_are_what_one_counts_by_hand() -> None:
     asked = Request(model="llama-3.1-8b", ctx=32_000, gpus="1xA100", efficiency="peak")
     problem = resolve(asked, open_catalog())
-    evaluation = evaluate(problem, Decision.model_validate({"engine": "vllm"}))
-    prefill, decode = roofline(problem, evaluation.decision, evaluation.metrics)
+    evaluation = evaluate(problem, Service.model_validate({"engine": "vllm"}))
+    prefill, decode = roofline(problem, evaluation.service, evaluation.services[0].figures)
     model, tokens = problem.architecture, 32_000
     body = model.total_params - model.embedding_params - model.head_params - model.final_params
     attention = 2 * 32 * 32 * (128 + 128) * tokens * tokens / 2

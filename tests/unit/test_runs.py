@@ -10,10 +10,10 @@ import pytest
 
 from catalog.load import Catalog, built_in_directory
 from catalog.schema import Engine, EngineRule
-from planner.plan import Choice, Compression, Decision
 from planner.problem import Problem, resolve
 from planner.request import read_request
 from planner.run_notes import run_notes
+from planner.service import Choice, Compression, Service
 from planner.space import Run, open_space, runs
 
 FACTS = Catalog([built_in_directory()])
@@ -184,13 +184,13 @@ def test_fp8_kv_in_vllm(model: str, gpus: str, takes: bool) -> None:
 
 @pytest.mark.parametrize(("model", "told"), [("gemma-4-31b", True), ("llama-3.1-8b", False)])
 def test_other_kernels_than_those_that_were_measured_are_told(model: str, told: bool) -> None:
-    notes = " ".join(run_notes(problem(model), Decision(engine="vllm")))
+    notes = " ".join(run_notes(problem(model), Service(engine="vllm")))
     assert ("runs in TRITON_ATTN here, and its times are those of FLASH_ATTN" in notes) == told
 
 
 def test_a_kv_format_that_a_model_cant_be_kept_in_is_told() -> None:
     fp8 = Choice(technique="kv_fp8_e4m3", point="kv_fp8_e4m3")
-    notes = " ".join(run_notes(problem("gemma-4-31b"), Decision(engine="vllm", compression=Compression(hidden=fp8))))
+    notes = " ".join(run_notes(problem("gemma-4-31b"), Service(engine="vllm", compression=Compression(hidden=fp8))))
     assert "vllm 0.33.0 can't keep this KV: its fp8_e4m3 isn't for this model: FLASHINFER refuses it" in notes
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from catalog.load import open_catalog
-from planner.plan import DIMENSIONS
-from planner.pricing import evaluate
+from planner.price import evaluate
 from planner.problem import Problem, resolve
 from planner.request import Request
+from planner.service import DIMENSIONS
 from planner.solve.chains import Chain, write_chain
 from planner.solve.combinations import all_combinations, table_of
 from planner.solve.cpsat import Quantity, Writer, import_cp_model
-from planner.solve.decision import decision_of
+from planner.solve.decision import service_of
 from planner.solve.exhaustive import solve_exhaustively
 from planner.solve.goal import Limits
 from planner.solve.solver import Settings, Solution, solve
@@ -132,7 +132,7 @@ def test_limits_are_kept() -> None:
         search.space,
         np.array([[search.space.options[n].index(o)] for n, o in zip(DIMENSIONS, plan.options, strict=True)]),
     )
-    throttled = np.array([decision_of(plan).batch.prefill_throttled])
+    throttled = np.array([service_of(plan).batch.prefill_throttled])
     priced = search.price(points, table, np.array([0]), throttled)
     assert bool(Limits.of(problem.request).hold(priced)[0])
 
@@ -164,7 +164,7 @@ def test_a_forbidden_technique_never_helps() -> None:
 def test_one_request_has_one_answer_whatever_the_order_of_engines() -> None:
     problem, space = opened(**{**SMALL, "max_quality_loss": 0.05})
     turned = replace(space, engines=space.engines[::-1], weights=space.weights[::-1], splits=space.splits[::-1])
-    assert decision_of(solve(problem, space)) == decision_of(solve(problem, turned))
+    assert service_of(solve(problem, space)) == service_of(solve(problem, turned))
 
 
 def test_one_request_has_one_answer_whatever_the_seed_and_the_workers() -> None:
@@ -172,13 +172,13 @@ def test_one_request_has_one_answer_whatever_the_seed_and_the_workers() -> None:
     space = open_space(problem)
     plans = [solve(problem, space, settings=Settings(60.0, workers, seed)) for seed in (0, 1) for workers in (1, 8)]
     assert {plan.status for plan in plans} == {"optimal"}
-    assert len({decision_of(plan).model_dump_json() for plan in plans}) == 1
+    assert len({service_of(plan).model_dump_json() for plan in plans}) == 1
 
 
 @pytest.mark.parametrize("users", [3, 100, 300])
 def test_the_cheapest_takes_as_few_gpus_as_serve_the_users(users: int) -> None:
     problem, space = opened(ctx=32_000, gpus="8xA100", model="llama-3.1-8b", objective="cost", users=users)
-    chosen = decision_of(solve(problem, space))
+    chosen = service_of(solve(problem, space))
     fewer = chosen.parallel.replicas - 1
     assert evaluate(problem, chosen).metrics.users >= users
     if fewer:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from planner import Decision, InputError, Request, evaluate
-from planner.plan import Pool, Pools
+from planner import InputError, Request, Service, evaluate
 from planner.report.sweep import draw_sweep, print_sweep
+from planner.service import Pool, Pools
 from planner.whatif import sweep_rows
 from planner.whatif.outcome import Outcome
 from planner.whatif.sweep_check import unusable_points
@@ -109,7 +109,7 @@ def outcomes() -> list[Outcome]:
     asked = [Request(ctx=ctx, max_latency=limit, **SMALL) for ctx, limit in ((4000, None), (8000, 0.2), (16_000, 0.2))]
     pools = Pools(prefill=Pool(), decode=Pool())
     pools = pools.model_validate({name: {"parallel": {"tp": 1}} for name in ("prefill", "decode")})
-    apart = Decision(serving="disaggregated", pools=pools, engine="vllm")
+    apart = Service(serving="disaggregated", pools=pools, engine="vllm")
     documents = [evaluate(asked[0]), evaluate(asked[1], apart)]
     plans = [Outcome(i, asked[i], "optimal", document) for i, document in enumerate(documents)]
     return [*plans, Outcome(2, asked[2], "error", reason="nothing\n  at all")]
@@ -130,16 +130,16 @@ def test_all_formats_hold_the_same_numbers(rows: list[Row], outcomes: list[Outco
     kinds = {name: str(table.schema.field(name).type) for name in columns}
     assert (kinds["ctx"], kinds["max_latency"], kinds["metrics.concurrency"]) == ("int64", "double", "int64")
     assert kinds["objective.value"] == kinds["metrics.usd_per_hour"] == "double"
-    assert kinds["decision.batch.prefill_throttled"] == "bool"
+    assert kinds["decision.groups.0.batch.prefill_throttled"] == "bool"
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
         cells = list(csv.DictReader(file))
     metrics = outcomes[0].document.metrics if outcomes[0].document else None
     assert metrics is not None
     assert float(cells[0]["metrics.users"]) == lines[0]["metrics.users"] == metrics.users
-    assert cells[1]["decision.pools.decode.parallel.tp"] == "1"
-    assert cells[0]["decision.pools.decode.parallel.tp"] == cells[2]["metrics.users"] == ""
+    assert cells[1]["decision.groups.1.parallel.tp"] == "1"
+    assert cells[0]["decision.groups.1.parallel.tp"] == cells[2]["metrics.users"] == ""
     assert lines[2]["reason"] == "nothing at all"
-    assert not {"decision.pools", "intervals"} & set(columns)
+    assert not {"decision.groups", "intervals"} & set(columns)
 
 
 def test_an_output_is_whole_or_not_there(rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

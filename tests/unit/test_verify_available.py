@@ -9,10 +9,10 @@ import pytest
 
 from catalog.load import open_catalog
 from catalog.schema import Engine
-from planner.plan import Decision
-from planner.pricing import evaluate
+from planner.price import evaluate
 from planner.problem import resolve
 from planner.request import Request
+from planner.service import Service
 from planner.space import open_space
 from planner.verify import unavailable
 
@@ -22,7 +22,7 @@ POOL = {"parallel": {"tp": 1}}
 def told(decision: dict[str, Any], **changes: Any) -> list[str]:
     asked = {"model": "llama-3.1-8b", "ctx": 32_000, "gpus": "4xA100", **changes}
     problem = resolve(Request.model_validate(asked), open_catalog())
-    return unavailable(problem, open_space(problem), evaluate(problem, Decision.model_validate(decision)))
+    return unavailable(problem, open_space(problem), evaluate(problem, Service.model_validate(decision)))
 
 
 def test_what_an_engine_cannot_split_or_separate_is_told() -> None:
@@ -76,7 +76,7 @@ def test_a_technique_that_does_not_go_with_what_is_deployed_is_told(kind: str, d
     space = open_space(problem)
     rules = replace(space.compatibility, conditions=frozenset({("kv_int8_pth", kind)}))
     compression = {"hidden": {"technique": "kv_int8_pth"}}
-    decision = Decision.model_validate({"engine": "vllm", "compression": compression, **deployed})
+    decision = Service.model_validate({"engine": "vllm", "compression": compression, **deployed})
     found = unavailable(problem, replace(space, compatibility=rules), evaluate(problem, decision))
     assert found == [f"compression: kv_int8_pth doesn't go with {words}"]
     assert not unavailable(problem, space, evaluate(problem, decision))
