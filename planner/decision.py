@@ -27,6 +27,8 @@ from planner.service import (
 
 Role = Literal["serve", "prefill", "decode"]
 
+WEIGHING_ROUTER = "haproxy"
+"""Gives instances of different size new sessions by their places (docs/adr/0008-a-router-with-places.md)."""
 _SHARED = ("engine", "weights", "compression", "offload")
 """What a prefill group and the decode group that it feeds have in common."""
 
@@ -75,12 +77,12 @@ class Router(Part):
     """Who sends which session where."""
 
     id: str | None = None
-    """The router's program; None: the emitted files' own, or none is needed."""
+    """The router's program: `WEIGHING_ROUTER` before several kinds; None: the emitted files' own, or none is needed."""
     policy: str | None = None
     """How a new session finds its replica: ``equal`` over replicas of one kind, ``weighted`` over several kinds;
     later questions go where their session is. None: there is one replica."""
     weights: dict[str, float] = Field(default_factory=dict)
-    """Share of new sessions by the group that takes them in."""
+    """Share of new sessions by the group that takes them in: of several kinds in proportion to the promised users."""
 
 
 class Decision(Part):

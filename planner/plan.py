@@ -81,6 +81,8 @@ class ServiceMetrics(Part):
     """One service of a decision."""
 
     groups: tuple[str, ...]
+    concurrency: int
+    """Sessions that fit in its HBM."""
     users: float
     interactions_per_hour: float
     latency: Latency

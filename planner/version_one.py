@@ -122,6 +122,7 @@ class PlanOfVersionOne(Part):
         latency = self._latency(told)
         service = ServiceMetrics(
             groups=tuple(group.id for group in decision.groups),
+            concurrency=told.concurrency,
             users=told.users,
             interactions_per_hour=told.interactions_per_hour,
             latency=latency,

@@ -76,7 +76,7 @@ def uncompressed_words(deployment: Deployment, launch: Launch) -> list[str] | No
 
     None where no single command starts it: pools, several servers, or an engine whose settings are in a file.
     """
-    if launch.engine not in _COMPRESSING or len(deployment.pools) > 1 or launch.nodes > 1:
+    if launch.engine not in _COMPRESSING or deployment.disaggregated or launch.nodes > 1:
         return None
     named = deployment.checkpoint if deployment.weights is None else None  # a quantised one is compression too
     model = named or deployment.model_source

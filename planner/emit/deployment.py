@@ -52,6 +52,17 @@ class PoolPlan:
     chunk_tokens: int | None
     """None: the whole prompt in one piece."""
     throttled: bool
+    kind: str = ""
+    """Group of the plan, where several kinds of replicas stand side by side."""
+    places: int = 1
+    """Of a kind: sessions that the router counts for one replica, in proportion to the other kinds'."""
+    servers: tuple[int, ...] = ()
+    """Of a kind: server of each instance, from 0."""
+
+    @property
+    def name(self) -> str:
+        """Name of the pool's files, services and workloads: its role, and its kind where there are several."""
+        return f"{self.role}-{self.kind}" if self.kind else self.role
 
     @property
     def data_parallel(self) -> int:
@@ -76,7 +87,10 @@ class PoolPlan:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A plan with its engine, GPUs, model and session looked up."""
+    """A plan with its engine, GPUs, model and session looked up; of several kinds, the cluster's metrics and all pools.
+
+    What differs between kinds (engine, weights, techniques) is asked of `services` then, by `of`.
+    """
 
     document: Document
     decision: Service
@@ -110,6 +124,24 @@ class Deployment:
     kept_window_tokens: int | None = None
     """Window of that server, where a request of that length fits [tokens]."""
     notes: tuple[str, ...] = field(default=())
+    services: tuple[Deployment, ...] = ()
+    """Each kind of replicas by itself, where there are several."""
+    others_at_most: int = 0
+    """Of one of several kinds: requests that the others have in the system at a time."""
+
+    @property
+    def mixed(self) -> bool:
+        """Whether several kinds of replicas stand side by side, or this is one of them."""
+        return any(pool.kind for pool in self.pools)
+
+    @property
+    def disaggregated(self) -> bool:
+        """Whether prompts are prefilled in a pool of their own."""
+        return any(pool.role != "serve" for pool in self.pools)
+
+    def of(self, pool: PoolPlan) -> Deployment:
+        """Return the deployment of a pool's own kind."""
+        return next((service for service in self.services if pool in service.pools), self)
 
     @property
     def hardware(self) -> Hardware:
@@ -225,7 +257,8 @@ class Deployment:
             return None
         waits_here = self.decision.offload.policy == "none" and pool.role == "serve"
         users = 0 if waits_here else math.ceil(self.metrics.users)
-        return max(pool.resident_sessions * pool.replicas, pool.sequences * pool.replicas, users)
+        own = max(pool.resident_sessions * pool.replicas, pool.sequences * pool.replicas, users)
+        return own + self.others_at_most
 
     def technology(self, dimension: str) -> Technology | None:
         """Return the technique of a dimension, if any."""

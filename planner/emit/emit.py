@@ -20,6 +20,7 @@ from planner.emit.platforms.notes import platform_notes
 from planner.emit.read_deployment import read_deployment
 from planner.emit.readme import provenance_file, readme
 from planner.emit.running import Running
+from planner.emit.several import check_side_by_side, in_files_of_its_own
 from planner.errors import InputError
 from planner.files import document_text
 from planner.plan import Document
@@ -96,27 +97,21 @@ def emit(
         engine_version=engine_version,
         running=running,
     )
-    deployment = with_running(replace(deployment, notes=(*deployment.notes, *weights_notes(deployment))))
-    build = ENGINES.get(deployment.engine.id)
-    if build is None:
-        raise InputError(f"--target {deployment.engine.id}: no files are written for it; use {', '.join(ENGINES)}")
-    if backend == targets_known.LMCACHE and deployment.engine.id not in THROUGH_LMCACHE:
-        raise InputError(
-            f"--target lmcache: {deployment.engine.id} has no connector to it here; leave lmcache out, and caches go "
-            "below HBM by its own means"
-        )
-    launches = build(deployment, engine_version or deployment.engine.version)
+    deployment = _told(deployment)
+    for service in deployment.services or (deployment,):
+        _check_engine(service, backend)
+    launches = _launches(deployment, engine_version)
     _check(launches)
     own = bool(engines) or not platforms
-    held, refused = _arranged(deployment, launches, platforms, build)
+    held, refused = _arranged(deployment, launches, platforms, engine_version)
     if not held and not own:
         raise InputError(refused)
     known = platform_notes(deployment, launches, [*held, *(["shell"] if own else [])])
     deployment = replace(deployment, notes=(*deployment.notes, *known))
     files: dict[str, str] = {}
     if own:
-        files |= _below(deployment.engine.id, shell.files(deployment, launches))
-        files |= _below(deployment.engine.id, _config_files(launches))
+        files |= _below(own_folder(launches), shell.files(deployment, launches))
+        files |= _below(own_folder(launches), _config_files(launches))
     for platform, written in held.items():
         files |= _below(platform, written)
     if launches[0].is_server:
@@ -125,6 +120,45 @@ def emit(
     files["provenance.json"] = provenance_file(deployment, launches, _snapshots(launches), refused)
     files["README.md"] = readme(deployment, launches, files) + section(fates(deployment, launches))
     return files
+
+
+def _told(deployment: Deployment) -> Deployment:
+    """Return a deployment with notes on its weights, and the window of the server before, where there is one."""
+    if not deployment.services:
+        return with_running(replace(deployment, notes=(*deployment.notes, *weights_notes(deployment))))
+    notes = {
+        f"{service.pools[0].name}: {note}": None for service in deployment.services for note in weights_notes(service)
+    }
+    return replace(deployment, notes=(*deployment.notes, *notes))
+
+
+def _check_engine(service: Deployment, backend: str) -> None:
+    """Refuse an engine that no files are written for, or that has no connector to what was asked for."""
+    if service.engine.id not in ENGINES:
+        raise InputError(f"--target {service.engine.id}: no files are written for it; use {', '.join(ENGINES)}")
+    if backend == targets_known.LMCACHE and service.engine.id not in THROUGH_LMCACHE:
+        raise InputError(
+            f"--target lmcache: {service.engine.id} has no connector to it here; leave lmcache out, and caches go "
+            "below HBM by its own means"
+        )
+
+
+def _launches(deployment: Deployment, version: str | None) -> list[Launch]:
+    """Return the launches of a deployment, of each of its kinds with files of its own."""
+    if not deployment.services:
+        return ENGINES[deployment.engine.id](deployment, version or deployment.engine.version)
+    found = [
+        in_files_of_its_own(launch)
+        for service in deployment.services
+        for launch in ENGINES[service.engine.id](service, version or service.engine.version)
+    ]
+    check_side_by_side(found)
+    return found
+
+
+def own_folder(launches: list[Launch]) -> str:
+    """Return where scripts that belong to no platform go: by the engine, or all engines' together."""
+    return launches[0].engine if len({launch.engine for launch in launches}) == 1 else "shell"
 
 
 def usual_targets(
@@ -140,24 +174,27 @@ def usual_targets(
         If the plan can't be deployed.
     """
     deployment = read_deployment(document, catalog, checkpoint=checkpoint, running=running)
+    engines = {service.engine.id for service in deployment.services or (deployment,)}
+    own = deployment.engine.id if len(engines) == 1 else "shell"
     if not targets_known.ENGINES[deployment.engine.id].is_server:
-        return [deployment.engine.id]
+        return [own]
     if deployment.is_local:
-        return [deployment.engine.id]
+        return [own]
     one_server = deployment.gpus <= deployment.cluster.gpus_per_node
-    return [deployment.engine.id, *(["compose"] if one_server else []), "kubernetes"]
+    return [own, *(["compose"] if one_server else []), "kubernetes"]
 
 
 def _arranged(
-    deployment: Deployment, launches: list[Launch], platforms: list[str], build: Build
+    deployment: Deployment, launches: list[Launch], platforms: list[str], version: str | None
 ) -> tuple[dict[str, dict[str, str]], list[str]]:
     """Return the files of every platform that can run the plan, and why each of the others can't."""
-    inside, contained = _in_containers(deployment, launches, build)
+    inside, contained = _in_containers(deployment, launches, version)
     found: dict[str, dict[str, str]] = {}
     refused: list[str] = []
     for platform in platforms:
         try:
-            _refuse_platform(deployment, launches[0], platform)
+            for launch in launches:
+                _refuse_platform(deployment, launch, platform)
             which = (deployment, launches) if platform == "shell" else (inside, contained)
             found[platform] = ARRANGE[platform](*which)
         except InputError as error:
@@ -168,21 +205,29 @@ def _arranged(
 def _refuse_platform(deployment: Deployment, launch: Launch, platform: str) -> None:
     """Refuse a platform that doesn't run what the launch is."""
     if not launch.is_server:
-        raise InputError(f"--target {platform}: {deployment.engine.id} is no server; leave the platform out")
+        raise InputError(f"--target {platform}: {launch.engine} is no server; leave the platform out")
     _check_source(deployment, [platform])
+    if deployment.mixed and not targets_known.PLATFORMS[platform].mixed:
+        able = ", ".join(name for name, one in targets_known.PLATFORMS.items() if one.mixed)
+        raise InputError(
+            f"--target {platform}: the plan has several kinds of replicas, and no router there knows how many sessions "
+            f"each has place for; use {able}, or plan with --target {platform}"
+        )
     if targets_known.PLATFORMS[platform].in_containers and not launch.image:
         raise InputError(
-            f"--target {platform}: no image of {deployment.engine.id} for {deployment.hardware.name} is known here; "
+            f"--target {platform}: no image of {launch.engine} for {deployment.hardware.name} is known here; "
             "use --target shell"
         )
 
 
-def _in_containers(deployment: Deployment, launches: list[Launch], build: Build) -> tuple[Deployment, list[Launch]]:
+def _in_containers(
+    deployment: Deployment, launches: list[Launch], version: str | None
+) -> tuple[Deployment, list[Launch]]:
     """Return the same without the address of a server that runs already: a container has one of its own."""
     if deployment.running is None or deployment.running.host is None:
         return deployment, launches
     inside = replace(deployment, running=deployment.running.anywhere())
-    return inside, build(inside, launches[0].version)
+    return inside, _launches(inside, version)
 
 
 def _check_source(deployment: Deployment, platforms: list[str]) -> None:
@@ -224,7 +269,7 @@ def _snapshots(launches: list[Launch]) -> dict[str, str]:
 
 
 def _config_files(launches: list[Launch]) -> dict[str, str]:
-    return {f"{launch.pool.role}.yaml": launch.config for launch in launches if launch.config}
+    return {f"{launch.pool.name}.yaml": launch.config for launch in launches if launch.config}
 
 
 def _below(folder: str, files: dict[str, str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -165,6 +166,15 @@ def text(value: Value) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Spot:
+    """Where one instance of one of several kinds stands."""
+
+    server: int
+    first_gpu: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where the instances of a launch stand when servers are filled in order."""
 
@@ -173,10 +183,18 @@ class Place:
     first_gpu: int
     """First GPU of the pool on a server that it shares with another pool."""
     first_port: int
+    spots: tuple[Spot, ...] = ()
+    """Of each instance, where several kinds share servers."""
+
+    def gpu(self, index: int, gpus: int) -> int:
+        """Return the first GPU of an instance on its server."""
+        return self.spots[index].first_gpu if self.spots else self.first_gpu + index * gpus
 
 
 def places(launches: list[Launch], gpus_per_node: int) -> dict[str, Place]:
-    """Return each pool's place, by role: side by side where all fit one server, else on servers of their own."""
+    """Return each pool's place, by name: side by side where all fit one server, else on servers of their own."""
+    if any(launch.pool.kind for launch in launches):
+        return _places_of_kinds(launches)
     total = sum(launch.gpus_per_node * launch.nodes * launch.pool.instances for launch in launches)
     together = total <= gpus_per_node
     found: dict[str, Place] = {}
@@ -184,10 +202,25 @@ def places(launches: list[Launch], gpus_per_node: int) -> dict[str, Place]:
     port = launches[0].port
     for launch in launches:
         slots = 1 if launch.nodes > 1 else min(launch.pool.instances, gpus_per_node // launch.gpus_per_node)
-        found[launch.pool.role] = Place(slots, gpu, port)
+        found[launch.pool.name] = Place(slots, gpu, port)
         if together:
             gpu += launch.gpus_per_node * launch.pool.instances
             port += launch.pool.instances
+    return found
+
+
+def _places_of_kinds(launches: list[Launch]) -> dict[str, Place]:
+    """Return where each instance stands on its server: larger ones on the first GPUs."""
+    gpus: Counter[int] = Counter()
+    ports: Counter[int] = Counter()
+    found: dict[str, Place] = {}
+    for launch in sorted(launches, key=lambda one: -one.gpus_per_node):
+        spots = []
+        for server in launch.pool.servers:
+            spots.append(Spot(server, gpus[server], launch.port + ports[server]))
+            gpus[server] += launch.gpus_per_node
+            ports[server] += 1
+        found[launch.pool.name] = Place(1, spots[0].first_gpu, spots[0].port, tuple(spots))
     return found
 
 

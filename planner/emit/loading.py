@@ -76,6 +76,7 @@ class Loading:
 
 def loading(deployment: Deployment, launch: Launch) -> Loading:
     """Return what one instance of a launch downloads and reads."""
+    deployment = deployment.of(launch.pool)
     storage = deployment.cluster.site.storage
     plain = _BF16_BYTES * float(deployment.architecture.total_params)
     held = _held_bytes(deployment)

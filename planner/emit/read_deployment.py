@@ -5,6 +5,7 @@ Each value is the plan's own, or one that the plan's contract defines from it, o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import ValidationError
@@ -14,11 +15,12 @@ from catalog.load import Catalog
 from catalog.schema import Engine, Point, Technique
 from planner.emit.deployment import Deployment, PoolPlan, Role, Technology
 from planner.emit.formats import kv_format_of, weight_format_of
+from planner.emit.kinds import check_kinds, metrics_of_kind, side_by_side
 from planner.emit.running import Running
 from planner.emit.source import source_of
 from planner.errors import InputError
-from planner.plan import Document
-from planner.problem import resolve
+from planner.plan import Document, Metrics
+from planner.problem import Problem, resolve
 from planner.request import Cluster, Request
 from planner.service import DIMENSIONS, UNCOMPRESSED, Choice, Pool, Service
 from planner.space import runs
@@ -66,7 +68,7 @@ def read_deployment(
         If the plan can't be deployed: no feasible decision, priced at theoretical peak, made for
         another engine, or naming something that the catalog lacks.
     """
-    decision, metrics = document.service, document.metrics
+    decision, metrics = document.decision, document.metrics
     if document.status == "infeasible" or decision is None or metrics is None:
         raise InputError("the plan: status infeasible: there is nothing to deploy; relax a limit and plan again")
     try:
@@ -79,18 +81,46 @@ def read_deployment(
             "no room to run; plan again without --efficiency peak"
         )
     problem = resolve(request, catalog)
-    chosen = _engine(decision, engine, catalog)
-    technologies = _technologies(decision, catalog)
-    weights = _weights(decision.weights, catalog)
+    known = _Known(document, request, problem, catalog, checkpoint, offload_backend, engine_version, running)
+    if len(decision.services) == 1:
+        return _deployment(known, decision.services[0], metrics, engine)
+    check_kinds(decision, known.checkpoint, known.engine_version, known.running)
+    kinds = [
+        _deployment(known, service, metrics_of_kind(metrics, decision, index), engine)
+        for index, service in enumerate(decision.services)
+    ]
+    return side_by_side(decision, metrics, kinds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What all services of a plan share, and what the operator said."""
+
+    document: Document
+    request: Request
+    problem: Problem
+    catalog: Catalog
+    checkpoint: str | None
+    offload_backend: Literal["native", "lmcache"]
+    engine_version: str | None
+    running: Running | None
+
+
+def _deployment(known: _Known, service: Service, metrics: Metrics, engine: str | None) -> Deployment:
+    """Look up one service."""
+    problem, catalog = known.problem, known.catalog
+    chosen = _engine(service, engine, catalog)
+    technologies = _technologies(service, catalog)
+    weights = _weights(service.weights, catalog)
     capability = problem.cluster.hardware.compute_capability
-    run = runs(problem, chosen, engine_version)
-    source = source_of(problem, chosen, weights.point.id if weights else None, checkpoint, running)
+    run = runs(problem, chosen, known.engine_version)
+    source = source_of(problem, chosen, weights.point.id if weights else None, known.checkpoint, known.running)
     hidden = next((t.point.id for t in technologies if t.dimension == "hidden"), UNCOMPRESSED["hidden"])
     return Deployment(
-        document=document,
-        decision=decision,
+        document=known.document,
+        decision=service,
         metrics=metrics,
-        request=request,
+        request=known.request,
         problem=problem,
         engine=chosen,
         technologies=technologies,
@@ -98,13 +128,13 @@ def read_deployment(
         run=run,
         kv_format=kv_format_of(hidden, run, problem),
         weight_format=weight_format_of(weights.point.id if weights else None, chosen, capability),
-        pools=_pools(decision, metrics.concurrency, problem.cluster),
+        pools=_pools(service, metrics.concurrency, problem.cluster),
         model_source=source.model,
         config=dict(problem.config),
         checkpoint=source.checkpoint,
-        offload_backend=offload_backend,
+        offload_backend=known.offload_backend,
         ready=source.ready,
-        running=running,
+        running=known.running,
         is_local=source.is_local,
         notes=(LOCAL,) if source.is_local else (),
     )

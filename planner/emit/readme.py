@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from planner.emit.capacity import FREE_SHARE, Reservation, kv_tokens, reserve
 from planner.emit.checks import quality_test_words, uncompressed_words
 from planner.emit.deployment import Deployment
+from planner.emit.kinds_page import KINDS_NOTE, PLACES_NOTE, kinds_table, said_of_kinds
 from planner.emit.launch import Launch
 from planner.emit.load_test import (
     AIPERF,
@@ -54,18 +55,26 @@ def _what_runs(deployment: Deployment, launches: list[Launch]) -> str:
         pool = launch.pool
         split = f"tp {pool.tp}, pp {pool.pp}, dcp {pool.dcp}, pcp {pool.pcp}, ep {pool.ep}"
         lines.append(
-            f"- {pool.role}: {pool.instances} x {launch.engine} {launch.version} on {pool.instance_gpus} GPUs each "
+            f"- {pool.name}: {pool.instances} x {launch.engine} {launch.version} on {pool.instance_gpus} GPUs each "
             f"({split}), sessions up to {deployment.max_model_len} tokens"
         )
-    used = [f"{t.dimension} {code(t.point.id)}" for t in deployment.technologies]
-    lines.append(f"- weights: {code(deployment.decision.weights)}; compression: {', '.join(used) or 'none'}")
-    offload = deployment.decision.offload
-    where = f" to {offload.tier} through {deployment.offload_backend}" if offload.policy == "swap" else ""
-    lines.append(f"- between rounds: {offload.policy}{where}")
+    lines += [f"- {text}" for text in said_of_kinds(deployment, _compression)]
+    lines += [f"- {text}" for text in said_of_kinds(deployment, _between_rounds)]
     for note in notes_of(deployment, launches):
         word, _, rest = note.partition(": ")
         lines.append(f"- **{word}**: {rest}" if word == "WARNING" else f"- note: {note}")
     return "\n".join(lines)
+
+
+def _compression(kind: Deployment) -> str:
+    used = [f"{t.dimension} {code(t.point.id)}" for t in kind.technologies]
+    return f"weights: {code(kind.decision.weights)}; compression: {', '.join(used) or 'none'}"
+
+
+def _between_rounds(kind: Deployment) -> str:
+    offload = kind.decision.offload
+    where = f" to {offload.tier} through {kind.offload_backend}" if offload.policy == "swap" else ""
+    return f"between rounds: {offload.policy}{where}"
 
 
 def notes_of(deployment: Deployment, launches: list[Launch]) -> list[str]:
@@ -86,11 +95,15 @@ def _expectations(deployment: Deployment, launches: list[Launch]) -> str:
     metrics = deployment.metrics
     told = [(name, key) for name, key in _EXPECTED if "_idle_" not in key or metrics.named(key) is not None]
     rows = [(name, _shown(key, metrics.named(key)), _interval(deployment, key)) for name, key in told]
-    rows += _reported(launches[-1], deployment)
+    memory: list[str] = []
+    for launch in launches if deployment.mixed else launches[-1:]:
+        kind, name = deployment.of(launch.pool), f"{launch.pool.name}: " if deployment.mixed else ""
+        rows += [(name + text, value, how) for text, value, how in _reported(launch, kind)]
+        memory += [name + text for text in _about_memory(kind, launch)]
     table = ["| quantity | predicted | 80 % interval |", "|---|---|---|"]
     table += [f"| {name} | {value} | {interval} |" for name, value, interval in rows]
     about = f"{_about_times(launches)} {_ABOUT_INTERVALS[deployment.document.intervals is not None]}"
-    return "\n".join([*table, "", about, *(f"\n{text}" for text in _about_memory(deployment, launches[-1]))])
+    return "\n".join([*table, *kinds_table(deployment), "", about, *(f"\n{text}" for text in memory)])
 
 
 _EXPECTED = (
@@ -188,36 +201,42 @@ def _shown(key: str, value: float | None) -> str:
 
 
 def _keep_true(deployment: Deployment, launches: list[Launch]) -> str:
-    users = int(deployment.metrics.users)
-    offload = deployment.decision.offload
-    if offload.policy == "swap":
-        tier = "host memory" if offload.tier == "ddr" else "the local disk"
-        bytes_ = deployment.metrics.ddr_bytes + deployment.metrics.nvme_bytes
-        lines = [
-            f"- Idle sessions wait in {tier}, {bytes_ / _GIB:.0f} GiB of it in all. Nothing reserves a session's part: "
-            f"with many more than {users} users at once the oldest are dropped, and their next question pays for the "
-            "whole document again."
-        ]
-    elif offload.policy == "recompute":
-        lines = ["- Caches are dropped between rounds: every question pays for its whole document, as planned."]
-    else:
-        lines = [
-            "- Idle sessions stay in HBM only as an LRU prefix cache; nothing reserves their memory. More than "
-            f"{users} users at once push each other's documents out, and every later question then pays for the whole "
-            "document again."
-        ]
+    lines = [f"- {text}" for text in said_of_kinds(deployment, _about_idle)]
     if is_routed(deployment):
         lines += _about_router(deployment)
-    return "\n".join([*lines, *_about_overload(deployment, launches[-1])])
+    overload = [line for launch in launches for line in _about_overload(deployment, launch)]
+    return "\n".join([*lines, *(dict.fromkeys(overload) if deployment.mixed else overload[-1:])])
+
+
+def _about_idle(kind: Deployment) -> str:
+    """What becomes of a session's cache while its user thinks."""
+    users = int(kind.metrics.users)
+    offload = kind.decision.offload
+    if offload.policy == "swap":
+        tier = "host memory" if offload.tier == "ddr" else "the local disk"
+        bytes_ = kind.metrics.ddr_bytes + kind.metrics.nvme_bytes
+        return (
+            f"Idle sessions wait in {tier}, {bytes_ / _GIB:.0f} GiB of it in all. Nothing reserves a session's part: "
+            f"with many more than {users} users at once the oldest are dropped, and their next question pays for the "
+            "whole document again."
+        )
+    if offload.policy == "recompute":
+        return "Caches are dropped between rounds: every question pays for its whole document, as planned."
+    return (
+        "Idle sessions stay in HBM only as an LRU prefix cache; nothing reserves their memory. More than "
+        f"{users} users at once push each other's documents out, and every later question then pays for the whole "
+        "document again."
+    )
 
 
 def _about_router(deployment: Deployment) -> list[str]:
     router = router_of(deployment)
     name = code(f"{router.session_header}: <session>")
     where = "one instance" if ranks_routed(deployment) == 1 else "one rank of one instance, which has its own cache"
+    to = "the least loaded" if not deployment.mixed else "where the smallest share of places is taken"
     lines = [
-        f"- Send {name} with every request: the router keeps a session at {where}, and gives a new one to the least "
-        "loaded. A request without it goes anywhere, and pays for its whole document.",
+        f"- Send {name} with every request: the router keeps a session at {where}, and gives a new one to {to}. "
+        "A request without it goes anywhere, and pays for its whole document.",
         f"- The router forgets a session that sends nothing for {idle_s(deployment)} s, and all of them when it "
         "restarts: they then go on anywhere, with their whole document to prefill.",
     ]
@@ -225,6 +244,8 @@ def _about_router(deployment: Deployment) -> list[str]:
         url = f"http://localhost:{client_port(deployment, PORT)}{router.end_of_session}"
         over = code(f"curl -X POST '{url}'")
         lines.append(f"- Tell it when a session is over, so that its place counts as free: {over}")
+    if deployment.mixed:
+        lines.append(PLACES_NOTE)
     return lines
 
 
@@ -289,9 +310,10 @@ def _reach(deployment: Deployment, launches: list[Launch], files: Collection[str
 def _quality_check(deployment: Deployment, launches: list[Launch]) -> str:
     words = quality_test_words(deployment, launches[-1])
     bare = uncompressed_words(deployment, launches[-1])
+    of_kinds = KINDS_NOTE if deployment.mixed else ""
     parts = [
         f"RULER at {deployment.request.ctx} tokens, once on this deployment and once without compression. The "
-        "relative difference should be within the predicted loss.",
+        "relative difference should be within the predicted loss." + of_kinds,
         code_block(shell_lines(words[:1], words[1:]), "sh"),
     ]
     if bare is None:
@@ -313,7 +335,7 @@ def _provenance(deployment: Deployment, launches: list[Launch]) -> str:
         f"{code(str(provenance.bounded_by))}",
     ]
     lines += [f"- assumed: {code(text)}" for text in provenance.assumptions]
-    lines += [f"- {code(launch.image)}" for launch in launches[:1]]
+    lines += [f"- {code(image)}" for image in dict.fromkeys(launch.image for launch in launches)]
     return "\n".join(lines)
 
 
@@ -321,14 +343,20 @@ def provenance_file(
     deployment: Deployment, launches: list[Launch], snapshots: Mapping[str, str], refused: Iterable[str]
 ) -> str:
     """Return what produced the plan, against what its flags were checked, and what wasn't written, as JSON."""
+    mixed = deployment.mixed
     content = {
         "plan": deployment.document.provenance.model_dump(mode="json"),
         "warnings": list(deployment.document.warnings),
-        "engine": {"name": launches[0].engine, "version": launches[0].version, "image": launches[0].image},
+        "engine": _engine(launches[0]),
         "flags_checked_against": dict(snapshots),
         "model": deployment.model_source,
         "loaded": launches[0].model,
+        **({"kinds": {one.pool.name: _engine(one) | {"loaded": one.model} for one in launches}} if mixed else {}),
         "notes": notes_of(deployment, launches),
         "not_written": list(refused),
     }
     return json.dumps(content, indent=2, ensure_ascii=True) + "\n"
+
+
+def _engine(launch: Launch) -> dict[str, str]:
+    return {"name": launch.engine, "version": launch.version, "image": launch.image}

@@ -16,6 +16,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from planner.decision import WEIGHING_ROUTER
 from planner.emit.deployment import Deployment, Role
 from planner.emit.flags import problems_of_flags, snapshot
 from planner.emit.launch import Flags, flag_words
@@ -100,19 +101,42 @@ SGLANG_ROUTER = Router(
 )
 
 
+HAPROXY = Router(
+    WEIGHING_ROUTER,
+    "3.4.6",
+    ("haproxy",),
+    (),  # places.lua
+    "X-Session-ID",
+    "",
+    7200,
+    (),
+    # Docker Official Image: docker-library/haproxy, 3.4/Dockerfile at 0b6d0e8c96b3, which builds it with Lua and the
+    # Prometheus exporter (read 2026-12-01).
+    "haproxy:3.4.6",
+    ("haproxy",),
+    "",
+    "/finish_session?session_id=<session>",
+)
+"""Before several kinds of replicas (`planner.emit.weighing`)."""
+
+
 STATELESS = frozenset({"consistent_hash", "random", "round_robin"})
 """Policies that choose the same instance in every replica of the router, without knowing what it did before."""
 
 
 def router_of(deployment: Deployment) -> Router:
-    """Return the router: vLLM's serves any engine, but SGLang's pools speak only with their own."""
-    return SGLANG_ROUTER if deployment.engine.id == "sglang" and len(deployment.pools) > 1 else VLLM_ROUTER
+    """Return the router: vLLM's serves any engine, but SGLang's pools speak only with their own; kinds need places."""
+    if deployment.mixed:
+        return HAPROXY
+    return SGLANG_ROUTER if deployment.engine.id == "sglang" and deployment.disaggregated else VLLM_ROUTER
 
 
 def is_routed(deployment: Deployment) -> bool:
     """Tell whether there is more than one cache that a session may be in: instances, or their ranks."""
     pools = deployment.pools
-    return len(pools) > 1 or any(pool.instances > 1 for pool in pools) or ranks_routed(deployment) > 1
+    return (
+        deployment.mixed or len(pools) > 1 or any(pool.instances > 1 for pool in pools) or ranks_routed(deployment) > 1
+    )
 
 
 def ranks_routed(deployment: Deployment) -> int:
@@ -155,7 +179,7 @@ def router_flags(deployment: Deployment, port: int = PORT, host: str = "0.0.0.0"
     )
     if router.idle_setting.startswith("--") and idle_s(deployment) > router.idle_s:
         flags += ((router.idle_setting, idle_s(deployment)),)
-    if len(deployment.pools) > 1:
+    if deployment.disaggregated:
         flags += router.pool_flags
     if router is VLLM_ROUTER and ranks_routed(deployment) > 1:
         flags += (("--intra-node-data-parallel-size", ranks_routed(deployment)),)
@@ -168,7 +192,7 @@ def router_flags(deployment: Deployment, port: int = PORT, host: str = "0.0.0.0"
 def router_environment(deployment: Deployment) -> dict[str, str]:
     """Return the environment variables that the router needs, by name."""
     router = router_of(deployment)
-    if router.idle_setting.startswith("--") or idle_s(deployment) <= router.idle_s:
+    if not router.idle_setting or router.idle_setting.startswith("--") or idle_s(deployment) <= router.idle_s:
         return {}
     return {router.idle_setting: str(idle_s(deployment))}
 
@@ -179,6 +203,8 @@ def idle_s(deployment: Deployment) -> int:
     The router hears of a session when a request arrives: between two of them an answer, those of all other users of
     the instance before it, and the thinking. Twice that, and never less than the router's own default.
     """
+    if deployment.services:
+        return max(idle_s(service) for service in deployment.services)
     metrics, request = deployment.metrics, deployment.request
     cold_s = metrics.latency.ttft_s.full or 0.0
     turn_s = cold_s + request.output_tokens * (metrics.latency.itl_s.full or 0.0)
@@ -219,12 +245,14 @@ def container_flags(deployment: Deployment) -> Flags:
 
 def router_replicas(deployment: Deployment) -> int:
     """Return how many routers may run side by side: two, so that one may go, where they agree without talking."""
+    if deployment.mixed:
+        return 1
     return 2 if dict(router_flags(deployment)).get("--policy") in STATELESS else 1
 
 
 def pool_key(deployment: Deployment) -> str | None:
     """Return the variable with the key that the router needs for its pools; None if it passes the client's key on."""
-    return router_of(deployment).pool_key if len(deployment.pools) > 1 else None
+    return router_of(deployment).pool_key if deployment.disaggregated else None
 
 
 def key_note(deployment: Deployment) -> str | None:
@@ -239,7 +267,7 @@ def key_note(deployment: Deployment) -> str | None:
 
 def router_note(deployment: Deployment) -> str | None:
     """Say what the router's image does otherwise than the package."""
-    if not is_routed(deployment):
+    if not is_routed(deployment) or deployment.mixed:
         return None
     kept = {name for name, _ in container_flags(deployment)}
     lost = [f"{name} {value}" for name, value in router_flags(deployment) if name not in kept]

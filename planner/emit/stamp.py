@@ -29,6 +29,14 @@ def decision_hash(service: Service) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:HASH_DIGITS]
 
 
+def deployment_hash(deployment: Deployment) -> str:
+    """Return the hash of what a deployment's plan decides: of its service, or of all of them."""
+    if not deployment.services:
+        return decision_hash(deployment.decision)
+    text = json_line([decision_hash(service.decision) for service in deployment.services])
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:HASH_DIGITS]
+
+
 def header(deployment: Deployment, launch: Launch, program: str | None = None) -> str:
     """Return the comment lines with which a shell or YAML file begins.
 
@@ -37,15 +45,16 @@ def header(deployment: Deployment, launch: Launch, program: str | None = None) -
     provenance = deployment.document.provenance
     engine = f"{launch.engine} {launch.version}"
     # The only pool needs no name.
-    what = engine if launch.pool.role == "serve" else f"{engine} {launch.pool.role} pool"
+    part = f"{launch.pool.role} pool" if not launch.pool.kind else f"kind {launch.pool.kind}"
+    what = engine if launch.pool.name == "serve" else f"{engine} {part}"
     lines = [
         comment(f"{program or what} for {deployment.served_name}"),
         comment(f"catalog {provenance.catalog_hash}, efficiency {provenance.efficiency}; edit the plan, not this file"),
-        comment(f"{HASH_WORD} {decision_hash(deployment.decision)} (the decision is in plan.json)"),
+        comment(f"{HASH_WORD} {deployment_hash(deployment)} (the decision is in plan.json)"),
     ]
     return "\n".join(lines) + "\n"
 
 
 def stamp_of(deployment: Deployment, pool: PoolPlan) -> dict[str, str]:
     """Return Kubernetes annotations, or labels of compose, with the stamp."""
-    return {HASH_KEY: decision_hash(deployment.decision), POOL_KEY: pool.role}
+    return {HASH_KEY: deployment_hash(deployment), POOL_KEY: pool.name}

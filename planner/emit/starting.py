@@ -54,16 +54,17 @@ def _kubernetes(launches: list[Launch]) -> list[str]:
 
 
 def _shell(deployment: Deployment, launches: list[Launch], files: Set[str]) -> list[str]:
-    folder = next((f for f in (launches[0].engine, "shell") if f"{f}/{launches[0].pool.role}.sh" in files), None)
+    folder = next((f for f in (launches[0].engine, "shell") if f"{f}/{launches[0].pool.name}.sh" in files), None)
     if folder is None:
         return [f"- {code(f'{launches[0].engine}/answer.sh QUESTION')}"] if not launches[0].is_server else []
     where = places(launches, deployment.cluster.gpus_per_node)
-    lines = [_instances(launch, where[launch.pool.role], f"{folder}/{launch.pool.role}.sh") for launch in launches]
+    lines = [_instances(launch, where[launch.pool.name], f"{folder}/{launch.pool.name}.sh") for launch in launches]
     if f"{folder}/router.sh" in files:
-        lines.append(_router(launches, where, f"{folder}/router.sh"))
+        router = _weighing_router if deployment.mixed else _router
+        lines.append(router(launches, where, f"{folder}/router.sh"))
     (first, *others) = launches
-    if not others and f"{folder}/{first.pool.role}.yaml" in files and _config_is_whole(deployment, first):
-        command = first.config_command.format(file=f"{folder}/{first.pool.role}.yaml")
+    if not others and f"{folder}/{first.pool.name}.yaml" in files and _config_is_whole(deployment, first):
+        command = first.config_command.format(file=f"{folder}/{first.pool.name}.yaml")
         variables = [f"{name}={value.replace('{directory}', folder)}" for name, value in first.environment.items()]
         given = f"{shell(['env', *variables])} " if variables else ""
         lines.append(f"- or with the engine's own config file: {code(given + command)}")
@@ -78,7 +79,7 @@ def _config_is_whole(deployment: Deployment, launch: Launch) -> bool:
 
 def _instances(launch: Launch, place: Place, script: str) -> str:
     pool = launch.pool
-    start = "- shell:" if pool.role == "serve" else f"- shell, {pool.role}:"
+    start = "- shell:" if pool.name == "serve" else f"- shell, {pool.name}:"
     ranks = f", its {pool.data_parallel} data-parallel ranks with it" if pool.data_parallel > 1 else ""
     last = pool.instances - 1
     if launch.nodes > 1:
@@ -89,6 +90,8 @@ def _instances(launch: Launch, place: Place, script: str) -> str:
             f"{start} {first} on the first of {launch.nodes} servers, {other}{rest} on the next, all with the "
             f"first one's address{each}{ranks}"
         )
+    if place.spots:
+        return f"{start} {_calls_of_a_kind(place, script)}, {launch.gpus_per_node} GPUs each{ranks}"
     if not last and not place.first_gpu:
         return f"{start} {code(script)}, an instance on {launch.gpus_per_node} GPUs of one server{ranks}"
     calls = f"{code(f'{script} 0')} to {code(f'{script} {last}')}" if last else code(f"{script} 0")
@@ -96,15 +99,32 @@ def _instances(launch: Launch, place: Place, script: str) -> str:
     return f"{start} {calls}, a process per instance{each}{ranks}"
 
 
+def _calls_of_a_kind(place: Place, script: str) -> str:
+    """Return which instances are started on which of the plan's servers."""
+    calls: dict[int, list[str]] = {}
+    for index, spot in enumerate(place.spots):
+        calls.setdefault(spot.server, []).append(code(f"{script} {index}"))
+    return "; ".join(f"{', '.join(found)} on server {server}" for server, found in calls.items())
+
+
+def _weighing_router(launches: list[Launch], where: dict[str, Place], script: str) -> str:
+    servers = {spot.server for place in where.values() for spot in place.spots}
+    given = f'SERVERS="{" ".join(f"ADDRESS{server}" for server in sorted(servers))}" ' if len(servers) > 1 else ""
+    return (
+        f"- then the router: {code(given + script)}, once an instance is ready; it is HAProxy, which has to be "
+        f"installed there ({code('apt-get install haproxy')})"
+    )
+
+
 def _router(launches: list[Launch], where: dict[str, Place], script: str) -> str:
     hosts = []
     for launch in launches:
-        place = where[launch.pool.role]
+        place = where[launch.pool.name]
         servers = -(-launch.pool.instances // place.slots)
         if servers > 1 or launch.nodes > 1 or (len(launches) > 1 and not _together(where)):
             first = "first " if launch.nodes > 1 else ""
-            which = f"{first}servers of the {launch.pool.role} instances ({servers})"
-            hosts.append((f'{launch.pool.role.upper()}_HOSTS="ADDRESS ..."', which))
+            which = f"{first}servers of the {launch.pool.name} instances ({servers})"
+            hosts.append((f'{launch.pool.name.upper()}_HOSTS="ADDRESS ..."', which))
     command = " ".join([*(name for name, _ in hosts), script])
     named = f", with the addresses of the {' and the '.join(text for _, text in hosts)}" if hosts else ""
     return f"- then the router: {code(command)}{named}; it waits for the instances"
@@ -145,7 +165,7 @@ def network_check(deployment: Deployment, launches: list[Launch]) -> str | None:
         f"- With {code('NCCL_DEBUG=INFO')} in the instances' environment their logs name {code('NET/IB')}; "
         f"{code('NET/Socket')} is TCP, and steps then take many times longer than planned.",
     ]
-    if len(deployment.pools) > 1:
+    if deployment.disaggregated:
         lines.append(
             f"- Caches go between the pools through UCX: with {code('UCX_LOG_LEVEL=info')} the logs name "
             f"{code('rc_mlx5')} or another RDMA transport, and not only {code('tcp')}."

@@ -14,6 +14,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
+from planner.emit.deployment import Deployment
+from planner.emit.launch import Launch
+from planner.emit.loading import longest_step_s
+from planner.emit.router import LOAD_SECONDS, idle_s, ranks_routed
+from planner.errors import InputError
+
 CONFIG, PLACES = "haproxy.cfg", "places.lua"
 OLDEST = "2.6"
 """The oldest HAProxy that was run with the emitted files (Debian 12)."""
@@ -22,6 +28,7 @@ MOST_PLACES = 256
 """HAProxy's largest weight."""
 CHECK_SECONDS = 30
 """How long a health check may take, at least [s]."""
+Platform = Literal["shell", "compose", "kubernetes"]
 _RESOLVERS = {
     "compose": ("nameserver dns 127.0.0.11:53",),  # Docker's own
     "kubernetes": ("parse-resolv-conf",),
@@ -74,6 +81,58 @@ def places(shares: Mapping[str, float], replicas: Mapping[str, int]) -> dict[str
     return {name: max(1, round(ratio * scale)) for name, ratio in ratios.items()}
 
 
+def config_of(
+    deployment: Deployment,
+    launches: Sequence[Launch],
+    addresses: Mapping[str, Sequence[str]],
+    *,
+    bind: str,
+    metrics: str,
+    platform: Platform,
+) -> str:
+    """Return HAProxy's configuration before a deployment of several kinds.
+
+    Parameters
+    ----------
+    deployment
+        The plan.
+    launches
+        Its kinds.
+    addresses
+        Of each kind, by its pool's name: of every instance, or the one name under which DNS lists them.
+    bind, metrics, platform
+        As for `config`.
+
+    Raises
+    ------
+    InputError
+        If the engines answer health checks at different paths.
+    """
+    paths = sorted({launch.health_path for launch in launches})
+    if len(paths) > 1:
+        raise InputError(f"the plan: its engines answer health checks at {' and '.join(paths)}; plan with one --engine")
+    kinds = [
+        Instances(
+            name=launch.pool.name,
+            addresses=tuple(addresses[launch.pool.name]),
+            places=launch.pool.places,
+            ranks=ranks_routed(deployment.of(launch.pool)),
+            listed=launch.pool.instances if platform == "kubernetes" else 0,
+        )
+        for launch in launches
+    ]
+    return config(
+        kinds,
+        bind=bind,
+        metrics=metrics,
+        health=paths[0],
+        idle_s=idle_s(deployment),
+        request_s=LOAD_SECONDS,
+        step_s=max(longest_step_s(deployment.of(launch.pool), launch.pool) for launch in launches),
+        platform=platform,
+    )
+
+
 def config(
     kinds: Sequence[Instances],
     *,
@@ -83,7 +142,7 @@ def config(
     idle_s: int,
     request_s: int,
     step_s: float,
-    platform: Literal["shell", "compose", "kubernetes"],
+    platform: Platform,
 ) -> str:
     """Return HAProxy's configuration.
 

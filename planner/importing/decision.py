@@ -131,6 +131,7 @@ def _fields(
     _offload(_holder(commands, given, transfers), fields, open_fields)
     fields["serving"] = "disaggregated" if transfers else "aggregated"
     if not transfers:
+        _check_one_kind(given)
         _pool("", commands, given, fields, open_fields)
         return fields, open_fields
     for role in ("prefill", "decode"):
@@ -145,6 +146,19 @@ def _fields(
             "a server passes its caches on, but neither its name nor a stamp says whether it prefills or decodes"
         )
     return fields, open_fields
+
+
+def _check_one_kind(given: Sequence[Given]) -> None:
+    """Refuse servers of different size side by side, which are no replicas of each other."""
+    sizes = {
+        (_whole(g.flags, "--tensor-parallel-size", 1), _whole(g.flags, "--pipeline-parallel-size", 1)) for g in given
+    }
+    if len(sizes) > 1:
+        told = " and ".join(f"tp {tp}, pp {pp}" for tp, pp in sorted(sizes))
+        raise InputError(
+            f"the file starts several kinds of replicas ({told}), and one kind is read at a time; give a file with one "
+            "of them, or price its plan.json with plan verify"
+        )
 
 
 def _main(commands: Sequence[Command], given: Sequence[Given]) -> Given:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from planner.decision import Decision, Group, Router
+from planner.decision import WEIGHING_ROUTER, Decision, Group, Router
 from planner.errors import InputError
 from planner.plan import Constraint, Intervals, Metrics
 from planner.price.constraints import of_all
@@ -123,16 +123,17 @@ def joined(
 
 
 def _router(decision: Decision, priced: Sequence[PricedService], given: Router | None) -> Router:
-    """Return a router that gives each kind of replica its share of new sessions."""
-    even = decision.router
-    served = [one.figures.sessions_per_hour for one in priced]
-    weights = even.weights
-    if len(served) > 1 and sum(served) > 0:
+    """Return the router: before several kinds of replicas one that gives each new sessions by the users it promises."""
+    found = decision.router
+    users = [one.figures.users for one in priced]
+    if len(users) > 1 and sum(users) > 0:
         first = [groups[0].id for groups in decision.groups_of_services]
-        weights = {name: share / sum(served) for name, share in zip(first, served, strict=True)}
+        weights = {name: own / sum(users) for name, own in zip(first, users, strict=True)}
+        serves = all(group.role == "serve" for group in decision.groups)
+        found = found.model_copy(update={"id": WEIGHING_ROUTER if serves else None, "weights": weights})
     if given is None:
-        return even.model_copy(update={"weights": weights})
-    return Router(id=given.id, policy=given.policy or even.policy, weights=weights)
+        return found
+    return Router(id=given.id or found.id, policy=given.policy or found.policy, weights=found.weights)
 
 
 def _assumptions(decision: Decision, priced: Sequence[PricedService]) -> tuple[str, ...]:

@@ -44,6 +44,7 @@ def metrics_of(decision: Decision, figures: Sequence[Figures]) -> Metrics:
     services = [
         ServiceMetrics(
             groups=tuple(group.id for group in groups),
+            concurrency=one.concurrency,
             users=one.users,
             interactions_per_hour=one.interactions_per_hour,
             latency=latency,

@@ -10,9 +10,9 @@ from typing import Any
 
 
 class StubEngine:
-    """One engine on a free port of 127.0.0.1, until `close`."""
+    """One engine until `close`, on a free port of 127.0.0.1 unless told another place."""
 
-    def __init__(self, cap: int | None, seconds: float) -> None:
+    def __init__(self, cap: int | None, seconds: float, host: str = "127.0.0.1", port: int = 0) -> None:
         self.sessions: dict[str, list[str]] = {}
         """Session -> the data-parallel rank that each of its requests named, empty if none."""
         self.refused = 0
@@ -51,10 +51,10 @@ class StubEngine:
                 self.end_headers()
                 self.wfile.write(body)
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((host, port), Handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        self.address = f"http://{host}:{self._server.server_port}"
 
     def _enter(self, session: str, rank: str) -> bool:
         with self._lock:

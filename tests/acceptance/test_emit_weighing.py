@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import struct
 import subprocess
 import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +24,9 @@ import pytest
 
 from planner.emit.weighing import CONFIG, PLACES, Instances, config, places_file
 from tests.acceptance.stub_engine import StubEngine
+from tests.acceptance.test_emit_kinds import LARGE, SMALL, Plan, emitted, planned
 from tests.acceptance.test_emit_router import ask, free_port, wait_for
+from tests.manifests import documents
 
 HAPROXY = os.environ.get("PLAN_HAPROXY") or shutil.which("haproxy")
 HEADER = "X-Session-ID"
@@ -84,6 +88,107 @@ def test_a_request_without_a_session_goes_round_by_weight(tmp_path: Path) -> Non
     assert [len(engine.sessions.get("", ())) for engine in engines] == [6, 2]
 
 
+def test_the_emitted_script_runs_it(plan: Plan, tmp_path: Path) -> None:
+    """`router.sh` as it was written, but for the ports, which the stand-ins have chosen."""
+    out = emitted(plan, tmp_path, planned(plan, tmp_path, LARGE, SMALL), "vllm") / "vllm"
+    engines = [StubEngine(None, seconds=0.02) for _ in range(3)]
+    port = free_port()
+    text = (out / CONFIG).read_text()
+    places = [int(line.split()[-1]) for line in text.splitlines() if line.startswith("    server ")]
+    for number, engine in zip((8000, 8001, 8002), engines, strict=True):
+        text = text.replace(f'}}:{number}"', f'}}:{engine.address.rpartition(":")[2]}"')
+    text = text.replace(":30000", f":{port}").replace(":29000", f":{free_port()}")
+    (out / CONFIG).write_text(text)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "haproxy").symlink_to(str(HAPROXY))
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "SERVERS": "127.0.0.1"}
+    with serving(["bash", str(out / "router.sh")], port, environment) as address:
+        for session in range(sum(places)):
+            for _ in range(2):
+                assert ask(address, HEADER, f"s{session}") == 200
+    found = [len(engine.sessions) for engine in engines]
+    for engine in engines:
+        engine.close()
+    assert found == places
+
+
+def test_in_kubernetes_instances_are_found_by_dns(plan: Plan, tmp_path: Path) -> None:
+    """The configuration of the manifest, with a DNS server in the place of the cluster's; pods come and go."""
+    out = emitted(plan, tmp_path, planned(plan, tmp_path, LARGE, SMALL), "kubernetes")
+    found = documents((out / "kubernetes/kubernetes.yaml").read_text(), "ConfigMap")
+    data = next(m["data"] for m in found if CONFIG in m["data"])
+    port, engines_port = free_port(), free_port()
+    engines = {host: StubEngine(None, 0.02, host, engines_port) for host in ("127.0.0.2", "127.0.0.3", "127.0.0.4")}
+    slug = "plan-llama-3-1-8b"
+    pods = {
+        f"{slug}-serve-a.here.svc.cluster.local": ["127.0.0.2"],
+        f"{slug}-serve-b.here.svc.cluster.local": ["127.0.0.3", "127.0.0.4"],
+    }
+    with named(pods) as dns_port:
+        text = data[CONFIG].replace("parse-resolv-conf", f"nameserver dns 127.0.0.1:{dns_port}")
+        text = text.replace(':8000"', f':{engines_port}"').replace(":30000", f":{port}")
+        text = text.replace(":29000", f":{free_port()}").replace("hold valid 10s", "hold valid 1s")
+        text = text.replace("hold obsolete 10s", "hold obsolete 0s")
+        (tmp_path / CONFIG).write_text(text)
+        (tmp_path / PLACES).write_text(data[PLACES])
+        environment = {**os.environ, "NAMESPACE": "here", "CLUSTER_DOMAIN": "cluster.local"}
+        with serving([str(HAPROXY), "-db", "-f", str(tmp_path / CONFIG)], port, environment) as address:
+            time.sleep(3)  # until both names are resolved
+            for session in range(200):
+                assert ask(address, HEADER, f"s{session}") == 200
+            counts = [len(engine.sessions) for engine in engines.values()]
+            pods[f"{slug}-serve-b.here.svc.cluster.local"].remove("127.0.0.4")
+            time.sleep(5)
+            before = sum(len(requests) for requests in engines["127.0.0.4"].sessions.values())
+            for session in range(200):
+                assert ask(address, HEADER, f"s{session}") == 200
+            after = sum(len(requests) for requests in engines["127.0.0.4"].sessions.values())
+    for engine in engines.values():
+        engine.close()
+    assert sum(counts) == 200
+    assert counts[0] > counts[1] > 0
+    assert abs(counts[1] - counts[2]) <= 1
+    assert before == after
+
+
+@contextmanager
+def named(addresses: Mapping[str, Sequence[str]]) -> Iterator[int]:
+    """Answer DNS questions for IPv4 addresses, until the end of the block; yield the port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.settimeout(0.2)
+        over = threading.Event()
+
+        def answer() -> None:
+            while not over.is_set():
+                try:
+                    question, client = listener.recvfrom(4096)
+                except TimeoutError:
+                    continue
+                listener.sendto(dns_answer(question, addresses), client)
+
+        server = threading.Thread(target=answer)
+        server.start()
+        try:
+            yield int(listener.getsockname()[1])
+        finally:
+            over.set()
+            server.join()
+
+
+def dns_answer(question: bytes, addresses: Mapping[str, Sequence[str]]) -> bytes:
+    """Return the answer to one question (RFC 1035, section 4): all addresses of the name, if they are asked for."""
+    labels, end = [], 12
+    while question[end]:
+        labels.append(question[end + 1 : end + 1 + question[end]].decode())
+        end += 1 + question[end]
+    kind = int.from_bytes(question[end + 1 : end + 3], "big")
+    found = addresses.get(".".join(labels), ()) if kind == 1 else ()
+    records = b"".join(b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 1, 4) + socket.inet_aton(address) for address in found)
+    return question[:2] + struct.pack(">HHHHH", 0x8180, 1, len(found), 0, 0) + question[12 : end + 5] + records
+
+
 def crowded(address: str, engines: Sequence[StubEngine], places: Sequence[int], *, tell: bool) -> int:
     """Count the sessions that began where all places were taken."""
     now: Counter[int] = Counter()
@@ -136,14 +241,21 @@ def routed(
     )
     (directory / CONFIG).write_text(text)
     (directory / PLACES).write_text(places_file())
-    process = subprocess.Popen(
-        [str(HAPROXY), "-db", "-f", str(directory / CONFIG)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    try:
+        with serving([str(HAPROXY), "-db", "-f", str(directory / CONFIG)], port) as address:
+            yield address, engines
+    finally:
+        for engine in engines:
+            engine.close()
+
+
+@contextmanager
+def serving(words: Sequence[str], port: int, environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Run a command until the end of the block; yield its address when it is ready."""
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(f"http://127.0.0.1:{port}/readiness", process)
-        yield f"http://127.0.0.1:{port}", engines
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(20)
-        for engine in engines:
-            engine.close()

@@ -72,7 +72,8 @@ def claim_note(deployment: Deployment, launches: list[Launch]) -> str | None:
 
 def _spec(deployment: Deployment, launches: list[Launch]) -> dict[str, Any]:
     storage = deployment.cluster.site.storage
-    size = storage.size or max(loading(deployment, launch).claim_bytes for launch in launches)
+    sizes = {launch.model: loading(deployment, launch).claim_bytes for launch in launches}
+    size = storage.size or sum(sizes.values())
     single = _pods(launches) == 1 or not shares_claim(deployment, launches)
     spec: dict[str, Any] = {
         "accessModes": [storage.access or (ONE if single else MANY)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from planner.emit.checkpoint import SCRIPT
@@ -14,8 +15,19 @@ from planner.emit.platforms.network import leaves_its_pod, network_environment, 
 from planner.emit.platforms.pods import drain_seconds, site_image
 from planner.emit.platforms.shell import own_files
 from planner.emit.quoting import comment, compose_value, yaml_text
-from planner.emit.router import PORT, client_port, is_routed, pool_key, router_environment, router_of, router_words
+from planner.emit.router import (
+    HAPROXY,
+    METRICS_PORT,
+    PORT,
+    client_port,
+    is_routed,
+    pool_key,
+    router_environment,
+    router_of,
+    router_words,
+)
 from planner.emit.stamp import header, stamp_of
+from planner.emit.weighing import CONFIG, PLACES, config_of, places_file
 from planner.errors import InputError
 
 MODELS_DIRECTORY = "/models"
@@ -37,14 +49,14 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
         )
     where = places(launches, deployment.cluster.gpus_per_node)
     services: dict[str, Any] = {}
-    for launch in launches:
-        for index in range(launch.pool.instances):
-            name = f"{launch.pool.role}-{index}"
-            services[name] = _service(deployment, launch, where[launch.pool.role], index)
+    for launch, name, index in instances(launches):
+        services[name] = _service(deployment, launch, where[launch.pool.name], index)
     made = making(launches)
     if made is not None:
-        services[SERVICE] = _maker(deployment, made, where[made.pool.role])
-    if is_routed(deployment):
+        services[SERVICE] = _maker(deployment, made, where[made.pool.name])
+    if deployment.mixed:
+        services["router"] = _weighing(deployment, launches)
+    elif is_routed(deployment):
         services["router"] = _router(deployment, launches)
     document: dict[str, Any] = {"name": deployment.slug, "services": services, "volumes": {"models": {}}}
     if any(launch.disk_bytes for launch in launches):
@@ -54,17 +66,17 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
     written = {"compose.yaml": top + yaml_text(document)}
     for launch in launches:
         written.update(own_files(launch))
-    return written
+    return written | (_weighing_files(deployment, launches) if deployment.mixed else {})
 
 
 def _service(deployment: Deployment, launch: Launch, place: Place, index: int) -> dict[str, Any]:
-    first = place.first_gpu + index * launch.gpus_per_node
+    first = place.gpu(index, launch.gpus_per_node)
     devices = [str(gpu) for gpu in range(first, first + launch.gpus_per_node)]
     service: dict[str, Any] = {
         "image": site_image(deployment, launch.image),
         **_command(launch),
         "labels": {key: compose_value(value) for key, value in stamp_of(deployment, launch.pool).items()},
-        "environment": _environment(deployment, launch, f"{launch.pool.role}-{index}"),
+        "environment": _environment(deployment, launch, f"{launch.pool.name}-{index}"),
         "volumes": _volumes(deployment, launch),
         "shm_size": launch.shared_memory_bytes,
         # RDMA and pinned caches lock memory.
@@ -151,7 +163,7 @@ def _volumes(deployment: Deployment, launch: Launch) -> list[Any]:
     mounted: list[Any] = [{"type": "volume", "source": "models", "target": MODELS_DIRECTORY}]
     for name in launch.files:
         mounted.append(_bind(f"./{name}", f"{CONFIG_DIRECTORY}/{name}"))
-    for local in deployment.local_paths:
+    for local in deployment.of(launch.pool).local_paths:
         mounted.append(_bind(compose_value(local), compose_value(local)))
     if launch.disk_bytes:
         mounted.append({"type": "volume", "source": "kv", "target": DISK})
@@ -164,14 +176,14 @@ def _bind(source: str, target: str) -> dict[str, Any]:
 
 def _router(deployment: Deployment, launches: list[Launch]) -> dict[str, Any]:
     addresses = {
-        launch.pool.role: [f"http://{launch.pool.role}-{i}:{launch.port}" for i in range(launch.pool.instances)]
+        launch.pool.role: [f"http://{launch.pool.name}-{i}:{launch.port}" for i in range(launch.pool.instances)]
         for launch in launches
     }
     environment = router_environment(deployment)
     key = pool_key(deployment)
     if key is not None:
         environment[key] = f"${{{launches[0].key_variable or KEY_VARIABLE}:-}}"
-    waits = {f"{launch.pool.role}-{i}" for launch in launches for i in range(launch.pool.instances)}
+    waits = [name for _, name, _ in instances(launches)]
     router = router_of(deployment)
     words = [compose_value(word) for word in router_words(deployment, addresses, in_image=True)]
     probe = f"import urllib.request as u; u.urlopen('http://localhost:{PORT}/readiness', timeout=5)"
@@ -180,13 +192,54 @@ def _router(deployment: Deployment, launches: list[Launch]) -> dict[str, Any]:
         "entrypoint": words[: len(router.image_program)],
         "command": words[len(router.image_program) :],
         **({"environment": environment} if environment else {}),
+        **_before(deployment, ["python3", "-c", probe], waits),
+    }
+
+
+def _before(deployment: Deployment, probe: list[str], waits: Iterable[str]) -> dict[str, Any]:
+    """Return what any router's container has: the clients' port, no rights, a check, and whom it waits for."""
+    return {
         "ports": [f"{client_port(deployment, PORT)}:{PORT}"],
         "user": "65532:65532",
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "deploy": {"resources": {"limits": {"memory": str(4 << 30)}}},
-        "healthcheck": {"test": ["CMD", "python3", "-c", probe], "interval": "10s", "timeout": "10s", "retries": 6},
+        "healthcheck": {"test": ["CMD", *probe], "interval": "10s", "timeout": "10s", "retries": 6},
         "restart": "unless-stopped",
         "stop_grace_period": f"{drain_seconds(deployment) + 30}s",
         "depends_on": {name: {"condition": "service_healthy"} for name in sorted(waits)},
     }
+
+
+def _weighing(deployment: Deployment, launches: list[Launch]) -> dict[str, Any]:
+    """Return HAProxy's container; its image has a shell, and nothing that asks over HTTP."""
+    ask = f"exec 3<>/dev/tcp/localhost/{PORT}; printf 'GET /readiness HTTP/1.0\\r\\n\\r\\n' >&3; grep -q ' 200 ' <&3"
+    return {
+        "image": site_image(deployment, HAPROXY.image),
+        "entrypoint": ["haproxy"],
+        "command": ["-db", "-f", f"{CONFIG_DIRECTORY}/{CONFIG}"],
+        "volumes": [_bind(f"./{name}", f"{CONFIG_DIRECTORY}/{name}") for name in (CONFIG, PLACES)],
+        "stop_signal": "SIGUSR1",  # it then ends when the last answer has passed
+        **_before(deployment, ["bash", "-c", ask], [name for _, name, _ in instances(launches)]),
+    }
+
+
+def _weighing_files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
+    addresses: dict[str, list[str]] = {}
+    for launch, name, _ in instances(launches):
+        addresses.setdefault(launch.pool.name, []).append(f"{name}:{launch.port}")
+    everywhere = "0.0.0.0"  # noqa: S104
+    config = config_of(
+        deployment,
+        launches,
+        addresses,
+        bind=f"{everywhere}:{PORT}",
+        metrics=f"{everywhere}:{METRICS_PORT}",
+        platform="compose",
+    )
+    return {CONFIG: header(deployment, launches[0], HAPROXY.name) + config, PLACES: places_file()}
+
+
+def instances(launches: list[Launch]) -> list[tuple[Launch, str, int]]:
+    """Return every instance: its launch, its service's name, and its number."""
+    return [(one, f"{one.pool.name}-{index}", index) for one in launches for index in range(one.pool.instances)]

@@ -21,7 +21,7 @@ from planner.emit.platforms.pods import (
     pod_name,
     pod_template,
 )
-from planner.emit.platforms.routing import disruption_budget, router_documents
+from planner.emit.platforms.routing import disruption_budget, router_documents, weighing_documents
 from planner.emit.quoting import comment, kubernetes_argument, shell, yaml_text
 from planner.emit.router import METRICS_PORT, is_routed
 from planner.emit.stamp import header
@@ -46,7 +46,7 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
         documents.append(make(deployment, launches, launch))
         documents += _budgets(deployment, launch)
     if is_routed(deployment):
-        documents += router_documents(deployment, launches)
+        documents += (weighing_documents if deployment.mixed else router_documents)(deployment, launches)
         documents += [_pool_service(deployment, launch) for launch in launches]
     documents.append(_service(deployment))
     written = {"kubernetes.yaml": top(deployment, launches, launches[0]) + yaml_text(*documents)}

@@ -20,12 +20,12 @@ _PORT = ":1"
 
 def crosses_servers(deployment: Deployment, launch: Launch) -> bool:
     """Tell whether GPUs of one server send to those of another: within an instance, or between its pools."""
-    return launch.nodes > 1 or (len(deployment.pools) > 1 and deployment.gpus > deployment.cluster.gpus_per_node)
+    return launch.nodes > 1 or (deployment.disaggregated and deployment.gpus > deployment.cluster.gpus_per_node)
 
 
 def leaves_its_pod(deployment: Deployment, launch: Launch) -> bool:
     """Tell whether GPUs of one pod send to those of another, which share no memory even on one server."""
-    return launch.nodes > 1 or len(deployment.pools) > 1
+    return launch.nodes > 1 or deployment.disaggregated
 
 
 def network_environment(deployment: Deployment) -> dict[str, str]:
@@ -110,11 +110,13 @@ def network_warning(deployment: Deployment, launches: Iterable[Launch], where: W
 
 def expert_note(deployment: Deployment, launches: Iterable[Launch]) -> str | None:
     """Say that an engine's default moves tokens between experts of several servers, where nobody chose better."""
-    spread = any(launch.nodes > 1 and launch.pool.ep > 1 for launch in launches)
-    if not spread or deployment.engine.id in _network(deployment).all2all:
+    spread = [launch for launch in launches if launch.nodes > 1 and launch.pool.ep > 1]
+    engines = dict.fromkeys(deployment.of(launch.pool).engine.id for launch in spread)
+    by_default = [engine for engine in engines if engine not in _network(deployment).all2all]
+    if not by_default:
         return None
     return (
-        f"experts are on several servers, and {deployment.engine.id} moves tokens between them by its default, which "
+        f"experts are on several servers, and {by_default[0]} moves tokens between them by its default, which "
         "is rarely the fastest: network.all2all in the cluster file names another (vllm: deepep_low_latency, ...)"
     )
 

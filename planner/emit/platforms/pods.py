@@ -49,12 +49,12 @@ _REQUESTABLE = 0.9
 
 def pod_name(deployment: Deployment, launch: Launch) -> str:
     """Return the name of a pool's workload."""
-    return f"{deployment.slug}-{launch.pool.role}"
+    return f"{deployment.slug}-{launch.pool.name}"
 
 
 def labels(deployment: Deployment, launch: Launch, *, is_worker: bool = False) -> dict[str, str]:
     """Return the labels that select a pool's pods; those of a group's further servers serve no API."""
-    component = f"{launch.pool.role}-worker" if is_worker else launch.pool.role
+    component = f"{launch.pool.name}-worker" if is_worker else launch.pool.name
     return {"app.kubernetes.io/name": deployment.slug, "app.kubernetes.io/component": component}
 
 
@@ -176,7 +176,7 @@ def probes(deployment: Deployment, launch: Launch) -> dict[str, Any]:
     long prefill, in which nothing is wrong.
     """
     health = {"path": launch.health_path, "port": "http"}
-    patience = math.ceil(2 * longest_step_s(deployment, launch.pool) / CHECK_SECONDS)
+    patience = math.ceil(2 * longest_step_s(deployment.of(launch.pool), launch.pool) / CHECK_SECONDS)
     start = health if launch.generation_path is None else {**health, "path": launch.generation_path}
     period = {"periodSeconds": CHECK_SECONDS}
     tries = -(-loading(deployment, launch).budget_s // CHECK_SECONDS)
@@ -303,7 +303,7 @@ def _mounts(deployment: Deployment, launch: Launch) -> list[dict[str, Any]]:
         mounts.append({"name": "config", "mountPath": CONFIG_DIRECTORY, "readOnly": True})
     if launch.disk_bytes:
         mounts.append({"name": "kv", "mountPath": DISK})
-    for index, path in enumerate(deployment.local_paths):
+    for index, path in enumerate(deployment.of(launch.pool).local_paths):
         mounts.append({"name": f"local-{index}", "mountPath": path, "readOnly": True})
     return mounts
 
@@ -320,6 +320,6 @@ def _volumes(deployment: Deployment, launches: list[Launch], launch: Launch) -> 
         # Beyond its limit a pod is evicted: only where the engine keeps to it.
         limit = {"sizeLimit": str(launch.disk_bytes)} if launch.disk_is_bounded else {}
         volumes.append({"name": "kv", "emptyDir": limit})
-    for index, path in enumerate(deployment.local_paths):
+    for index, path in enumerate(deployment.of(launch.pool).local_paths):
         volumes.append({"name": f"local-{index}", "hostPath": {"path": path, "type": "Directory"}})
     return volumes

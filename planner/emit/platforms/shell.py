@@ -8,6 +8,8 @@ from planner.emit.launch import KEY_VARIABLE, Flags, Launch, Place, Value, flag_
 from planner.emit.platforms.network import crosses_servers, network_environment
 from planner.emit.quoting import comment, shell, shell_lines
 from planner.emit.router import (
+    HAPROXY,
+    METRICS_PORT,
     PORT,
     client_port,
     is_routed,
@@ -18,6 +20,7 @@ from planner.emit.router import (
     worker_words,
 )
 from planner.emit.stamp import header
+from planner.emit.weighing import CONFIG, OLDEST, PLACES, config_of, places_file
 
 _START = "set -euo pipefail"
 _HERE = 'here="$(cd "$(dirname "$0")" && pwd)"'
@@ -30,8 +33,10 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
         return {**own_files(launches[0]), "answer.sh": _offline_script(deployment, launches[0])}
     where = places(launches, deployment.cluster.gpus_per_node)
     for launch in launches:
-        written[f"{launch.pool.role}.sh"] = serve_script(deployment, launch, where[launch.pool.role])
+        written[f"{launch.pool.name}.sh"] = serve_script(deployment, launch, where[launch.pool.name])
         written.update(own_files(launch))
+    if deployment.mixed:
+        return written | _weighing_files(deployment, launches, where)
     if is_routed(deployment):
         written["router.sh"] = _router_script(deployment, launches, where)
     return written
@@ -75,6 +80,8 @@ def _placement(launch: Launch, place: Place) -> list[str]:
     """Return the lines that choose this call's GPUs and port, or its rank."""
     if launch.nodes > 1:
         return _one_of_several_servers(launch)
+    if place.spots:
+        return _one_of_a_kind(launch, place)
     if launch.pool.instances > 1 or place.first_gpu:
         return _one_of_several_instances(launch, place)
     gpus = ",".join(str(gpu) for gpu in range(launch.gpus_per_node))
@@ -99,13 +106,28 @@ def _one_of_several_servers(launch: Launch) -> list[str]:
 def _one_of_several_instances(launch: Launch, place: Place) -> list[str]:
     last = launch.pool.instances - 1
     return [
-        comment(f"Usage: {launch.pool.role}.sh [INSTANCE], 0 to {last}; {place.slots} of them fit a server."),
+        comment(f"Usage: {launch.pool.name}.sh [INSTANCE], 0 to {last}; {place.slots} of them fit a server."),
         'instance="${1:-0}"',
         f"slot=$(( instance % {place.slots} ))",
         f"first=$(( {place.first_gpu} + slot * {launch.gpus_per_node} ))",
         f'CUDA_VISIBLE_DEVICES="$(seq -s, "$first" "$(( first + {launch.gpus_per_node - 1} ))")"',
         "export CUDA_VISIBLE_DEVICES",
         f"port=$(( {place.first_port} + slot ))",
+    ]
+
+
+def _one_of_a_kind(launch: Launch, place: Place) -> list[str]:
+    last = launch.pool.instances - 1
+    servers = ", ".join(dict.fromkeys(str(spot.server) for spot in place.spots))
+    return [
+        comment(f"Usage: {launch.pool.name}.sh [INSTANCE], 0 to {last}, on the plan's servers {servers}."),
+        'instance="${1:-0}"',
+        f"first_gpus=({' '.join(str(spot.first_gpu) for spot in place.spots)})",
+        f"ports=({' '.join(str(spot.port) for spot in place.spots)})",
+        'first="${first_gpus[$instance]}"',
+        f'CUDA_VISIBLE_DEVICES="$(seq -s, "$first" "$(( first + {launch.gpus_per_node - 1} ))")"',
+        "export CUDA_VISIBLE_DEVICES",
+        'port="${ports[$instance]}"',
     ]
 
 
@@ -191,10 +213,49 @@ def _router_script(deployment: Deployment, launches: list[Launch], where: dict[s
     lines.append(comment(f"Needs: pip install {router.requirement}. Clients talk to port {port}."))
     lines.append("workers=()")
     for launch in launches:
-        lines += _addresses(deployment, launch, where[launch.pool.role])
+        lines += _addresses(deployment, launch, where[launch.pool.name])
     program = shell_lines(router.program, flag_words(router_flags(deployment, port, host)))
     lines += [f'exec {program} \\\n  "${{workers[@]}}"', ""]
     return "\n".join(lines)
+
+
+def _weighing_files(deployment: Deployment, launches: list[Launch], where: dict[str, Place]) -> dict[str, str]:
+    """Return HAProxy's files, and the script that tells it where the servers are."""
+    servers = sorted({spot.server for place in where.values() for spot in place.spots})
+    addresses = {
+        name: [f'"${{SERVER_{spot.server}}}:{spot.port}"' for spot in place.spots] for name, place in where.items()
+    }
+    host = (deployment.running.host if deployment.running is not None else None) or "0.0.0.0"  # noqa: S104
+    config = config_of(
+        deployment,
+        launches,
+        addresses,
+        bind=f"{host}:{client_port(deployment, PORT)}",
+        metrics=f"127.0.0.1:{METRICS_PORT}",
+        platform="shell",
+    )
+    before = f"{HAPROXY.name}, before {len(launches)} kinds of replicas,"
+    missing = f"HAProxy {OLDEST} or later with Lua isn't installed here (apt-get install haproxy)"
+    count = len(servers)
+    lines = [
+        "#!/usr/bin/env bash",
+        header(deployment, launches[0], before).rstrip(),
+        _START,
+        _HERE,
+        comment("SERVERS: addresses of the plan's servers, in its order, separated by spaces."),
+        "read -ra servers <<<" + '"${SERVERS:-' + ("localhost" if count == 1 else "") + '}"',
+        f'[ "${{#servers[@]}}" -eq {count} ] || {{',
+        f'  echo "set SERVERS to the addresses of {count} servers" >&2; exit 1',
+        "}",
+        *(f'export SERVER_{server}="${{servers[{index}]}}"' for index, server in enumerate(servers)),
+        'case "$(haproxy -vv 2>/dev/null)" in *+LUA*) ;; *)',
+        f'  echo "{missing}" >&2; exit 1 ;;',
+        "esac",
+        f'exec haproxy -db -f "$here/{CONFIG}"',
+        "",
+    ]
+    top = header(deployment, launches[0], before)
+    return {"router.sh": "\n".join(lines), CONFIG: top + config, PLACES: places_file()}
 
 
 def _addresses(deployment: Deployment, launch: Launch, place: Place) -> list[str]:
