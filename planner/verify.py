@@ -10,13 +10,14 @@ import math
 
 from catalog.load import Catalog
 from catalog.schema import Engine
+from planner.decision import Decision
 from planner.errors import InputError, PlannerError
 from planner.limits import is_floor
 from planner.objectives import OBJECTIVES, Figures
 from planner.plan import Document
 from planner.price import Evaluation, by_itself, evaluate
 from planner.problem import Problem, resolve
-from planner.request import read_request
+from planner.request import Cluster, read_request
 from planner.service import DIMENSIONS, Parallel, Service
 from planner.space import Space, open_space
 from planner.space.pools import handover_problem
@@ -215,6 +216,9 @@ def verify_document(document: Document, catalog: Catalog) -> Evaluation:
     problems = broken_limits(evaluation)
     if any(service.engine != "any" for service in document.decision.services):
         problems += unavailable(problem, open_space(problem), evaluation)
+    problems += _misplaced(document.decision, problem.cluster)
+    shares = {"weights": evaluation.decision.router.weights}
+    problems += _other_numbers({"weights": document.decision.router.weights}, shares, "decision.router")
     claimed = document.metrics.model_dump(exclude_unset=True)
     problems += _other_numbers(claimed, evaluation.metrics.model_dump(), "metrics")
     if document.intervals is not None:
@@ -227,6 +231,26 @@ def verify_document(document: Document, catalog: Catalog) -> Evaluation:
 
 _NOT_COMPARED = ("cost_ratio_vs_4k",)
 """A comparison with another plan, not a property of this one."""
+
+
+def _misplaced(decision: Decision, cluster: Cluster) -> list[str]:
+    """What is wrong with where a plan says that its replicas are; a group that says nothing may be anywhere."""
+    problems = []
+    used: dict[int, int] = {}
+    for group in decision.groups:
+        placed = sum(on.replicas for on in group.servers)
+        if group.servers and placed != group.replicas:
+            problems.append(f"decision.groups.{group.id}.servers: {placed} replicas are placed, of {group.replicas}")
+        for on in group.servers:
+            server, left = on.server, group.replica_gpus
+            while left > 0:  # A replica of several servers begins at the one that is named.
+                used[server] = used.get(server, 0) + on.replicas * min(left, cluster.gpus_per_node)
+                server, left = server + 1, left - cluster.gpus_per_node
+    for server, gpus in sorted(used.items()):
+        there = min(cluster.gpus_per_node, cluster.gpus - server * cluster.gpus_per_node)
+        if gpus > there:
+            problems.append(f"decision: server {server} holds {gpus} GPUs of replicas, and has {max(there, 0)}")
+    return problems
 
 
 _SAID_AGAIN = ("load", "services")

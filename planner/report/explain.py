@@ -49,8 +49,9 @@ def _parts(told: Explanation) -> Iterable[RenderableType]:
         f"{WORDS[told.metric]} {metric_text(told.metric, told.value)}, limited by {BOUNDS.get(bound, bound)}"
         + (f"; binding: {binding}" if binding else "")
     )
-    yield Text("")
-    yield _choices(told)
+    if told.choices:
+        yield Text("")
+        yield _choices(told)
     yield Text("")
     yield _limits(told)
     yield from (Padding(Text(text), (0, 0, 0, 2)) for text in map(_curve(told.metric), told.limits) if text)

@@ -50,12 +50,13 @@ def named_cases(engine: str, catalog: Catalog) -> Iterator[Case]:
         except InputError as error:
             yield Case(name, {}, asked, None, [engine], str(error))
             continue
-        if document.decision is None:
+        service = document.service
+        if service is None:
             yield Case(name, {}, asked, None, [engine], "no plan keeps the limits")
             continue
         # What was chosen with it: a default model may become another one.
         asked["model"] = document.request["model"]
-        yield Case(name, {}, asked, document.decision.model_dump(mode="json", exclude_none=True), [engine])
+        yield Case(name, {}, asked, service.model_dump(mode="json", exclude_none=True), [engine])
 
 
 def _defaults(engine: str, catalog: Catalog) -> Iterator[Case]:
