@@ -22,10 +22,10 @@ from planner.commands.options import takes_request
 
 if TYPE_CHECKING:
     from catalog.load import Catalog
+    from planner.decision import Decision
     from planner.emit.running import Running
     from planner.plan import Document
     from planner.request import Request
-    from planner.service import Service
 
 TARGETS = (
     "vllm, sglang, tensorrt-llm, lmdeploy, llama.cpp or transformers-kvpress; "
@@ -199,7 +199,7 @@ def import_file(
         )
 
 
-def _decision_beside(file: str) -> Service | None:
+def _decision_beside(file: str) -> Decision | None:
     """Return the decision of the ``plan.json`` with which ``plan emit`` wrote a file; None if there is none to read."""
     from planner.emit import read_plan
     from planner.errors import InputError
@@ -209,7 +209,7 @@ def _decision_beside(file: str) -> Service | None:
     for folder in (Path(file).parent, Path(file).parent.parent):
         path = folder / "plan.json"
         try:
-            return read_plan(path.read_text(encoding="utf-8"), str(path)).service
+            return read_plan(path.read_text(encoding="utf-8"), str(path)).decision
         except (OSError, UnicodeDecodeError, InputError):
             continue  # Not there, or somebody else's: the stamp in the file decides whether it is missed.
     return None

@@ -8,6 +8,7 @@ can tell whether the ``plan.json`` that it finds is the file's own, and take fro
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.launch import Launch
@@ -29,12 +30,17 @@ def decision_hash(service: Service) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:HASH_DIGITS]
 
 
+def services_hash(services: Sequence[Service]) -> str:
+    """Return the short hash of a decision: of its service, or of all of them."""
+    found = [decision_hash(service) for service in services]
+    if len(found) == 1:
+        return found[0]
+    return hashlib.sha256(json_line(found).encode("ascii")).hexdigest()[:HASH_DIGITS]
+
+
 def deployment_hash(deployment: Deployment) -> str:
     """Return the hash of what a deployment's plan decides: of its service, or of all of them."""
-    if not deployment.services:
-        return decision_hash(deployment.decision)
-    text = json_line([decision_hash(service.decision) for service in deployment.services])
-    return hashlib.sha256(text.encode("ascii")).hexdigest()[:HASH_DIGITS]
+    return services_hash([one.decision for one in deployment.services] or [deployment.decision])
 
 
 def header(deployment: Deployment, launch: Launch, program: str | None = None) -> str:

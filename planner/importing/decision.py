@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from catalog.load import Catalog
 from catalog.schema import Engine
 from planner.decision import Decision
-from planner.emit.stamp import decision_hash
+from planner.emit.stamp import services_hash
 from planner.errors import InputError
 from planner.importing.commands import Command, read_commands
 from planner.importing.flags import Given, read_flags
@@ -71,7 +71,7 @@ class Imported:
         }
 
 
-def import_text(text: str, gpus: str, catalog: Catalog, beside: Service | None = None) -> Imported:
+def import_text(text: str, gpus: str, catalog: Catalog, beside: Decision | None = None) -> Imported:
     """Read a vLLM command line, a compose file or Kubernetes manifests into a decision.
 
     Parameters
@@ -83,8 +83,8 @@ def import_text(text: str, gpus: str, catalog: Catalog, beside: Service | None =
     catalog
         The facts.
     beside
-        The service of the ``plan.json`` beside the file; what no flag expresses is taken from it if the file's stamp is
-        of it.
+        The decision of the ``plan.json`` beside the file; what no flag expresses is taken from the service that the
+        file's stamp is of.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def import_text(text: str, gpus: str, catalog: Catalog, beside: Service | None =
     stamp = next((c.stamp for c in commands if c.stamp is not None), None)
     notes = [f"{c.where}: {note}" for c, g in zip(commands, given, strict=True) for note in g.notes]
     fields, open_fields = _fields(commands, given, engine, catalog, notes)
-    from_stamp, undetermined = _fill_from_plan(fields, open_fields, _own_plan(stamp, beside, notes), notes)
+    from_stamp, undetermined = _fill_from_plan(fields, open_fields, _own_plan(stamp, beside, fields, notes), notes)
     lengths = [g.flags["--max-model-len"] for g in given if isinstance(g.flags.get("--max-model-len"), int)]
     return Imported(
         decision=_decision(fields),
@@ -269,8 +269,8 @@ def _whole(flags: Mapping[str, Any], name: str, default: int) -> int:
     return value if isinstance(value, int) and value >= 1 else default
 
 
-def _own_plan(stamp: str | None, beside: Service | None, notes: list[str]) -> Service | None:
-    """Return the plan beside the file if the file was written for it; note where it wasn't, or is missing."""
+def _own_plan(stamp: str | None, beside: Decision | None, fields: dict[str, Any], notes: list[str]) -> Service | None:
+    """Return the service of the plan beside the file that the file was written for; note where it isn't there."""
     if stamp is None:
         return None
     if beside is None:
@@ -279,11 +279,21 @@ def _own_plan(stamp: str | None, beside: Service | None, notes: list[str]) -> Se
             "were used"
         )
         return None
-    found = decision_hash(beside)
+    found = services_hash(beside.services)
     if found != stamp:
         notes.append(f"the plan.json beside the file is plan {found}, the file is of {stamp}; only flags were used")
         return None
-    return beside
+    alike = [one for one in beside.services if len(beside.services) == 1 or _is_split_so(one, fields)]
+    if len(alike) != 1:
+        notes.append(f"the plan.json beside the file has {len(alike)} kinds that are split so; only flags were used")
+        return None
+    return alike[0]
+
+
+def _is_split_so(service: Service, fields: dict[str, Any]) -> bool:
+    """Whether a service's replicas are split as the flags say."""
+    sizes = service.parallel.model_dump(exclude={"replicas"})
+    return all(fields.get(f"parallel.{name}", size) == size for name, size in sizes.items())
 
 
 def _fill_from_plan(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from catalog.load import Catalog
+from planner.decision import Decision
 from planner.emit.carried import Fate
 from planner.emit.running import Running
 from planner.errors import InputError
@@ -95,7 +96,7 @@ def advise(
     asked: Mapping[str, str | None],
     catalog: Catalog,
     *,
-    beside: Service | None = None,
+    beside: Decision | None = None,
     instances: int | None = None,
     settings: Settings | None = None,
 ) -> Advice:
@@ -110,7 +111,7 @@ def advise(
     catalog
         The facts.
     beside
-        The only service of the ``plan.json`` that lies beside the file.
+        The decision of the ``plan.json`` that lies beside the file.
     instances
         Servers like the one in a command line; None: one.
     settings
@@ -149,12 +150,16 @@ def advise(
         return Advice(imported, request, running, plan, None, (), (), tuple(notes))
     server = running_server(imported, problem)
     launches, becomes = planned_launches(plan, catalog, notes, server)
-    service = plan.decision.service
-    planned = _planned(problem, service, planned_scheduling(launches), notes)
+    services = plan.decision.services
+    planned = _planned(problem, plan.decision, planned_scheduling(launches), notes)
     changes: tuple[Change, ...] = ()
     flags: tuple[FlagChange, ...] = ()
     if _worth(problem, running, planned):
-        changes = _changes(problem, running, service, decision, limits, longest)
+        if len(services) == 1:
+            changes = _changes(problem, running, services[0], decision, limits, longest)
+        else:
+            kinds = " beside ".join(map(_serving, services))
+            changes = (Change("serving", _serving(running.evaluation.service), kinds, None),)
         flags = flag_changes(imported, launches)
     return Advice(
         imported, request, running, plan, planned.metrics, changes, flags, tuple(notes), server=server, fates=becomes
@@ -246,12 +251,12 @@ def _about(problem: Problem, running: Priced, limits: Scheduling, longest: int) 
     return notes
 
 
-def _planned(problem: Problem, decision: Service, limits: Scheduling | None, notes: list[str]) -> Evaluation:
+def _planned(problem: Problem, decision: Decision, limits: Scheduling | None, notes: list[str]) -> Evaluation:
     """Price the plan as it would be started, so that both sides are measured with the same rule."""
     evaluation = evaluate(problem, decision)
-    if limits is None:
+    if limits is None or len(decision.services) > 1:
         return evaluation
-    started = price_running(problem, decision, limits, problem.workload.end_tokens)
+    started = price_running(problem, decision.service, limits, problem.workload.end_tokens)
     if not started.fits:
         return evaluation
     metrics, held = evaluation.metrics, started.evaluation.metrics

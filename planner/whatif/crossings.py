@@ -92,7 +92,7 @@ def with_crossings(series: Series) -> Series:
         under, over = bracket(series, threshold)
         stopped = None
         if over is not None:
-            stopped = over.shares.stopped_by if over.shares else "no plan"
+            stopped = over.shares.stopped_by if over.shares else "no plan" if over.plan is None else "several services"
         found.append(
             Crossing(
                 threshold=threshold,

@@ -17,15 +17,18 @@ OTHER = {
 
 
 def time_shares(plan: Document) -> TimeShares | None:
-    """Split a plan's GPU time per session into prefill, decoding and the rest; None without a plan.
+    """Split a plan's GPU time per session into prefill, decoding and the rest; None without a plan of one service.
 
     A session takes ``3600 GPUs / sessions per hour`` GPU-seconds. Decoding takes ``R a step / b`` of each
     decode replica. Where the GPU's time is the bound, prefill is what decoding leaves of the planned
     utilisation; else it is the document's own prefill on an idle replica, without later questions.
     """
-    metrics, decision = plan.metrics, plan.service
-    if metrics is None or decision is None or metrics.sessions_per_hour <= 0:
+    metrics = plan.metrics
+    if metrics is None or plan.decision is None or metrics.sessions_per_hour <= 0:
         return None
+    if len(plan.decision.services) > 1:
+        return None  # Each splits its time in its own way.
+    decision = plan.decision.service
     request = plan.request
     tokens = float(request["rounds"] * request["output_tokens"])
     pools = decision.pools

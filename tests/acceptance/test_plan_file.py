@@ -205,6 +205,28 @@ def test_what_tells_of_one_service_says_so(plan: Plan, two: Any, tmp_path: Path)
     assert any("2 services side by side" in note for note in explained.json["notes"])
 
 
+def test_a_file_of_one_of_several_kinds_finds_its_plan(plan: Plan, two: Any, tmp_path: Path) -> None:
+    file = tmp_path / "two.json"
+    file.write_text(json.dumps(two), encoding="utf-8")
+    assert plan("emit", file, "--target", "vllm", "-o", tmp_path / "out").code == 0
+    for kind, tp in (("large", 8), ("small", 1)):
+        script = tmp_path / "out" / "vllm" / f"serve-{kind}.sh"
+        found = plan("import", script, "--gpus", "9xA100", "--ctx", "32K", "--time-limit", "20s", "--format", "json")
+        assert found.json["decision"]["groups"][0]["parallel"]["tp"] == tp
+        assert found.json["from_stamp"], found.json["notes"]
+
+
+def test_advice_may_be_several_services(plan: Plan, two: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("planner.whatif.advice.make_plan", lambda *_, **__: Document.model_validate(two))
+    (tmp_path / "run.sh").write_text("vllm serve meta-llama/Llama-3.1-8B-Instruct --max-model-len 40K -tp 1\n")
+    found = plan("import", tmp_path / "run.sh", "--gpus", "9xA100", "--ctx", "32K", "--format", "json")
+    assert found.code == 0, found.stderr
+    (change,) = [row for row in found.json["changes"] if row["field"] == "serving"]
+    assert "tp 8" in change["planned"]
+    assert " beside aggregated (tp 1" in change["planned"]
+    assert found.json["gain"]["users"]["planned"] == two["metrics"]["users"]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

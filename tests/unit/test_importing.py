@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.load import open_catalog
+from planner.decision import Decision
 from planner.emit import emit
 from planner.emit.stamp import decision_hash
 from planner.errors import InputError
@@ -24,7 +25,7 @@ PLANS = sorted((Path(__file__).parents[1] / "golden" / "emit" / "plans").glob("*
 VLLM_PLANS = [p.stem for p in PLANS if json.loads(p.read_text())["decision"]["groups"][0]["engine"] == "vllm"]
 
 
-def read(text: str, gpus: str = "8xA100", beside: Service | None = None) -> Imported:
+def read(text: str, gpus: str = "8xA100", beside: Decision | None = None) -> Imported:
     return import_text(text, gpus, open_catalog(), beside)
 
 
@@ -55,7 +56,7 @@ def test_every_emitted_file_gives_its_decision_back(name: str) -> None:
     texts = [text for path, text in files.items() if path.endswith(("serve.sh", "prefill.sh", "decode.sh"))]
     texts += [text for path, text in files.items() if path.endswith(("compose.yaml", "kubernetes.yaml"))]
     for text in texts:
-        found = read(text, document.request["gpus"], document.service)
+        found = read(text, document.request["gpus"], document.decision)
         assert alike(found.decision) == alike(document.service)
         assert not found.undetermined
         assert found.version == "0.33.0"
@@ -66,7 +67,7 @@ def test_every_emitted_file_gives_its_decision_back(name: str) -> None:
 def test_without_its_stamp_a_file_says_what_it_leaves_open(name: str) -> None:
     document, files = planned(name)
     text = files["kubernetes/kubernetes.yaml"].replace("plan-hash", "note").replace("plan/hash", "note")
-    found = read(text, document.request["gpus"], document.service)
+    found = read(text, document.request["gpus"], document.decision)
     assert any(field.endswith("batch.resident_sessions") for field in found.undetermined)
     assert not found.from_stamp
     assert found.decision.serving == document.service.serving
@@ -86,12 +87,12 @@ def test_kserve_and_ray_give_their_decision_back(name: str) -> None:
             continue  # this plan isn't written for this platform
         file = {"kserve": "llm-inference-service", "ray": "application"}[target]
         text = files[f"{target}/{file}.yaml"]
-        found = read(text, document.request["gpus"], document.service)
+        found = read(text, document.request["gpus"], document.decision)
         assert alike(found.decision) == alike(document.service), target
         assert not found.undetermined
         assert found.model is not None
         if document.service.serving == "disaggregated":
-            shell = read(planned(name)[1]["vllm/decode.sh"], document.request["gpus"], document.service)
+            shell = read(planned(name)[1]["vllm/decode.sh"], document.request["gpus"], document.decision)
             assert found.flags["--max-num-batched-tokens"] == shell.flags["--max-num-batched-tokens"]
 
 
@@ -105,7 +106,7 @@ def test_an_inference_service_of_kserve() -> None:
 def test_a_flag_wins_over_the_plan_and_is_told() -> None:
     document, files = planned("llama8b-int8")
     text = files["vllm/serve.sh"].replace("--max-num-seqs 5", "--max-num-seqs 9")
-    found = read(text, beside=document.service)
+    found = read(text, beside=document.decision)
     assert found.decision.batch.decode_sequences == 8
     assert any("batch.decode_sequences: the flags say 8, its plan 4" in note for note in found.notes)
 
@@ -113,7 +114,7 @@ def test_a_flag_wins_over_the_plan_and_is_told() -> None:
 def test_the_plan_of_another_file_is_not_taken() -> None:
     document, files = planned("llama8b-int8")
     other, _ = planned("llama70b-fp8")
-    for beside, told in ((other.service, "only flags were used"), (None, "isn't beside it")):
+    for beside, told in ((other.decision, "only flags were used"), (None, "isn't beside it")):
         found = read(files["kubernetes/kubernetes.yaml"], beside=beside)
         assert any(told in note for note in found.notes)
         assert not found.from_stamp
