@@ -100,7 +100,7 @@ def emit(
     deployment = _told(deployment)
     for service in deployment.services or (deployment,):
         _check_engine(service, backend)
-    launches = _launches(deployment, engine_version)
+    launches = launches_of(deployment, engine_version)
     _check(launches)
     own = bool(engines) or not platforms
     held, refused = _arranged(deployment, launches, platforms, engine_version)
@@ -143,8 +143,21 @@ def _check_engine(service: Deployment, backend: str) -> None:
         )
 
 
-def _launches(deployment: Deployment, version: str | None) -> list[Launch]:
-    """Return the launches of a deployment, of each of its kinds with files of its own."""
+def launches_of(deployment: Deployment, version: str | None) -> list[Launch]:
+    """Return the launches of a deployment, of each of its kinds with files of its own.
+
+    Parameters
+    ----------
+    deployment
+        The plan.
+    version
+        Of the engine; None: the catalog's.
+
+    Raises
+    ------
+    InputError
+        If an engine can't start it, or its kinds can't stand side by side.
+    """
     if not deployment.services:
         return ENGINES[deployment.engine.id](deployment, version or deployment.engine.version)
     found = [
@@ -227,7 +240,7 @@ def _in_containers(
     if deployment.running is None or deployment.running.host is None:
         return deployment, launches
     inside = replace(deployment, running=deployment.running.anywhere())
-    return inside, _launches(inside, version)
+    return inside, launches_of(inside, version)
 
 
 def _check_source(deployment: Deployment, platforms: list[str]) -> None:

@@ -111,12 +111,14 @@ def config_of(
     paths = sorted({launch.health_path for launch in launches})
     if len(paths) > 1:
         raise InputError(f"the plan: its engines answer health checks at {' and '.join(paths)}; plan with one --engine")
+    ranks = {launch.pool.name: ranks_routed(deployment.of(launch.pool)) for launch in launches}
     kinds = [
         Instances(
             name=launch.pool.name,
             addresses=tuple(addresses[launch.pool.name]),
-            places=launch.pool.places,
-            ranks=ranks_routed(deployment.of(launch.pool)),
+            # A server is a replica, which may be a rank, or an instance whose engine spreads sessions over its ranks.
+            places=launch.pool.places * (launch.pool.data_parallel // ranks[launch.pool.name]),
+            ranks=ranks[launch.pool.name],
             listed=launch.pool.instances if platform == "kubernetes" else 0,
         )
         for launch in launches

@@ -11,6 +11,7 @@ from typing import Any
 
 from catalog.load import Catalog
 from catalog.schema import Engine
+from planner.decision import Decision
 from planner.emit import emit
 from planner.errors import InputError
 from planner.pipeline import evaluate
@@ -81,7 +82,12 @@ def covering_cases(engine: str, catalog: Catalog) -> Iterator[Case]:
 
 def document_of(case: Case, catalog: Catalog) -> Document:
     """Price a case's decision."""
-    return evaluate(read_request(case.request), Service.model_validate(case.decision), catalog)
+    return evaluate(read_request(case.request), decision_of(case.decision or {}), catalog)
+
+
+def decision_of(content: dict[str, Any]) -> Decision | Service:
+    """Read a case's decision: groups side by side, or one service."""
+    return Decision.model_validate(content) if "groups" in content else Service.model_validate(content)
 
 
 def files_of(case: Case, catalog: Catalog) -> dict[str, str]:
@@ -113,14 +119,14 @@ def _refusal(request: dict[str, Any], decision: dict[str, Any], targets: list[st
     """Return why the program doesn't deploy a decision, in its own words; None: it does."""
     try:
         problem = resolve(read_request(request), catalog)
-        evaluation = price(problem, Service.model_validate(decision))
+        evaluation = price(problem, decision_of(decision))
         reasons = unavailable(problem, open_space(problem), evaluation)
         if reasons:
             return "; ".join(reasons)
         memory = evaluation.metrics.hbm_bytes_per_gpu
         if evaluation.metrics.concurrency < 1 or memory.weights + memory.kv > memory.limit:
             return TOO_SMALL
-        emit(evaluate(read_request(request), Service.model_validate(decision), catalog), targets, catalog)
+        emit(evaluate(read_request(request), decision_of(decision), catalog), targets, catalog)
     except InputError as error:
         return str(error)
     return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.load import Catalog
-from planner.emit.emit import ENGINES
+from planner.emit.emit import launches_of, own_folder
 from planner.emit.read_deployment import read_deployment
 from planner.emit.write import write
 from planner.plan import Document
@@ -67,10 +67,11 @@ def commands_of(
     backend = check_targets(",".join(targets))[2]
     deployment = read_deployment(document, catalog, offload_backend=backend)
     found = []
-    for launch in ENGINES[deployment.engine.id](deployment, deployment.engine.version):
-        script = f"{deployment.engine.id}/{launch.pool.role}.sh"
+    launches = launches_of(deployment, None)
+    for launch in launches:
+        script = f"{own_folder(launches)}/{launch.pool.name}.sh"
         for rank in range(launch.nodes):
-            found.append(_run(files, script, launch.pool.role, rank, launch.version, place))
+            found.append(_run(files, script, launch.pool.name, rank, launch.version, place))
     return found
 
 

@@ -10,14 +10,14 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3.11}
 
 uv() {
-  if command -v uv >/dev/null; then
+  if type -P uv >/dev/null; then
     command uv "$@"
   else
     "$tools/bin/uv" "$@"
   fi
 }
 
-if ! command -v uv >/dev/null; then
+if ! type -P uv >/dev/null; then
   tools=$(mktemp -d)
   trap 'rm -rf "$tools"' EXIT
   "$python" -m venv "$tools"

@@ -40,9 +40,27 @@ PLANNED: dict[str, dict[str, dict[str, Any]]] = {
 """Requests whose plans are started; their decisions are recorded with them."""
 
 
+SIDE_BY_SIDE: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
+    engine: {
+        "eight GPUs and one side by side, 32K on 9xH100": (
+            {"model": "llama-3.1-8b", "ctx": "32K", "gpus": "9xH100"},
+            {
+                "groups": [
+                    {"id": "a", "engine": engine, "parallel": {"tp": 8}, "batch": {"decode_sequences": 16}},
+                    {"id": "b", "engine": engine, "parallel": {"tp": 1}, "batch": {"decode_sequences": 4}},
+                ]
+            },
+        )
+    }
+    for engine in SERVERS
+}
+"""Requests and decisions of several kinds of replicas."""
+
+
 def named_cases(engine: str, catalog: Catalog) -> Iterator[Case]:
-    """Yield the planned cases of an engine, and the catalog's defaults on it."""
+    """Yield the planned cases of an engine, those of several kinds, and the catalog's defaults on it."""
     yield from _defaults(engine, catalog)
+    yield from side_by_side(engine)
     for name, request in PLANNED.get(engine, {}).items():
         asked = {**request, "engine": engine}
         try:
@@ -57,6 +75,12 @@ def named_cases(engine: str, catalog: Catalog) -> Iterator[Case]:
         # What was chosen with it: a default model may become another one.
         asked["model"] = document.request["model"]
         yield Case(name, {}, asked, service.model_dump(mode="json", exclude_none=True), [engine])
+
+
+def side_by_side(engine: str) -> Iterator[Case]:
+    """Yield the cases of several kinds of replicas on an engine."""
+    for name, (request, decision) in SIDE_BY_SIDE.get(engine, {}).items():
+        yield Case(name, {}, request, decision, [engine])
 
 
 def _defaults(engine: str, catalog: Catalog) -> Iterator[Case]:

@@ -43,7 +43,7 @@ def starts_of(case: Case, catalog: Catalog, place: Path) -> list[Start]:
     for name, program in (("lmcache.yaml", "lmcache"), ("trtllm.yaml", "trtllm")):
         if folder + name in files:
             found.append({"program": program, "settings": yaml.safe_load(files[folder + name])})
-    if is_routed(deployment):
+    if is_routed(deployment) and not deployment.mixed:  # HAProxy is run by tests/acceptance/test_emit_weighing.py
         hosts = {pool.role: [f"http://10.0.0.{i}:8000" for i in range(2)] for pool in deployment.pools}
         words = router_words(deployment, hosts)
         found.append({"program": "vllm-router" if words[0] == "vllm-router" else "sglang-router", "words": words})
@@ -71,9 +71,8 @@ def questions_of(
     config = config_text(catalog.get(Model, str(document.request["model"])))
     for start in starts:
         given = {name: start[name] for name in ("pool", "rank", "words", "environment") if name in start}
-        question = of_command(
-            deployment, Command(**{"pool": "", "rank": 0, "words": [], "environment": {}, **given}), config
-        )
+        kind = next((one for one in deployment.services if one.pools[0].name == start.get("pool")), deployment)
+        question = of_command(kind, Command(**{"pool": "", "rank": 0, "words": [], "environment": {}, **given}), config)
         if "program" in start:
             yield "" if start["program"] == "trtllm" else "others", {**question, **start}
         else:

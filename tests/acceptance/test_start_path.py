@@ -97,16 +97,17 @@ def test_what_was_refused_still_is(name: str, catalog: Catalog) -> None:
 @pytest.mark.parametrize("name", STARTED)
 def test_the_engine_starts_and_holds_what_was_planned(name: str, catalog: Catalog) -> None:
     case, starts = recorded()[name]
-    deployment = deployment_of(case, catalog)
+    whole = deployment_of(case, catalog)
     for start in starts:
         said = start.get("answer")
         if said is None:
-            assert deployment.engine.id in ("llama.cpp", "tensorrt-llm") or start.get("program") == "trtllm", start
+            assert whole.engine.id in ("llama.cpp", "tensorrt-llm") or start.get("program") == "trtllm", start
             continue
         assert said["accepted"], (start.get("words", start.get("program")), said["error"])
         if "words" not in start or "program" in start or start["rank"]:
             continue
-        pool = next(pool for pool in deployment.pools if pool.role == start["pool"])
+        pool = next(pool for pool in whole.pools if pool.name == start["pool"])
+        deployment = whole.of(pool)
         if deployment.engine.id == "vllm":
             assert said["max_model_len"] == deployment.max_model_len
             assert said["max_num_batched_tokens"] == deployment.batched_tokens(pool)
