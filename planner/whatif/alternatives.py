@@ -54,8 +54,9 @@ def _row(solver: Solver, row: Forbidden, answer: Answer, decision: Service, now:
     loss = solver.loss(now, answer.value)
     other = answer.evaluation.decision if answer.evaluation is not None else None
     changes: tuple[Change, ...] = ()
-    if other is not None and len(other.services) == 1:
-        changes = tuple(part_change(part, decision, other.service) for part in differing(decision, other.service))
+    if other is not None:
+        mine, others = (decision,), other.services
+        changes = tuple(part_change(part, mine, others) for part in differing(mine, others))
     status: Literal["optimal", "feasible", "infeasible", "undecided", "better"] = answer.status
     if loss is not None and loss < -TIE:
         status = "better"

@@ -23,11 +23,10 @@ from planner.plan import Metrics
 from planner.price import Evaluation, evaluate
 from planner.problem import Problem, resolve
 from planner.request import Request
-from planner.service import Service
 from planner.space import Space, open_space
 from planner.verify import LIMIT_TOLERANCE, unavailable
 from planner.whatif.compared import Change, Step
-from planner.whatif.parts import differing, part_text, serving_text, with_part
+from planner.whatif.parts import WHOLE, Services, differing, part_text, serving_text, whole_text, with_part
 
 SESSION = (
     *("model", "ctx", "shared_prefix_tokens", "rounds", "output_tokens", "question_tokens", "think_time"),
@@ -51,7 +50,8 @@ class State:
     """A request with a decision."""
 
     request: Request
-    decision: Service
+    services: Services
+    """Of the decision."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ class Pricer:
             return None, ("the request can't be understood with the rest unchanged",)
         problem, space = opened
         try:
-            evaluation = evaluate(problem, state.decision)
+            evaluation = evaluate(problem, state.services)
         except InputError as error:
             return None, tuple(text.removeprefix("decision: ") for text in error.problems)
         if evaluation.metrics.concurrency < 1 or evaluation.metrics.interactions_per_hour <= 0:
             return None, (_no_room(evaluation),)
-        if state.decision.engine != "any":
+        if any(service.engine != "any" for service in state.services):
             missing = unavailable(problem, space, evaluation)
             if missing:
                 return None, tuple(missing)
@@ -113,7 +113,7 @@ class Pricer:
 def _no_room(evaluation: Evaluation) -> str:
     if evaluation.metrics.concurrency < 1:
         return "not one session fits beside the weights"
-    sequences = evaluation.service.batch.decode_sequences
+    sequences = evaluation.largest.service.batch.decode_sequences
     return f"doesn't fit: {sequences} decoding sessions and one in prefill need more HBM"
 
 
@@ -174,7 +174,7 @@ def _moves(base: State, other: State) -> list[_Move]:
     permissions = tuple(name for name in changed if name in PERMISSIONS)
     if permissions:
         moves.append(_Move(permissions, None))
-    return moves + [_Move((), part) for part in differing(base.decision, other.decision)]
+    return moves + [_Move((), part) for part in differing(base.services, other.services)]
 
 
 def _next(
@@ -193,12 +193,12 @@ def _next(
 
 
 def _moved(state: State, moves: Sequence[_Move], other: State) -> State:
-    request, decision = state.request, state.decision
+    request, services = state.request, state.services
     for move in moves:
         request = request.model_copy(update={name: getattr(other.request, name) for name in move.fields})
         if move.part is not None:
-            decision = with_part(decision, other.decision, move.part)
-    return State(request, decision)
+            services = with_part(services, other.services, move.part)
+    return State(request, services)
 
 
 def _changes(move: _Move, state: State, other: State) -> list[Change]:
@@ -207,14 +207,17 @@ def _changes(move: _Move, state: State, other: State) -> list[Change]:
             Change.of_what("request", name, getattr(state.request, name), getattr(other.request, name))
             for name in move.fields
         ]
-    return [part_change(move.part, state.decision, other.decision)]
+    return [part_change(move.part, state.services, other.services)]
 
 
-def part_change(part: str, one: Service, other: Service) -> Change:
+def part_change(part: str, one: Services, other: Services) -> Change:
     """A part of a decision, before and after."""
-    pooled = one.pools is not None or other.pools is not None
-    text: Any = serving_text if part == "serving" and pooled else lambda decision: part_text(decision, part)
-    return Change.of_what("decision", part, text(one), text(other))
+    if part == WHOLE:
+        return Change.of_what("decision", part, whole_text(one), whole_text(other))
+    (before,), (after,) = one, other
+    pooled = before.pools is not None or after.pools is not None
+    text: Any = serving_text if part == "serving" and pooled else lambda service: part_text(service, part)
+    return Change.of_what("decision", part, text(before), text(after))
 
 
 def _step(

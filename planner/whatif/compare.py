@@ -23,9 +23,6 @@ from planner.whatif.stale import freshness
 
 Talk = Callable[[str], None]
 
-SEVERAL = "several services stand side by side, and choices are compared between plans of one"
-"""Why no cause is told of plans of several services."""
-
 
 def compare(
     base: Request | Document,
@@ -175,8 +172,6 @@ def _with_cause(base: _Column, column: _Column, metric: str | None, pricer: Pric
         return shown
     if metric is None or first.plan is None or first.plan.decision is None:
         return shown.model_copy(update={"no_cause": f"{first.name} has no plan to compare with"})
-    if len(first.plan.decision.services) > 1 or len(shown.plan.decision.services) > 1:
-        return shown.model_copy(update={"no_cause": SEVERAL})
     for each in (base, column):
         if not each.holds:
             return shown.model_copy(update={"no_cause": f"{each.shown.name}: {each.shown.notes[-1]}"})
@@ -208,10 +203,9 @@ def _cause(base: Document, other: Document, metric: str, pricer: Pricer) -> Caus
 
 
 def _state(document: Document) -> State:
-    service = document.service
-    if service is None:
+    if document.decision is None:
         raise ValueError("only a document with a decision has a state")
-    return State(read_request(document.request), service)
+    return State(read_request(document.request), document.decision.services)
 
 
 def _bounds(document: Document) -> Bounds:
@@ -220,7 +214,7 @@ def _bounds(document: Document) -> Bounds:
 
 
 def _unchanged(before: State, after: State, metric: str, pricer: Pricer) -> Unchanged:
-    evaluation, why = pricer.price(State(after.request, before.decision))
+    evaluation, why = pricer.price(State(after.request, before.services))
     if evaluation is None:
         return Unchanged(value=None, breaks=(), impossible=why)
     value = metric_value(metric, after.request, evaluation.metrics)
@@ -228,13 +222,13 @@ def _unchanged(before: State, after: State, metric: str, pricer: Pricer) -> Unch
 
 
 def _parts(before: State, after: State) -> tuple[str, ...]:
-    return differing(before.decision, after.decision)
+    return differing(before.services, after.services)
 
 
 def _kept(part: str, before: State, after: State, metric: str, there: float | None, pricer: Pricer) -> Kept:
     """What the base's choice in one part would do in the other plan."""
-    change = part_change(part, before.decision, after.decision)
-    evaluation, why = pricer.price(State(after.request, with_part(after.decision, before.decision, part)))
+    change = part_change(part, before.services, after.services)
+    evaluation, why = pricer.price(State(after.request, with_part(after.services, before.services, part)))
     if evaluation is None:
         return Kept(change=change, value=None, ratio=None, breaks=(), impossible=why)
     value = metric_value(metric, after.request, evaluation.metrics)

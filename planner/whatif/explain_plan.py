@@ -81,7 +81,7 @@ def explain_plan(
     fresh = freshness(document, catalog)
     solver = Solver(problem, metric, settings or Settings(), talk)
     begun = time.monotonic()
-    choices = [] if several else alternatives(solver, service, now, begun + seconds * SHARE_OF_CHOICES)
+    choices = alternatives(solver, service, now, begun + seconds * SHARE_OF_CHOICES)
     solver.until(begun + seconds * SHARE_OF_LIMITS, 1)
     best = _best(solver, document, evaluation, now, fresh.holds)
     limits = _limits(solver, document, best, begun, seconds)

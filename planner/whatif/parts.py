@@ -11,35 +11,50 @@ from planner.service import DIMENSIONS, Batch, Choice, Parallel, Pool, Service
 PARTS = ("weights", *DIMENSIONS, "engine", "parallel", "decode_batch", "prefill_chunk", "serving", "offload")
 """Every part, in the order in which differences are told."""
 
+WHOLE = "services"
+"""The part that is the whole decision, where several services stand side by side."""
+
+Services = tuple[Service, ...]
+"""Of one decision."""
+
 _OF_POOLS = ("parallel", "decode_batch", "prefill_chunk", "serving")
 
 
-def differing(one: Service, other: Service) -> tuple[str, ...]:
-    """Parts in which two decisions differ, in the order of `PARTS`."""
-    pooled = one.pools is not None or other.pools is not None
+def differing(one: Services, other: Services) -> tuple[str, ...]:
+    """Parts in which two decisions differ, in the order of `PARTS`; `WHOLE` where one has several services."""
+    if len(one) > 1 or len(other) > 1:
+        return (WHOLE,) if one != other else ()
+    (one_service,), (other_service,) = one, other
+    pooled = one_service.pools is not None or other_service.pools is not None
     found = []
     for part in PARTS:
         if pooled and part in _OF_POOLS:
-            if part == "serving" and _deployment(one) != _deployment(other):
+            if part == "serving" and _deployment(one_service) != _deployment(other_service):
                 found.append(part)
-        elif _value(one, part) != _value(other, part):
+        elif _value(one_service, part) != _value(other_service, part):
             found.append(part)
     return tuple(found)
 
 
-def with_part(decision: Service, other: Service, part: str) -> Service:
-    """The decision with one part as the other has it."""
+def with_part(services: Services, other: Services, part: str) -> Services:
+    """A decision's services with one part as the other has it."""
+    if part == WHOLE:
+        return other
+    return (_with_part(services[0], other[0], part),)
+
+
+def _with_part(service: Service, other: Service, part: str) -> Service:
     if part in DIMENSIONS:
         choice = getattr(other.compression, part)
-        return decision.model_copy(update={"compression": decision.compression.model_copy(update={part: choice})})
+        return service.model_copy(update={"compression": service.compression.model_copy(update={part: choice})})
     if part == "decode_batch":
-        return _with_batch(decision, other, "decode_sequences", "resident_sessions")
+        return _with_batch(service, other, "decode_sequences", "resident_sessions")
     if part == "prefill_chunk":
-        return _with_batch(decision, other, "prefill_chunk_tokens", "prefill_throttled")
+        return _with_batch(service, other, "prefill_chunk_tokens", "prefill_throttled")
     if part == "serving":
         names = ("parallel", "batch", "serving", "pools")
-        return decision.model_copy(update={name: getattr(other, name) for name in names})
-    return decision.model_copy(update={part: getattr(other, part)})
+        return service.model_copy(update={name: getattr(other, name) for name in names})
+    return service.model_copy(update={part: getattr(other, part)})
 
 
 def part_text(decision: Service, part: str) -> str:
@@ -63,6 +78,13 @@ def part_text(decision: Service, part: str) -> str:
         tier = f" to {decision.offload.tier}" if decision.offload.tier else ""
         return f"{decision.offload.policy}{tier}"
     return str(getattr(decision, part))
+
+
+def whole_text(services: Services) -> str:
+    """Several services in one line."""
+    return " beside ".join(
+        f"{service.engine}, {service.weights} weights, {serving_text(service)}" for service in services
+    )
 
 
 def serving_text(decision: Service) -> str:

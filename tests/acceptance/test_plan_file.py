@@ -194,12 +194,19 @@ def test_people_read_of_each_service(plan: Plan, tmp_path: Path) -> None:
         assert part in text
 
 
-def test_what_tells_of_one_service_says_so(plan: Plan, two: Any, tmp_path: Path) -> None:
+def test_causes_and_reasons_are_told_of_several_services(plan: Plan, two: Any, tmp_path: Path) -> None:
     file = tmp_path / "two.json"
     file.write_text(json.dumps(two), encoding="utf-8")
-    compared = plan("compare", file, file, "--format", "json").json
-    assert "several services" in compared["variants"][0]["no_cause"]
-    assert "+" in plan("compare", file, file).stdout
+    (tmp_path / "one.yaml").write_text("engine: vllm\nparallel: {tp: 8}\nbatch: {decode_sequences: 8}\n")
+    one = plan("evaluate", *ON_NINE, "--decision", tmp_path / "one.yaml", "--format", "json")
+    (tmp_path / "one.json").write_text(one.stdout, encoding="utf-8")
+    (variant,) = plan("compare", tmp_path / "one.json", file, "--format", "json").json["variants"]
+    steps = variant["cause"]["steps"]
+    assert steps[-1]["changes"][0]["name"] == "services"
+    assert " beside " in steps[-1]["changes"][0]["to"]
+    assert steps[0]["before"] == one.json["metrics"]["interactions_per_hour"]
+    assert steps[-1]["after"] == two["metrics"]["interactions_per_hour"]
+    assert " beside " in plan("compare", tmp_path / "one.json", file).stdout
     explained = plan("explain", file, "--time-limit", "2s", "--format", "json")
     assert explained.code == 0, explained.stderr
     assert any("2 services side by side" in note for note in explained.json["notes"])

@@ -81,7 +81,7 @@ def test_steps_add_up(documents: dict[str, Document], one: str, other: str) -> N
     told = [(change.of, change.name) for step in steps for change in step.changes]
     requests = [{**Request.model_validate(d.request).model_dump()} for d in (before, after)]
     changed = {("request", name) for name in requests[0] if requests[0][name] != requests[1][name]}
-    parts = {("decision", part) for part in differing(before.decision.service, after.decision.service)}
+    parts = {("decision", part) for part in differing(before.decision.services, after.decision.services)}
     assert sorted(told) == sorted(changed | parts)
     for step in steps:
         assert len(step.changes) == 1 or step.together_because or step.changes[1].of == "request"
