@@ -117,7 +117,9 @@ def emit(
     if launches[0].is_server:
         files |= load_test_files(deployment)
     files["plan.json"] = document_text(document)
-    files["provenance.json"] = provenance_file(deployment, launches, _snapshots(launches), refused)
+    files["provenance.json"] = provenance_file(
+        deployment, launches, {one.pool.name: _snapshot(one) for one in launches}, refused
+    )
     files["README.md"] = readme(deployment, launches, files) + section(fates(deployment, launches))
     return files
 
@@ -275,9 +277,8 @@ def _example(value: Value) -> Value:
     return value.replace("{head}", "10.0.0.1") if isinstance(value, str) else value
 
 
-def _snapshots(launches: list[Launch]) -> dict[str, str]:
-    engine = launches[0].engine.removeprefix("transformers-")
-    found = snapshot(engine, launches[0].version)
+def _snapshot(launch: Launch) -> dict[str, str]:
+    found = snapshot(launch.engine.removeprefix("transformers-"), launch.version)
     return {"package": str(found["package"]), "sha256": str(found["sha256"])}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from planner.emit.capacity import FREE_SHARE, Reservation, kv_tokens, reserve
 from planner.emit.checks import quality_test_words, uncompressed_words
@@ -340,22 +341,26 @@ def _provenance(deployment: Deployment, launches: list[Launch]) -> str:
 
 
 def provenance_file(
-    deployment: Deployment, launches: list[Launch], snapshots: Mapping[str, str], refused: Iterable[str]
+    deployment: Deployment, launches: list[Launch], snapshots: Mapping[str, Mapping[str, str]], refused: Iterable[str]
 ) -> str:
     """Return what produced the plan, against what its flags were checked, and what wasn't written, as JSON."""
-    mixed = deployment.mixed
     content = {
         "plan": deployment.document.provenance.model_dump(mode="json"),
         "warnings": list(deployment.document.warnings),
         "engine": _engine(launches[0]),
-        "flags_checked_against": dict(snapshots),
+        "flags_checked_against": dict(snapshots[launches[0].pool.name]),
         "model": deployment.model_source,
         "loaded": launches[0].model,
-        **({"kinds": {one.pool.name: _engine(one) | {"loaded": one.model} for one in launches}} if mixed else {}),
+        **({"kinds": {one.pool.name: _kind(one, snapshots) for one in launches}} if deployment.mixed else {}),
         "notes": notes_of(deployment, launches),
         "not_written": list(refused),
     }
     return json.dumps(content, indent=2, ensure_ascii=True) + "\n"
+
+
+def _kind(launch: Launch, snapshots: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    checked = dict(snapshots[launch.pool.name])
+    return {"engine": _engine(launch), "flags_checked_against": checked, "loaded": launch.model}
 
 
 def _engine(launch: Launch) -> dict[str, str]:

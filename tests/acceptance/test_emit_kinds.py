@@ -15,11 +15,17 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 
+from catalog.load import open_catalog
+from planner.emit import emit
 from planner.emit.router import HAPROXY
 from planner.emit.stamp import HASH_KEY
+from planner.plan import Document
 from tests.conftest import Output
 from tests.manifests import check_manifest, documents
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "emit" / "kinds"
+NOT_SHOWN = {"plan.json", "sessions.jsonl", "check_speed.py"}
+"""Tested for what they hold; their text is long, or another file's own."""
 Plan = Callable[..., Output]
 
 LARGE = {
@@ -61,6 +67,17 @@ def emitted(plan: Plan, directory: Path, file: Path, target: str) -> Path:
 def mixed(plan: Plan, tmp_path: Path) -> Path:
     """Return the files of one replica of four GPUs and two of one, of which two have fp8 weights."""
     return emitted(plan, tmp_path, planned(plan, tmp_path, LARGE, SMALL), "vllm,compose,kubernetes")
+
+
+def test_the_files_are_the_golden_ones() -> None:
+    """PLAN_UPDATE_GOLDEN=1 writes them; the difference is to be read before it is committed."""
+    document = Document.model_validate_json((GOLDEN / "llama8b-two-kinds.json").read_text())
+    files = emit(document, ["vllm", "kubernetes", "compose"], open_catalog())
+    text = "".join(f"===== {path}\n{content}" for path, content in files.items() if path not in NOT_SHOWN)
+    golden = GOLDEN / "llama8b-two-kinds.txt"
+    if os.environ.get("PLAN_UPDATE_GOLDEN"):
+        golden.write_text(text, encoding="utf-8")
+    assert golden.read_text(encoding="utf-8") == text
 
 
 def test_kubernetes_takes_a_workload_per_kind_and_one_router(mixed: Path) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+import yaml
 
 from planner.emit.weighing import CONFIG, PLACES, Instances, config, places_file
 from tests.acceptance.stub_engine import StubEngine
@@ -90,7 +91,8 @@ def test_a_request_without_a_session_goes_round_by_weight(tmp_path: Path) -> Non
 
 def test_the_emitted_script_runs_it(plan: Plan, tmp_path: Path) -> None:
     """`router.sh` as it was written, but for the ports, which the stand-ins have chosen."""
-    out = emitted(plan, tmp_path, planned(plan, tmp_path, LARGE, SMALL), "vllm") / "vllm"
+    files = emitted(plan, tmp_path, planned(plan, tmp_path, LARGE, SMALL), "vllm,compose")
+    out = files / "vllm"
     engines = [StubEngine(None, seconds=0.02) for _ in range(3)]
     port = free_port()
     text = (out / CONFIG).read_text()
@@ -104,13 +106,24 @@ def test_the_emitted_script_runs_it(plan: Plan, tmp_path: Path) -> None:
     (programs / "haproxy").symlink_to(str(HAPROXY))
     environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "SERVERS": "127.0.0.1"}
     with serving(["bash", str(out / "router.sh")], port, environment) as address:
+        check = compose_check(files, port)
+        assert subprocess.run(check, capture_output=True, check=False).returncode == 0
         for session in range(sum(places)):
             for _ in range(2):
                 assert ask(address, HEADER, f"s{session}") == 200
+    assert subprocess.run(check, capture_output=True, check=False).returncode != 0
     found = [len(engine.sessions) for engine in engines]
     for engine in engines:
         engine.close()
     assert found == places
+
+
+def compose_check(files: Path, port: int) -> list[str]:
+    """Return the health check of compose's router, at another port."""
+    router = yaml.safe_load((files / "compose/compose.yaml").read_text())["services"]["router"]
+    kind, *words = router["healthcheck"]["test"]
+    assert kind == "CMD"
+    return [word.replace("30000", str(port)) for word in words]
 
 
 def test_in_kubernetes_instances_are_found_by_dns(plan: Plan, tmp_path: Path) -> None:
