@@ -165,56 +165,75 @@ def config(
     platform
         What knows the instances' names.
     """
-    check_s = max(CHECK_SECONDS, math.ceil(2 * step_s))
     return "\n".join(
         [
-            "global",
-            "    default-path config",
-            "    .if version_atleast(3.1)",
-            "    tune.lua.bool-sample-conversion normal",
-            "    .endif",
-            f"    lua-load {PLACES}",
-            "    log stdout format raw local0 notice",
-            "",
-            "defaults",
-            "    mode http",
-            "    log global",
-            "    timeout connect 10s",
-            f"    timeout client {request_s}s",
-            f"    timeout server {request_s}s",
-            f"    timeout check {check_s}s",
-            "    # An engine closes a connection that idles just when it would be used again.",
-            "    option http-server-close",
-            "    option redispatch",
-            "",
+            *_GLOBAL,
+            *_defaults(request_s, max(CHECK_SECONDS, math.ceil(2 * step_s))),
             *_resolvers(platform),
             "frontend clients",
             f"    bind {bind}",
-            "    http-request return status 200 if { path /liveness }",
-            "    http-request return status 503 if { path /health /readiness } !{ nbsrv(instances) ge 1 }",
-            "    http-request return status 200 if { path /health /readiness }",
-            "    http-request lua.finish if { path /finish_session }",
-            "    http-request return status 200 if { path /finish_session }",
-            "    default_backend instances",
-            "",
+            *_CLIENTS,
             "frontend metrics",
             f"    bind {metrics}",
             "    http-request use-service prometheus-exporter if { path /metrics }",
             "    http-request return status 404",
             "",
-            "backend instances",
-            "    # Requests that name no session go round by weight.",
-            "    balance roundrobin",
-            f"    http-request lua.place {idle_s}",
-            f"    http-request set-header {RANK_HEADER} %[var(txn.rank)] if {{ var(txn.rank) -m found }}",
-            "    use-server %[var(txn.instance)] if { var(txn.instance) -m found }",
-            f"    option httpchk GET {health}",
-            "    http-check expect status 200",
-            f"    default-server check inter 10s fastinter 1s fall 6 rise 1{_resolved(platform)}",
+            *_instances(idle_s, health, platform),
             *(line for kind in kinds for line in _servers(kind)),
             "",
         ]
     )
+
+
+_GLOBAL = (
+    "global",
+    "    default-path config",
+    "    .if version_atleast(3.1)",
+    "    tune.lua.bool-sample-conversion normal",
+    "    .endif",
+    f"    lua-load {PLACES}",
+    "    log stdout format raw local0 notice",
+    "",
+)
+_CLIENTS = (
+    "    http-request return status 200 if { path /liveness }",
+    "    http-request return status 503 if { path /health /readiness } !{ nbsrv(instances) ge 1 }",
+    "    http-request return status 200 if { path /health /readiness }",
+    "    http-request lua.finish if { path /finish_session }",
+    "    http-request return status 200 if { path /finish_session }",
+    "    default_backend instances",
+    "",
+)
+
+
+def _defaults(request_s: int, check_s: int) -> list[str]:
+    return [
+        "defaults",
+        "    mode http",
+        "    log global",
+        "    timeout connect 10s",
+        f"    timeout client {request_s}s",
+        f"    timeout server {request_s}s",
+        f"    timeout check {check_s}s",
+        "    # An engine closes a connection that idles just when it would be used again.",
+        "    option http-server-close",
+        "    option redispatch",
+        "",
+    ]
+
+
+def _instances(idle_s: int, health: str, platform: Platform) -> list[str]:
+    return [
+        "backend instances",
+        "    # Requests that name no session go round by weight.",
+        "    balance roundrobin",
+        f"    http-request lua.place {idle_s}",
+        f"    http-request set-header {RANK_HEADER} %[var(txn.rank)] if {{ var(txn.rank) -m found }}",
+        "    use-server %[var(txn.instance)] if { var(txn.instance) -m found }",
+        f"    option httpchk GET {health}",
+        "    http-check expect status 200",
+        f"    default-server check inter 10s fastinter 1s fall 6 rise 1{_resolved(platform)}",
+    ]
 
 
 def _servers(kind: Instances) -> list[str]:

@@ -224,8 +224,27 @@ def test_replicas_of_several_servers_are_found_at_their_addresses(plan: Plan, tm
         '"${SERVER_1}:8000"',
         '"${SERVER_1}:8001"',
     ]
-    assert "set SERVERS to the addresses of 2 servers" in (out / "shell/router.sh").read_text()
+    assert "set SERVERS to the addresses of the plan's servers 0 1" in (out / "shell/router.sh").read_text()
     assert 'SERVERS="ADDRESS0 ADDRESS1" shell/router.sh' in (out / "README.md").read_text()
+
+
+def test_an_instance_of_several_servers_stands_beside_a_small_one(plan: Plan, tmp_path: Path) -> None:
+    """Two servers for one instance, and the third for another kind; the router asks the first of the two."""
+    large = LARGE | {"parallel": {"tp": 8, "pp": 2}}
+    out = emitted(plan, tmp_path, planned(plan, tmp_path, large, SMALL, gpus="3x8xH100"), "vllm,kubernetes")
+    found = documents((out / "kubernetes/kubernetes.yaml").read_text())
+    kinds = [(check_manifest(manifest), manifest["metadata"]["name"]) for manifest in found]
+    assert ("LeaderWorkerSet", "plan-llama-3-1-8b-serve-a") in kinds
+    assert ("Deployment", "plan-llama-3-1-8b-serve-b") in kinds
+    config = (out / "vllm/haproxy.cfg").read_text()
+    assert [line.split()[2] for line in config.splitlines() if line.startswith("    server ")] == [
+        '"${SERVER_0}:8000"',
+        '"${SERVER_2}:8000"',
+        '"${SERVER_2}:8001"',
+    ]
+    page = (out / "README.md").read_text()
+    assert "`RANK=0 HEAD=ADDRESS vllm/serve-a.sh` on the first of 2 servers" in page
+    assert 'SERVERS="ADDRESS0 ADDRESS2" vllm/router.sh' in page
 
 
 def test_kinds_of_different_engines_start_together(plan: Plan, tmp_path: Path) -> None:

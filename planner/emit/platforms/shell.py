@@ -236,16 +236,16 @@ def _weighing_files(deployment: Deployment, launches: list[Launch], where: dict[
     )
     before = f"{HAPROXY.name}, before {len(launches)} kinds of replicas,"
     missing = f"HAProxy {OLDEST} or later with Lua isn't installed here (apt-get install haproxy)"
-    count = len(servers)
+    count, numbers = len(servers), " ".join(map(str, servers))
     lines = [
         "#!/usr/bin/env bash",
         header(deployment, launches[0], before).rstrip(),
         _START,
         _HERE,
-        comment("SERVERS: addresses of the plan's servers, in its order, separated by spaces."),
+        comment(f"SERVERS: addresses of the plan's servers {numbers}, in this order, separated by spaces."),
         "read -ra servers <<<" + '"${SERVERS:-' + ("localhost" if count == 1 else "") + '}"',
         f'[ "${{#servers[@]}}" -eq {count} ] || {{',
-        f'  echo "set SERVERS to the addresses of {count} servers" >&2; exit 1',
+        f'  echo "set SERVERS to the addresses of the plan\'s servers {numbers}" >&2; exit 1',
         "}",
         *(f'export SERVER_{server}="${{servers[{index}]}}"' for index, server in enumerate(servers)),
         'case "$(haproxy -vv 2>/dev/null)" in *+LUA*) ;; *)',
