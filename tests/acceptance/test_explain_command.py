@@ -264,7 +264,8 @@ def test_a_stale_plan_is_told(plan: Plan, plan_file: Path, tmp_path: Path) -> No
 
 def test_a_decision_that_the_facts_no_longer_hold_is_told(plan: Plan, plan_file: Path, tmp_path: Path) -> None:
     old = json.loads(plan_file.read_text(encoding="utf-8"))
-    old["decision"]["groups"][0]["compression"]["hidden"] = {"technique": "bogus", "strength": None, "point": None}
+    for group in old["decision"]["groups"]:
+        group["compression"]["hidden"] = {"technique": "bogus", "strength": None, "point": None}
     (tmp_path / "old.json").write_text(json.dumps(old), encoding="utf-8")
     done = plan("explain", tmp_path / "old.json")
     assert done.code == 2
