@@ -1,6 +1,6 @@
 """The real HAProxy with the emitted configuration, before engines of different size: sessions stay, places are kept.
 
-Slow (half a minute), and it needs HAProxy with Lua (``apt-get install haproxy``), or PLAN_HAPROXY, which names one.
+Slow (a minute), and it needs HAProxy with Lua, installed or named by PLAN_HAPROXY (docs/deploy.md says how to get one).
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from tests.acceptance.test_emit_kinds import LARGE, SMALL, Plan, emitted, planne
 from tests.acceptance.test_emit_router import ask, free_port, wait_for
 from tests.manifests import documents
 
-HAPROXY = os.environ.get("PLAN_HAPROXY") or shutil.which("haproxy")
+FOUND = shutil.which(os.environ.get("PLAN_HAPROXY", "haproxy"))
+HAPROXY = None if FOUND is None else Path(FOUND).resolve()
 HEADER = "X-Session-ID"
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(HAPROXY is None, reason="no HAProxy is installed (docs/deploy.md)")]
@@ -103,7 +104,7 @@ def test_the_emitted_script_runs_it(plan: Plan, tmp_path: Path) -> None:
     (out / CONFIG).write_text(text)
     programs = tmp_path / "bin"
     programs.mkdir()
-    (programs / "haproxy").symlink_to(str(HAPROXY))
+    (programs / "haproxy").symlink_to(HAPROXY or "")
     environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "SERVERS": "127.0.0.1"}
     with serving(["bash", str(out / "router.sh")], port, environment) as address:
         check = compose_check(files, port)
