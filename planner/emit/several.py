@@ -38,7 +38,7 @@ def in_files_of_its_own(launch: Launch) -> Launch:
 
 
 def check_side_by_side(launches: Sequence[Launch]) -> None:
-    """Refuse kinds that clients can't use alike, or whose checkpoints can't all be made.
+    """Refuse kinds that clients can't use alike.
 
     Raises
     ------
@@ -55,12 +55,6 @@ def check_side_by_side(launches: Sequence[Launch]) -> None:
         problems.append(
             f"the plan: its engines name the model differently ({told}), "
             "and one router stands before them; plan with one --engine"
-        )
-    made = {launch.model for launch in launches if launch.makes_checkpoint}
-    if len(made) > 1:
-        problems.append(
-            f"the plan: {len(made)} checkpoints have to be made first, and one can be; plan with --weights, or with "
-            "weights that are published"
         )
     if problems:
         raise InputError(problems)

@@ -23,7 +23,8 @@ def start_lines(deployment: Deployment, launches: list[Launch], files: Set[str])
         up = code("docker compose -f compose/compose.yaml up -d")
         lines.append(f"- compose: {up} (HF_TOKEN from the environment)")
     lines += [
-        f"- the weights first, once: {code(how_to_make(deployment, folder))}; they go into the claim of the pods"
+        f"- the weights first, once: {code(how_to_make(deployment, launches, folder))}; "
+        "they go into the claim of the pods"
         for folder in ("kubernetes", "kserve")
         if f"{folder}/{FILE}" in files
     ]

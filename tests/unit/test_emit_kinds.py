@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.load import open_catalog
 from planner.decision import WEIGHING_ROUTER, Decision
+from planner.emit import emit
 from planner.emit.capacity import reserve
 from planner.emit.deployment import Deployment
 from planner.emit.emit import launches_of
@@ -24,6 +26,7 @@ from planner.problem import resolve
 from planner.request import read_request
 from planner.space.emission import emission_of
 from planner.targets import ENGINES, PLATFORMS
+from tests.manifests import check_manifest, documents
 
 CATALOG = open_catalog()
 LARGE: dict[str, Any] = {"id": "a", "engine": "vllm", "parallel": {"tp": 4}, "batch": {"decode_sequences": 16}}
@@ -146,8 +149,32 @@ def test_an_engine_that_is_no_server_stands_beside_nothing() -> None:
         launches_of(deployment(LARGE, SMALL | {"engine": "transformers-kvpress"}), None)
 
 
-def test_two_checkpoints_cant_be_made_first() -> None:
+def test_each_kind_makes_its_own_checkpoint_before_it_starts() -> None:
     """Nobody publishes this model in either precision."""
     plan = document(LARGE | {"weights": "gptq8"}, SMALL | {"weights": "gptq4"}, model="falcon-h1-7b")
-    with pytest.raises(InputError, match="2 checkpoints have to be made first"):
-        launches_of(read_deployment(plan, CATALOG), None)
+    files = emit(plan, "vllm,compose,kubernetes", CATALOG)
+    services = yaml.safe_load(files["compose/compose.yaml"])["services"]
+    assert {name: list(service["depends_on"]) for name, service in services.items() if name.startswith("serve")} == {
+        "serve-a-0": ["make-checkpoint-a"],
+        "serve-b-0": ["make-checkpoint-b"],
+    }
+    for kind in ("a", "b"):
+        mounted = [volume["source"] for volume in services[f"make-checkpoint-{kind}"]["volumes"]]
+        assert f"./serve-{kind}-make_checkpoint.py" in mounted
+        assert f"serve-{kind}-make_checkpoint.py" in files[f"vllm/serve-{kind}.sh"]
+        assert f"compose/serve-{kind}-make_checkpoint.py" in files
+    programs = [files[f"vllm/serve-{kind}-make_checkpoint.py"] for kind in ("a", "b")]
+    assert programs[0] != programs[1]
+    jobs = [m for m in documents(files["kubernetes/make-checkpoint.yaml"], "Job") if check_manifest(m)]
+    slug = jobs[0]["metadata"]["labels"]["app.kubernetes.io/name"]
+    assert [job["metadata"]["name"] for job in jobs] == [f"{slug}-make-a", f"{slug}-make-b"]
+    assert f"job/{slug}-make-a job/{slug}-make-b" in files["README.md"]
+
+
+def test_one_checkpoint_of_two_kinds_is_made_once() -> None:
+    plan = document(LARGE | {"weights": "gptq8"}, SMALL | {"weights": "gptq8"}, model="falcon-h1-7b")
+    files = emit(plan, "compose,kubernetes", CATALOG)
+    services = yaml.safe_load(files["compose/compose.yaml"])["services"]
+    assert [name for name in services if name.startswith("make")] == ["make-checkpoint-a"]
+    assert list(services["serve-b-0"]["depends_on"]) == ["make-checkpoint-a"]
+    assert len(documents(files["kubernetes/make-checkpoint.yaml"], "Job")) == 1

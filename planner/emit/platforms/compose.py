@@ -10,7 +10,7 @@ from planner.emit.deployment import Deployment
 from planner.emit.launch import CONFIG_DIRECTORY, KEY_VARIABLE, Launch, Place, places
 from planner.emit.lmcache import DISK
 from planner.emit.loading import loading
-from planner.emit.platforms.making import SERVICE, making, making_words
+from planner.emit.platforms.making import making, making_words, script_name, service_name
 from planner.emit.platforms.network import leaves_its_pod, network_environment, network_warning
 from planner.emit.platforms.pods import drain_seconds, site_image
 from planner.emit.platforms.shell import own_files
@@ -51,9 +51,11 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
     services: dict[str, Any] = {}
     for launch, name, index in instances(launches):
         services[name] = _service(deployment, launch, where[launch.pool.name], index)
-    made = making(launches)
-    if made is not None:
-        services[SERVICE] = _maker(deployment, made, where[made.pool.name])
+        maker = service_name(launches, launch)
+        if maker is not None:
+            services[name]["depends_on"] = {maker: {"condition": "service_completed_successfully"}}
+    for made in making(launches):
+        services[str(service_name(launches, made))] = _maker(deployment, made, where[made.pool.name])
     if deployment.mixed:
         services["router"] = _weighing(deployment, launches)
     elif is_routed(deployment):
@@ -96,15 +98,13 @@ def _service(deployment: Deployment, launch: Launch, place: Place, index: int) -
         service["environment"]["HIP_VISIBLE_DEVICES"] = ",".join(devices)
     if not is_routed(deployment):
         service["ports"] = [f"{launch.port}:{launch.port}"]
-    if launch.makes_checkpoint:
-        service["depends_on"] = {SERVICE: {"condition": "service_completed_successfully"}}
     return service
 
 
 def _maker(deployment: Deployment, launch: Launch, place: Place) -> dict[str, Any]:
     """Return the service that makes the checkpoint and ends; instances wait for it, so that it has their GPUs."""
     serving = _service(deployment, launch, place, 0)
-    script = _bind(f"./{SCRIPT}", f"{CONFIG_DIRECTORY}/{SCRIPT}")
+    script = _bind(f"./{script_name(launch)}", f"{CONFIG_DIRECTORY}/{SCRIPT}")
     own = ("image", "environment", "shm_size", "ulimits", "deploy", "devices", "group_add", "security_opt", "cap_add")
     words = [compose_value(word) for word in making_words(launch, MODELS_DIRECTORY)]
     return {

@@ -54,14 +54,16 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
 
 
 def making_files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
-    """Return the manifest that makes the checkpoint, with the claim that it fills; empty where nothing is made."""
-    launch = making(launches)
-    if launch is None:
+    """Return the manifest that makes checkpoints, with the claim that they fill; empty where nothing is made."""
+    makers = making(launches)
+    if not makers:
         return {}
-    pod = pod_template(deployment, launches, launch, container_words(launch))["spec"]
     claim = models_claim(deployment, launches)
-    documents = job_documents(deployment, launch, pod, metadata(deployment, launch), MODELS_DIRECTORY)
-    return {FILE: header(deployment, launch) + yaml_text(*([claim] if claim else []), *documents)}
+    documents = [] if claim is None else [claim]
+    for launch in makers:
+        pod = pod_template(deployment, launches, launch, container_words(launch))["spec"]
+        documents += job_documents(deployment, launch, pod, metadata(deployment, launch), MODELS_DIRECTORY)
+    return {FILE: header(deployment, makers[0]) + yaml_text(*documents)}
 
 
 def top(deployment: Deployment, launches: list[Launch], launch: Launch) -> str:

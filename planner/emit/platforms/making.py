@@ -20,14 +20,31 @@ _OF_POD = ("image", "imagePullPolicy", "securityContext")
 _CHECK_MEMORY = {"cpu": "100m", "memory": "64Mi"}
 
 
-def making(launches: list[Launch]) -> Launch | None:
-    """Return the launch whose checkpoint has to be made; all pools load the same. None: nothing has to be."""
-    return next((launch for launch in launches if launch.makes_checkpoint), None)
+def making(launches: list[Launch]) -> list[Launch]:
+    """Return the launches that make a checkpoint, the first of those that load the same; empty: nothing has to be."""
+    makers: dict[str, Launch] = {}
+    for launch in launches:
+        if launch.makes_checkpoint:
+            makers.setdefault(launch.model, launch)
+    return list(makers.values())
 
 
-def job_name(deployment: Deployment) -> str:
-    """Return the name of the Job, and of the ConfigMap with its program."""
-    return f"{deployment.slug}-make"
+def script_name(launch: Launch) -> str:
+    """Return the file of the program that makes a launch's checkpoint, where kinds' files lie beside each other."""
+    return f"{launch.pool.name}-{SCRIPT}" if launch.pool.kind else SCRIPT
+
+
+def service_name(launches: list[Launch], launch: Launch) -> str | None:
+    """Return the service of compose that makes a launch's checkpoint; None: nothing has to be made for it."""
+    maker = next((one for one in making(launches) if one.model == launch.model), None)
+    if maker is None or not launch.makes_checkpoint:
+        return None
+    return f"{SERVICE}-{maker.pool.kind}" if maker.pool.kind else SERVICE
+
+
+def job_name(deployment: Deployment, launch: Launch) -> str:
+    """Return the name of the Job that makes a launch's checkpoint, and of the ConfigMap with its program."""
+    return f"{deployment.slug}-make-{launch.pool.kind}" if launch.pool.kind else f"{deployment.slug}-make"
 
 
 def making_words(launch: Launch, models: str) -> list[str]:
@@ -98,7 +115,7 @@ def job_documents(
     models
         Where the storage is mounted.
     """
-    name = job_name(deployment)
+    name = job_name(deployment, launch)
     own = {**metadata, "name": name, "labels": {**metadata["labels"], "app.kubernetes.io/component": "make-checkpoint"}}
     serving = pod["containers"][0]
     kept = (*_OF_POD, "resources")
@@ -131,9 +148,7 @@ def job_documents(
     ]
 
 
-def how_to_make(deployment: Deployment, folder: str) -> str:
-    """Return the commands with which an operator runs the Job, before the others are applied."""
-    return (
-        f"kubectl apply -f {folder}/{FILE} && kubectl wait --for=condition=complete --timeout=-1s "
-        f"job/{job_name(deployment)}"
-    )
+def how_to_make(deployment: Deployment, launches: list[Launch], folder: str) -> str:
+    """Return the commands with which an operator runs the Jobs, before the others are applied."""
+    jobs = " ".join(f"job/{job_name(deployment, launch)}" for launch in making(launches))
+    return f"kubectl apply -f {folder}/{FILE} && kubectl wait --for=condition=complete --timeout=-1s {jobs}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from planner.emit.checkpoint import MODELS, SCRIPT
+from planner.emit.checkpoint import MODELS
 from planner.emit.deployment import Deployment
 from planner.emit.launch import KEY_VARIABLE, Flags, Launch, Place, Value, flag_words, places
+from planner.emit.platforms.making import script_name
 from planner.emit.platforms.network import crosses_servers, network_environment
 from planner.emit.quoting import comment, shell, shell_lines
 from planner.emit.router import (
@@ -44,7 +45,7 @@ def files(deployment: Deployment, launches: list[Launch]) -> dict[str, str]:
 
 def own_files(launch: Launch) -> dict[str, str]:
     """Return the files that a launch reads, the program that makes its checkpoint among them."""
-    made = {SCRIPT: launch.checkpoint_script} if launch.checkpoint_script else {}
+    made = {script_name(launch): launch.checkpoint_script} if launch.checkpoint_script else {}
     return {**launch.files, **made}
 
 
@@ -66,7 +67,7 @@ def serve_script(deployment: Deployment, launch: Launch, place: Place) -> str:
             "(",
             "  flock 9  # one of several instances makes it",
             '  if [ ! -e "$checkpoint" ]; then',
-            f'    python3 "$here/{SCRIPT}" "$checkpoint.part"',
+            f'    python3 "$here/{script_name(launch)}" "$checkpoint.part"',
             '    mv "$checkpoint.part" "$checkpoint"',
             "  fi",
             ') 9>"$checkpoint.lock"',
