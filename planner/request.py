@@ -44,7 +44,7 @@ def _check_target(text: str) -> str:
 
 def _read_pins(value: object) -> str | None:
     """Pins in one way of writing; ``none`` and nothing at all are no pins."""
-    return None if value in ("none", "", [], {}) else pins_text(read_pins(value))
+    return None if value in (None, "none", "", [], {}) else pins_text(read_pins(value))
 
 
 def _read_tokens(value: object) -> object:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import random
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,6 +82,47 @@ def random_request(seed: int, efficiency: str = "peak") -> Request:
         "max_power": round(draw.uniform(0.3, 1.2) * count * 400.0) if draw.random() < 0.1 else None,
     }
     return Request.model_validate({"efficiency": efficiency, **fields})
+
+
+TECHNIQUES = ("none", "kv_fp8", "kv_fp8,kv_int8_pth", "kv_int4_pth,snapkv_4096", "snapkv_1024", "w_awq4,kv_fp8")
+PINS = (
+    *("tp=1", "tp=2", "tp=3,replicas=1", "pp=2", "roles=serve", "roles=prefill+decode", "prefill.tp=2,decode.tp=1"),
+    *("decode_sequences=8", "resident_sessions=3", "prefill_chunk_tokens=2K", "prefill_throttled=true"),
+    *("policy=none", "policy=swap,tier=nvme", "policy=recompute", "engine=vllm,tp=2", "hidden=none", "replicas=2"),
+)
+TARGETS = ("vllm", "sglang", "llama.cpp", "compose", "kubernetes", "vllm,compose", "shell", "kserve", "ray", "lmcache")
+CLUSTERS = tuple(sorted((Path(__file__).parent / "clusters").glob("*.yaml")))
+
+
+def any_request(seed: int) -> Request:
+    """The request of a seed, of those that use every field of a request; `random_request` draws the numbers."""
+    draw = random.Random(f"every field {seed}")
+    now = random_request(seed, draw.choice(("peak", "measured", "measured")))
+    gpus = now.gpus
+    name = gpus.rpartition("x")[2]
+    if draw.random() < 0.35:
+        counts = (*(f"{count}x" for count in range(1, 13)), "3x8x", "2x8x", "2x4x", "")
+        gpus = f"{draw.choice(counts)}{name}"
+    elif draw.random() < 0.06:
+        gpus = str(draw.choice(CLUSTERS))
+
+    def seldom(field: str, share: float, values: Any) -> None:
+        if draw.random() < share:
+            fields[field] = draw.choice(values)
+
+    fields: dict[str, Any] = {"gpus": gpus}
+    seldom("model", 0.2, (None,))
+    seldom("rounds", 0.2, (1, 3, 4, 20))
+    seldom("utilisation", 0.2, (0.3, 0.7, 1.0))
+    seldom("techniques", 0.25, TECHNIQUES)
+    seldom("weights", 0.3, ("fp8", "awq4", "gptq4", "int8_w8a8", "native", "bf16"))
+    seldom("engine", 0.1, ("llama.cpp", "tensorrt-llm"))
+    seldom("pin", 0.2, PINS)
+    seldom("tolerance", 0.3, (0.0, 0.001, 0.05, 0.2))
+    seldom("spare", 0.15, (1,))
+    seldom("usd_per_gpu_hour", 0.2, (0.5, 2.0, 12.0))
+    seldom("target", 0.15, TARGETS)
+    return Request.model_validate({**now.model_dump(), **fields})
 
 
 def _wide(draw: random.Random, least: float, most: float) -> int:
