@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from catalog.load import Catalog, open_catalog
 from planner.decision import Decision
 from planner.efficiency import measurements_of
-from planner.errors import PlannerError
+from planner.errors import InputError, PlannerError
 from planner.objectives import OBJECTIVES
 from planner.plan import Document, Objective, Provenance, SourceNote
 from planner.price import Evaluation
@@ -32,6 +32,9 @@ from planner.solve.solver import Settings, Solution, solve
 from planner.space import Space, open_space
 from planner.space.ready import making_warning, weights_choice
 from planner.verify import verify
+
+if TYPE_CHECKING:
+    from planner.search.solver import Solution as Composition
 
 LEAST_EXPLAINED = 0.25
 """Share of the time limit that an explanation has, however long the proof took."""
@@ -54,7 +57,8 @@ def make_plan(
         Facts; None: the built-in ones under the user's overlay.
     solver
         ``cpsat``; ``exhaustive``: price every decision of the same space; ``frontier``: price those that
-        bounds leave possible, without an explanation where there is no plan.
+        bounds leave possible, without an explanation where there is no plan; ``compose``: OR-Tools composes
+        the cluster of columns, several kinds of replicas side by side where that is better.
     settings
         Time limit, workers and seed of CP-SAT.
 
@@ -70,6 +74,8 @@ def make_plan(
     OutOfTimeError
         If the time limit passed without a plan.
     """
+    if request.spare:
+        raise InputError("--spare: no plan keeps replicas in reserve yet; leave it out, and ask for more --users")
     catalog = catalog or open_catalog()
     starts_s = time.monotonic()
     problem = resolve(request, catalog)
@@ -86,13 +92,28 @@ def make_plan(
         left_s = max(given.time_limit_s - (time.monotonic() - starts_s), LEAST_EXPLAINED * given.time_limit_s)
         explanation = explain_infeasible(problem, space, replace(given, time_limit_s=left_s))
         return _without_plan(problem, solver, explanation)
-    evaluation = price_decision(problem, services_of(solution))
+    evaluation = price_decision(problem, services_of_any(solution))
     verify(problem, space, evaluation, solution.value)
     return _document(problem, evaluation, solution, solution.by if solver == "cpsat" else solver)
 
 
-def choose(problem: Problem, space: Space, *, solver: str = "cpsat", settings: Settings | None = None) -> Solution:
+def services_of_any(solution: Solution | Composition) -> tuple[Service, ...]:
+    """Write a solution as services, whoever found it."""
+    if isinstance(solution, Solution):
+        return services_of(solution)
+    from planner.search.solver import services_of as composed
+
+    return composed(solution)
+
+
+def choose(
+    problem: Problem, space: Space, *, solver: str = "cpsat", settings: Settings | None = None
+) -> Solution | Composition:
     """Solve a space in the way that was asked for."""
+    if solver == "compose":
+        from planner.search import solver as search
+
+        return search.solve(problem, space, settings=settings, tolerance=problem.request.tolerance)
     if solver == "exhaustive":
         from planner.solve.exhaustive import solve_exhaustively
 
@@ -116,7 +137,9 @@ def evaluate(request: Request, decision: Decision | Service | None = None, catal
     return _document(problem, evaluation, None, None)
 
 
-def _document(problem: Problem, evaluation: Evaluation, solution: Solution | None, solver: str | None) -> Document:
+def _document(
+    problem: Problem, evaluation: Evaluation, solution: Solution | Composition | None, solver: str | None
+) -> Document:
     metrics = evaluation.metrics
     warnings = warnings_of(problem, evaluation)
     if solution is not None and solution.fault:
@@ -137,7 +160,7 @@ def _document(problem: Problem, evaluation: Evaluation, solution: Solution | Non
     )
 
 
-def _status(solution: Solution | None) -> Literal["optimal", "feasible", "evaluated"]:
+def _status(solution: Solution | Composition | None) -> Literal["optimal", "feasible", "evaluated"]:
     if solution is None:
         return "evaluated"
     return "optimal" if solution.status == "optimal" else "feasible"
@@ -160,7 +183,7 @@ def request_document(problem: Problem) -> dict[str, Any]:
     return filled
 
 
-def objective_of(problem: Problem, evaluation: Evaluation, solution: Solution) -> Objective:
+def objective_of(problem: Problem, evaluation: Evaluation, solution: Solution | Composition) -> Objective:
     """The objective in the user's terms, with the proved bound and the gap between both."""
     metrics = evaluation.metrics
     measure = OBJECTIVES[problem.request.objective].measure(metrics)

@@ -39,7 +39,7 @@ def make(
         bool, typer.Option("--force", help="Overwrite the file of -o; replace an earlier emission of --emit.")
     ] = False,
     solver: Annotated[
-        str, typer.Option(help="cpsat: prices or CP-SAT after bounds; exhaustive: all priced.")
+        str, typer.Option(help="cpsat: one kind of replica; compose: several (new); exhaustive: all priced.")
     ] = "cpsat",
     time_limit: Annotated[str, typer.Option(metavar="T", help="For the proof; then the best plan so far.")] = "60s",
     workers: Annotated[int, typer.Option(min=1, max=64)] = 2,
@@ -58,8 +58,8 @@ def make(
 
     if output is not None and output.exists() and not force:
         raise InputError(f"-o {output}: exists; choose another name or add --force")
-    if solver not in ("cpsat", "exhaustive"):
-        raise InputError(f"--solver {solver!r}: unknown; use cpsat or exhaustive")
+    if solver not in ("cpsat", "compose", "exhaustive"):
+        raise InputError(f"--solver {solver!r}: unknown; use cpsat, compose or exhaustive")
     settings = read_settings(time_limit, workers, seed)
     facts = open_overlays(context, catalog)
     target = asked["target"]

@@ -115,16 +115,45 @@ def count_combinations(space: Space) -> int:
 
 def all_combinations(problem: Problem, space: Space) -> Combinations:
     """Every combination that is compatible and within the quality budget."""
-    sizes = [len(space.options[name]) for name in DIMENSIONS]
-    grid = np.indices(sizes, dtype=np.int64).reshape(len(sizes), -1)
+    found = some_combinations(problem, space, None)
+    assert found is not None  # noqa: S101 - without a limit all are listed
+    return found
+
+
+def some_combinations(problem: Problem, space: Space, most: int | None) -> Combinations | None:
+    """Every combination that is compatible and within the quality budget; None where there are more than so many.
+
+    Losses add up, so that what exceeds the budget in the first dimensions isn't continued in the others.
+    """
+    grid = np.zeros((0, 1), dtype=np.int64)
+    for name in DIMENSIONS:
+        count = len(space.options[name])
+        grid = np.concatenate([np.repeat(grid, count, axis=1), np.tile(np.arange(count), grid.shape[1])[None]])
+        grid = filtered(problem, space, grid).options
+        if most is not None and grid.shape[1] > most:
+            return None
     return filtered(problem, space, grid)
 
 
+def losses_with(problem: Problem, space: Space, options: Ints, weights: WeightOption) -> tuple[Floats, Floats]:
+    """Loss of combinations with a weight precision ``(combination,)``: the mean, and at the request's confidence."""
+    mean, variance = _losses(space, options)
+    extra_mean, extra_variance = weight_surcharge(space, weights, options)
+    mean = mean + extra_mean + weights.loss.mean
+    variance = variance + extra_variance + weights.loss.variance
+    at_confidence = mean + z_score(problem.request.confidence) * np.sqrt(variance)
+    return 1.0 - np.exp(-mean), 1.0 - np.exp(-at_confidence)
+
+
 def filtered(problem: Problem, space: Space, grid: Ints) -> Combinations:
-    """Those columns of option indices that are compatible and within the budget, with their losses."""
+    """Those columns of option indices that are compatible and within the budget, with their losses.
+
+    ``grid`` may end after any dimension; of the others nothing is known then.
+    """
     keep = np.ones(grid.shape[1], dtype=np.bool_)
     for first, second in forbidden_pairs(space):
-        keep &= ~((grid[first[0]] == first[1]) & (grid[second[0]] == second[1]))
+        if max(first[0], second[0]) < len(grid):
+            keep &= ~((grid[first[0]] == first[1]) & (grid[second[0]] == second[1]))
     grid = grid[:, keep]
     mean, variance = _losses(space, grid)
     keep = within_budget(problem, mean, variance)
@@ -164,7 +193,7 @@ def forbidden_pairs(space: Space) -> list[tuple[tuple[int, int], tuple[int, int]
 def _losses(space: Space, grid: Ints) -> tuple[Floats, Floats]:
     mean: Floats = np.zeros(grid.shape[1])
     variance: Floats = np.zeros(grid.shape[1])
-    for d, name in enumerate(DIMENSIONS):
+    for d, name in enumerate(DIMENSIONS[: len(grid)]):
         mean += np.array([option.loss.mean for option in space.options[name]])[grid[d]]
         variance += np.array([option.loss.variance for option in space.options[name]])[grid[d]]
     for extra in space.compatibility.surcharges:
@@ -179,7 +208,7 @@ def _losses(space: Space, grid: Ints) -> tuple[Floats, Floats]:
 def any_of(space: Space, grid: Ints, ids: frozenset[str]) -> Bools:
     """Which columns of option indices have any of some options."""
     found = np.zeros(grid.shape[1], dtype=np.bool_)
-    for d, name in enumerate(DIMENSIONS):
+    for d, name in enumerate(DIMENSIONS[: len(grid)]):
         found |= np.array([option.id in ids for option in space.options[name]])[grid[d]]
     return found
 

@@ -71,6 +71,11 @@ class Goal:
     name: Name
     output_tokens: int
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether columns add to it; else the worst of them is what counts."""
+        return self.name in ("throughput", "cost")
+
     def value(self, priced: Priced, loss_at_confidence: Floats | float) -> Floats:
         """The number that is minimised, per candidate: seconds, USD, GPU-seconds or a fraction."""
         if self.name not in OBJECTIVES:

@@ -1,0 +1,1 @@
+"""Choose and prove: branch and bound finds columns, OR-Tools composes the cluster of them."""

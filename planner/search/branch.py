@@ -1,0 +1,425 @@
+"""Branch and bound over operating points and cells of combinations: which columns a best cluster can hold.
+
+Pairs of a point and a cell are priced with the best of every effect in the cell. A pair stays while, with the
+best that could stand beside it, it might be part of a cluster as good as the one that is known; the most
+promising are split until single combinations are left, which are priced exactly and become columns.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.cost.compression import CompressionTable
+from planner.cost.price import Priced
+from planner.limits import SLACK as FLOAT_SLACK
+from planner.search.columns import Columns, Pricer, reached_otherwise
+from planner.search.known import TIE, TRADES, Composer, Composition, best_by_gpus
+from planner.search.room import Room
+from planner.solve.cells import Cells
+from planner.solve.dominance import beaten_by, undominated
+from planner.solve.goal import Goal, Limits
+from planner.solve.points import Points, Search
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+WAVE = 30_000
+"""Pairs that are priced at a time."""
+MOST_PAIRS = 3_000_000
+"""Pairs that are priced in all: the budget is counted in work, so that a busy machine gives the same answer."""
+MOST_ALIKE = 60_000
+"""Of these, for plans that are no better but perhaps simpler."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Points with cells, ``(pair,)`` each, and what none of their members exceeds."""
+
+    point: Ints
+    cell: Ints
+    rate: Floats
+    """Interactions per hour at most."""
+    users: Floats
+    """At most."""
+    value: Floats
+    """Of the goal at least, where the worst column counts."""
+    used: Floats
+    """Share of the tightest limit at least."""
+
+    @staticmethod
+    def of(point: Ints, cell: Ints) -> Pairs:
+        """Pairs of which nothing is known yet."""
+        return Pairs(point, cell, *(np.zeros(len(point)) for _ in range(4)))
+
+    def __len__(self) -> int:
+        return len(self.point)
+
+    def take(self, rows: Ints | Bools) -> Pairs:
+        """Some of the pairs."""
+        return Pairs(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    @staticmethod
+    def joined(parts: list[Pairs]) -> Pairs:
+        """Several sets, one after the other."""
+        return Pairs(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Pairs)))
+
+
+class Narrowing:
+    """Points with cells, split until few are left: what both kinds of service share."""
+
+    def __init__(self, search: Search, cells: Cells, goal: Goal, limits: Limits, ends_s: float) -> None:
+        self.search, self.cells, self.goal, self.limits, self.ends_s = search, cells, goal, limits, ends_s
+        self.points = Points.none()
+        self.gpus = np.zeros(0, dtype=np.int64)
+        self.pairs = Pairs.of(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+        self.priced = self.waves = 0
+
+    def add(self, points: Points) -> None:
+        """Add points, each with the cell of all combinations that its weights leave."""
+        owner = self.search.weights_of(points)
+        roots = np.array([-1 if root is None else root for root in self.cells.roots], dtype=np.int64)[owner]
+        points, roots = points.take(roots >= 0), roots[roots >= 0]
+        self.add_pairs(points, np.arange(len(points)), roots)
+
+    def add_pairs(self, points: Points, row: Ints, cell: Ints) -> None:
+        """Add points, and pairs of a row of them with a cell."""
+        if not len(points):
+            return
+        base = len(self.points)
+        self.points = Points.joined([self.points, points]) if base else points
+        self.gpus = self.search.gpus_of(self.points)
+        self.pairs = Pairs.joined([self.pairs, self._bounded(Pairs.of(base + row, cell))])
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget pairs that can't be part of a plan that is wanted."""
+        raise NotImplementedError
+
+    def _bounded(self, pairs: Pairs) -> Pairs:
+        """Pairs that keep the limits at best, with their bounds."""
+        raise NotImplementedError
+
+    def _split(self, order: Ints) -> None:
+        """Split pairs, the first ones first, as many as a wave takes."""
+        self.waves += 1
+        chosen: list[int] = []
+        children: list[list[int]] = []
+        count = 0
+        for row in order.tolist():
+            below = self.cells.children(int(self.pairs.cell[row]))
+            if chosen and count + len(below) > WAVE:
+                break
+            chosen.append(row)
+            children.append(below)
+            count += len(below)
+        point = np.repeat(self.pairs.point[chosen], [len(below) for below in children])
+        cell = np.array([index for below in children for index in below], dtype=np.int64)
+        rest = np.ones(len(self.pairs), dtype=np.bool_)
+        rest[chosen] = False
+        # What is split counts in bounds until its parts are bounded.
+        fresh = self._bounded(Pairs.of(point, cell))
+        self.pairs = Pairs.joined([self.pairs.take(rest), fresh])
+        self.drop()
+
+    def splittable(self) -> Bools:
+        """Which pairs have smaller cells in them."""
+        return np.array([len(cell.members) > 1 for cell in self.cells.cells], dtype=np.bool_)[self.pairs.cell]
+
+    def runnable(self, pairs: Pairs, pricer: Pricer) -> Pairs:
+        """Pairs that an engine runs."""
+        cells = self.cells.cells
+        indices, row = np.unique(pairs.cell, return_inverse=True)
+        able = np.array([cells[i].able for i in indices], dtype=np.int64)[row]
+        forbids = np.array([cells[i].forbids for i in indices], dtype=np.int64)[row]
+        return pairs.take(pricer.runnable(self.points.take(pairs.point), able, forbids) != 0)
+
+    def rows_of(self, indices: list[int]) -> tuple[CompressionTable, int | None]:
+        """Best rows of cells, then, where users are counted, their worst rows; and where those begin."""
+        best = self.cells.rows(indices, worst=False)
+        if self.limits.users is None:
+            return best, None
+        return CompressionTable.joined([best, self.cells.rows(indices, worst=True)]), len(indices)
+
+    def losses_of(self, indices: Ints) -> Floats:
+        """The least loss of cells."""
+        return np.array([self.cells.cells[i].loss for i in indices])
+
+    def members_of(self, cell: Ints) -> Ints:
+        """Options of the single members of cells ``(dimension, pair)``."""
+        return self.cells.found.options[:, [int(self.cells.cells[i].members[0]) for i in cell]]
+
+
+class Branch(Narrowing):
+    """The columns that a best cluster can hold, and the best cluster that is known."""
+
+    def __init__(
+        self,
+        search: Search,
+        cells: Cells,
+        goal: Goal,
+        limits: Limits,
+        room: Room,
+        ends_s: float = np.inf,
+        *,
+        first: bool = False,
+        tolerance: float = 0.0,
+    ) -> None:
+        super().__init__(search, cells, goal, limits, ends_s)
+        self.room, self.first, self.tolerance = room, first, tolerance
+        self.floor = limits.users
+        self.pricer = Pricer(search, goal, limits)
+        self.composer = Composer(goal, room, self.floor)
+        self.columns = Columns.none()
+        self.known: Composition | None = None
+        self._trade = 0.0
+        """What a user is worth in bounds [interactions per hour]."""
+        self._beside = self._users_beside = np.zeros(0)
+        self._rivals = np.zeros((0, 4))
+        self._best = np.zeros(1)
+        self.unlisted = np.inf
+        """No plan that was too much to look at has a lower value."""
+
+    # ------------------------------------------------------------- columns and the plan that is known
+
+    def learn(self, points: Points, options: Ints) -> None:
+        """Price columns; what may be part of a wanted cluster is kept, and a better cluster becomes the known one."""
+        self.take(self.pricer.columns(points, options))
+
+    def take(self, fresh: Columns) -> None:
+        """Take columns in."""
+        fresh = fresh.take(fresh.gpus <= self.room.most)
+        if len(self._beside) and len(fresh):
+            fresh = fresh.take(self._wanted(fresh.gpus, fresh.rate, fresh.users, fresh.worst, fresh.services))
+        if not len(fresh):
+            return
+        self.columns = Columns.joined([self.columns, fresh])
+        found = self.composer.best(self.columns)
+        if found is not None and found.beats(self.known):
+            self.known = found
+
+    # ------------------------------------------------------------- what is wanted
+
+    def drop(self) -> None:
+        """Forget pairs and columns that can't be part of a cluster that is wanted."""
+        self._bound()
+        p, c = self.pairs, self.columns
+        self.columns = c.take(self._wanted(c.gpus, c.rate, c.users, c.worst, c.services))
+        gpus, services = self.gpus[p.point], self.points.pool_unit[p.point] >= 0
+        self.pairs = p.take(self._wanted(gpus, p.rate, p.users, p.value, services))
+
+    def _bound(self) -> None:
+        """Bring up to date what could stand beside a column, and which columns beat others."""
+        p, c = self.pairs, self.columns
+        alike, mine = self.points.pool_unit[p.point] < 0, ~c.services
+        gpus = np.concatenate([self.gpus[p.point][alike], c.gpus[mine]])
+        rate, users = (np.concatenate([a[alike], b[mine]]) for a, b in ((p.rate, c.rate), (p.users, c.users)))
+        self._trade, self._beside = 0.0, self.room.beside(self._filled(gpus, rate))
+        if self.floor is not None:
+            self._users_beside = self.room.beside(self._filled(gpus, users))
+            self._choose_trade(gpus, rate, users)
+        rivals = _smaller(c.gpus[mine], c.rate[mine], c.users[mine], c.worst[mine])
+        self._rivals = rivals[undominated(rivals)] if self.floor is not None else rivals
+        self._best = np.maximum.accumulate(best_by_gpus(c.gpus[mine], c.rate[mine])[0])
+
+    def _filled(self, gpus: Ints, worth: Floats) -> Floats:
+        """The most worth of each number of GPUs that anything has, this search's largest column included."""
+        by_gpus = best_by_gpus(gpus, worth)[0] if len(gpus) else np.zeros(1)
+        most = int(max(self.gpus.max(initial=1), self.columns.gpus.max(initial=1), self.room.size))
+        return np.concatenate([by_gpus, np.zeros(max(0, most + 1 - len(by_gpus)))])
+
+    def _choose_trade(self, gpus: Ints, rate: Floats, users: Floats) -> None:
+        """Choose what a user is worth so that the bound on interactions with enough users is least."""
+        assert self.floor is not None  # noqa: S101
+        if self.goal.name != "throughput" or not len(gpus):
+            return
+        mean = float(rate.sum() / max(users.sum(), 1e-300))
+        least = np.inf
+        for trade in (part * mean for part in TRADES):
+            worth = self._filled(gpus, rate + trade * users)
+            bound = self.room.best(worth)[0] - trade * self.floor
+            if bound < least:
+                least, self._trade = bound, trade
+        self._beside = self.room.beside(self._filled(gpus, rate + self._trade * users))
+
+    def _wanted(
+        self, gpus: Ints, rate: Floats, users: Floats, value: Floats, services: Bools, slack: float | None = None
+    ) -> Bools:
+        """What can be part of a cluster that is no worse than the known one by more than a share."""
+        slack = max(self.tolerance, TIE) if slack is None else slack
+        gpus_at = np.minimum(gpus, max(len(self._beside) - 1, 0))
+        keep = gpus <= self.room.most
+        if self.floor is not None and len(self._users_beside):
+            beside = np.where(services, 0.0, self._users_beside[gpus_at])
+            keep &= users + beside >= self.floor * (1.0 - TIE)
+        known = self.known
+        if known is None:
+            return keep
+        if not self.goal.adds_up:
+            keep &= value <= known.value + self.allowed(slack)
+        elif self.goal.name == "cost":
+            alone = gpus <= known.value * (1.0 + slack) * (1.0 + TIE) * rate
+            keep &= alone | (~services & self._pays(gpus, rate, slack))
+        else:
+            beside = np.where(services, 0.0, self._beside[gpus_at])
+            with_users = np.where(services, rate, rate + self._trade * users + beside - self._trade * (self.floor or 0))
+            keep &= with_users >= (1.0 - slack) / known.value
+        return keep & ~self._beaten(gpus, rate, users, value, services, slack)
+
+    def allowed(self, slack: float) -> float:
+        """How much worse than the known plan a value may be, where the worst column counts."""
+        known = self.known.value if self.known is not None else 0.0
+        if self.goal.name == "quality":
+            return max(0.1 * slack, known * TIE) + 1e-15  # a point of loss is a hundredth: 1 % of it is 0.1 points
+        return known * slack + 1e-15
+
+    def _pays(self, gpus: Ints, rate: Floats, slack: float) -> Bools:
+        """Whether a column may be part of a cluster with no more GPUs per interaction.
+
+        Without a floor nothing is gained by mixing. With one, dearer columns may be what makes room for the
+        users: the others are as cheap as the cheapest at best.
+        """
+        assert self.known is not None  # noqa: S101
+        if self.floor is None:
+            return np.zeros(len(gpus), dtype=np.bool_)
+        dearest = self.known.value * (1.0 + slack)
+        each = max(float(np.max(self.pairs.rate / np.maximum(self.gpus[self.pairs.point], 1), initial=0.0)), 0.0)
+        each = max(each, float(np.max(self.columns.rate / np.maximum(self.columns.gpus, 1), initial=0.0)))
+        most = self.room.most
+        return np.asarray(most <= dearest * (rate + each * (most - gpus)) * (1.0 + TIE))
+
+    def _beaten(self, gpus: Ints, rate: Floats, users: Floats, value: Floats, services: Bools, slack: float) -> Bools:
+        """What a column with no more GPUs outdoes by more than a share."""
+        if not len(self._rivals):
+            return np.zeros(len(gpus), dtype=np.bool_)
+        if self.floor is None:
+            if not self.goal.adds_up or self.goal.name == "cost":
+                return np.zeros(len(gpus), dtype=np.bool_)
+            best = self._best[np.minimum(gpus, len(self._best) - 1)]
+            return np.asarray(rate < best * (1.0 - slack))
+        mine = _smaller(gpus, rate, users, value)
+        columns = [0, 1, 2] if self.goal.adds_up else [0, 2, 3]
+        mine[:, [1, 2]] *= 1.0 - slack
+        return beaten_by(mine[:, columns], self._rivals[:, columns])
+
+    @property
+    def open_value(self) -> float:
+        """No plan with a pair that is left has a lower value; infinite where none is left that may be better."""
+        p = self._open()
+        if not len(p):
+            return self.unlisted
+        return min(self.unlisted, self._least(p))
+
+    def _least(self, p: Pairs) -> float:
+        """No plan with one of these pairs has a lower value."""
+        if not self.goal.adds_up:
+            return float(p.value.min())
+        gpus, services = self.gpus[p.point], self.points.pool_unit[p.point] >= 0
+        if self.goal.name == "cost":
+            with np.errstate(divide="ignore"):
+                return float((gpus / p.rate).min())
+        beside = np.where(services, 0.0, self._beside[gpus] - self._trade * (self.floor or 0.0))
+        most = np.where(services, p.rate, p.rate + self._trade * p.users + beside)
+        return 1.0 / max(float(most.max()), 1e-300)
+
+    def _open(self) -> Pairs:
+        """Pairs that may be part of a better plan."""
+        p = self.pairs
+        gpus, services = self.gpus[p.point], self.points.pool_unit[p.point] >= 0
+        return p.take(self._wanted(gpus, p.rate, p.users, p.value, services, TIE))
+
+    # ------------------------------------------------------------- narrowing
+
+    def narrow(self) -> None:
+        """Split the most promising pairs until none may be part of a better plan, or the work or the time is over."""
+        while self.priced < MOST_PAIRS and time.monotonic() < self.ends_s:
+            if self.first and self.known is not None:
+                break
+            p = self.pairs
+            gpus, services = self.gpus[p.point], self.points.pool_unit[p.point] >= 0
+            ready = self.splittable() & self._wanted(gpus, p.rate, p.users, p.value, services, TIE)
+            rows = np.flatnonzero(ready)
+            if not len(rows):
+                break
+            self._split(rows[np.argsort(self._promise(rows), kind="stable")])
+
+    def simplify(self) -> None:
+        """Split what is nearly as good as the best and takes as many GPUs as its kinds: it may be simpler."""
+        if self.known is None or self.tolerance <= TIE or self.first:
+            return
+        ends = self.priced + MOST_ALIKE
+        while self.priced < ends and time.monotonic() < self.ends_s:
+            alike = np.isin(self.gpus[self.pairs.point], self.known.columns.gpus)
+            rows = np.flatnonzero(self.splittable() & alike)
+            if not len(rows):
+                break
+            self._split(rows[np.argsort(self._promise(rows), kind="stable")])
+
+    def by_promise(self) -> Ints:
+        """Pairs, the most promising first."""
+        rows = np.arange(len(self.pairs))
+        return rows[np.argsort(self._promise(rows), kind="stable")]
+
+    def place(self, points: Points) -> int | None:
+        """Which of the points one is; None where it isn't among them."""
+        same = np.ones(len(self.points), dtype=np.bool_)
+        for f in fields(Points):
+            same &= getattr(self.points, f.name) == getattr(points, f.name)[0]
+        found = np.flatnonzero(same)
+        return int(found[0]) if len(found) else None
+
+    def _promise(self, rows: Ints) -> Floats:
+        """Less is more promising."""
+        p = self.pairs.take(rows)
+        gpus = self.gpus[p.point]
+        if self.known is None and self.floor is not None:
+            if self.waves % 2 and not self.first:
+                return p.used
+            return -(p.users + self._users_beside[gpus])
+        if not self.goal.adds_up:
+            return p.value
+        if self.goal.name == "cost":
+            return np.asarray(-p.rate / gpus)
+        services = self.points.pool_unit[p.point] >= 0
+        return -np.where(services, p.rate, p.rate + self._trade * p.users + self._beside[gpus])
+
+    def _bounded(self, pairs: Pairs) -> Pairs:
+        pairs = self.runnable(pairs, self.pricer)
+        if not len(pairs):
+            return pairs
+        self.priced += len(pairs)
+        lone = np.array([cell.lone for cell in self.cells.cells], dtype=np.bool_)[pairs.cell]
+        if lone.any():
+            self.learn(self.points.take(pairs.point[lone]), self.members_of(pairs.cell[lone]))
+            pairs = pairs.take(~lone)
+        if not len(pairs):
+            return pairs
+        points = self.points.take(pairs.point)
+        indices, row = np.unique(pairs.cell, return_inverse=True)
+        table, slowest = self.rows_of(indices.tolist())
+        throttled = self.search.throttling[points.unit, points.policy]
+        priced = self.search.price(points, table, row, throttled, None if slowest is None else row + slowest)
+        keep = self.limits.hold(priced, users=False) & reached_otherwise(priced, points)
+        return replace(
+            pairs,
+            rate=priced.interactions_per_hour,
+            users=priced.users,
+            value=self._values(priced, self.losses_of(indices)[row]),
+            used=self.limits.used(priced),
+        ).take(keep)
+
+    def _values(self, priced: Priced, losses: Floats) -> Floats:
+        return np.zeros(len(losses)) if self.goal.adds_up else np.array(self.goal.value(priced, losses))
+
+
+def _smaller(gpus: Ints, rate: Floats, users: Floats, value: Floats) -> Floats:
+    """GPUs, interactions, users and the worst value, each so that less is better ``(row, 4)``."""
+    with np.errstate(divide="ignore"):
+        return np.stack([gpus.astype(np.float64), 1.0 / rate, 1.0 / users, value], axis=1)
+
+
+__all__ = ["FLOAT_SLACK", "Branch", "Narrowing", "Pairs"]

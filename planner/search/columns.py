@@ -1,0 +1,154 @@
+"""Columns: what serves by itself, priced exactly, of which a cluster is composed.
+
+A column is one replica of one kind, a group of replicas over which experts spread, or a whole service of a
+prefill and a decode pool with its counts. Every limit on times holds in each column by itself; users and GPUs
+add up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.cost.price import Priced
+from planner.service import DIMENSIONS
+from planner.solve.cells import engines_able, forbidding_conditions
+from planner.solve.combinations import losses_with, table_of
+from planner.solve.engines import Surroundings
+from planner.solve.goal import Goal, Limits
+from planner.solve.points import Points, Search
+from planner.space import Option
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns as struct of arrays, ``(column,)`` each."""
+
+    points: Points
+    """With the replicas of one column."""
+    options: Ints
+    """Index of the option of each dimension ``(dimension, column)``."""
+    engines: Ints
+    """Those that may serve it, a bit each in the order of the space; all throttle or none does."""
+    throttled: Bools
+    gpus: Ints
+    rate: Floats
+    """Interactions per hour."""
+    users: Floats
+    worst: Floats
+    """What the goal is, where the worst column counts; 0 where the goal adds up."""
+    warm_s: Floats
+    """Time to the first token of a later question; infinite where there is none."""
+    loss: Floats
+    """Mean loss, weights included, a fraction."""
+
+    def __len__(self) -> int:
+        return len(self.gpus)
+
+    def take(self, rows: Ints | Bools) -> Columns:
+        """Some of the columns."""
+        rest = {f.name: getattr(self, f.name)[..., rows] for f in fields(self) if f.name != "points"}
+        return Columns(points=self.points.take(rows), **rest)
+
+    @staticmethod
+    def joined(parts: list[Columns]) -> Columns:
+        """Several sets, one after the other."""
+        rest = {
+            f.name: np.concatenate([getattr(part, f.name) for part in parts], axis=-1)
+            for f in fields(Columns)
+            if f.name != "points"
+        }
+        return Columns(points=Points.joined([part.points for part in parts]), **rest)
+
+    @staticmethod
+    def none() -> Columns:
+        """No columns."""
+        whole, real = np.zeros(0, dtype=np.int64), np.zeros(0)
+        options = np.zeros((len(DIMENSIONS), 0), dtype=np.int64)
+        return Columns(Points.none(), options, whole, whole.astype(np.bool_), whole, real, real, real, real, real)
+
+    @property
+    def services(self) -> Bools:
+        """Which are a whole service of two pools, that nothing stands beside."""
+        return self.points.pool_unit >= 0
+
+    def chosen(self, search: Search, row: int) -> tuple[Option, ...]:
+        """Options of a column."""
+        return tuple(search.space.options[name][int(self.options[d, row])] for d, name in enumerate(DIMENSIONS))
+
+
+class Pricer:
+    """Prices columns of one search, on the engines that would serve them."""
+
+    def __init__(self, search: Search, goal: Goal, limits: Limits) -> None:
+        self.search, self.goal, self.limits = search, goal, limits
+        self._surroundings = Surroundings(search)
+        engines = search.space.engines
+        self._throttling = sum(1 << bit for bit, engine in enumerate(engines) if engine.long_prefill_throttle)
+
+    def runnable(self, points: Points, able: Ints, forbids: Ints) -> Ints:
+        """Engines that run points with combinations, a bit each."""
+        engines, holds = self._surroundings.of(points)
+        return np.where(forbids & holds, 0, able & engines)
+
+    def columns(self, points: Points, options: Ints) -> Columns:
+        """Price points with combinations; those that no engine runs or that break a limit are left out.
+
+        Throttling is good for whoever waits and costs nobody else, so where it is to be had nothing else is
+        tried; but for a floor on users, since service that makes users wait has more of them.
+        """
+        search, space = self.search, self.search.space
+        owner = search.weights_of(points)
+        distinct, column = np.unique(options, axis=1, return_inverse=True)
+        column = column.reshape(-1)
+        able = np.zeros(len(points), dtype=np.int64)
+        mean, at_confidence = np.zeros(len(points)), np.zeros(len(points))
+        for w in np.unique(owner).tolist():
+            mine = owner == w
+            able[mine] = engines_able(space, distinct, space.weights[w])[column[mine]]
+            of_mean, of_confidence = losses_with(search.problem, space, distinct, space.weights[w])
+            mean[mine], at_confidence[mine] = of_mean[column[mine]], of_confidence[column[mine]]
+        engines = self.runnable(points, able, forbidding_conditions(space, distinct)[column])
+        yielding = engines & self._throttling
+        others = engines & ~self._throttling
+        others = others if self.limits.users is not None else np.where(yielding, 0, others)
+        parts = []
+        for some, yields in ((yielding, True), (others, False)):
+            rows = np.flatnonzero(some)
+            parts.append((rows, some[rows], np.full(len(rows), yields)))
+        rows, bits, throttled = (np.concatenate(part) for part in zip(*parts, strict=True))
+        if not len(rows):
+            return Columns.none()
+        trial = points.take(rows)
+        priced = search.price(trial, table_of(space, distinct), column[rows], throttled)
+        keep = self.limits.hold(priced, users=False) & reached_otherwise(priced, trial)
+        keep &= priced.interactions_per_hour > 0
+        found = self._found(trial, options[:, rows], bits, throttled, priced, mean[rows], at_confidence[rows])
+        return found.take(np.flatnonzero(keep))
+
+    def _found(
+        self, points: Points, options: Ints, engines: Ints, throttled: Bools, priced: Priced, mean: Floats, loss: Floats
+    ) -> Columns:
+        return Columns(
+            points=points,
+            options=options,
+            engines=engines,
+            throttled=throttled,
+            gpus=self.search.gpus_of(points),
+            rate=priced.interactions_per_hour,
+            users=priced.users,
+            worst=np.zeros(len(points)) if self.goal.adds_up else np.array(self.goal.value(priced, loss)),
+            warm_s=priced.ttft_warm_s,
+            loss=mean,
+        )
+
+
+def reached_otherwise(priced: Priced, points: Points) -> Bools:
+    """False where sessions are served one at a time for want of room: a point of its own stands for that."""
+    return points.alone | (priced.resident > 1.0)

@@ -1,0 +1,167 @@
+"""A cluster composed of columns that is known to be possible: the first is found by rule, the best is OR-Tools'."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.limits import SLACK as FLOAT_SLACK
+from planner.search.columns import Columns
+from planner.search.room import Room
+from planner.solve.goal import Goal
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+TIE = 1e-9
+"""Relative: values that differ by less are equal."""
+TRADES = (0.0, 0.03, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.5, 2.5, 4.0, 7.0, 15.0, 50.0)
+"""What a user may be worth where users are counted, against the interactions of one [mean rate of a user]."""
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Columns with how often each is there."""
+
+    columns: Columns
+    """The kinds, each once."""
+    counts: Ints
+    value: float
+    """Of the goal."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs in all."""
+        return int(np.sum(self.columns.gpus * self.counts))
+
+    @property
+    def users(self) -> float:
+        """Users in all."""
+        return float(np.sum(self.columns.users * self.counts))
+
+    def beats(self, other: Composition | None) -> bool:
+        """Whether it is better, or as good with fewer GPUs."""
+        if other is None or self.value < other.value * (1.0 - TIE) - 1e-15:
+            return True
+        return self.value <= other.value * (1.0 + TIE) + 1e-15 and self.gpus < other.gpus
+
+
+def composition_of(columns: Columns, rows: Ints, counts: Ints, goal: Goal) -> Composition:
+    """A composition of some columns, with its value as the cost model has it."""
+    rate = float(np.sum(columns.rate[rows] * counts))
+    gpus = int(np.sum(columns.gpus[rows] * counts))
+    value = float(columns.worst[rows].max(initial=0.0))
+    if goal.adds_up:
+        value = (gpus if goal.name == "cost" else 1.0) / rate if rate > 0 else np.inf
+    return Composition(columns.take(rows), counts, value)
+
+
+class Composer:
+    """Composes what is best by simple rules: exact where one worth adds up, a good start with users."""
+
+    def __init__(self, goal: Goal, room: Room, floor: float | None) -> None:
+        self.goal, self.room, self.floor = goal, room, floor
+
+    def best(self, columns: Columns) -> Composition | None:
+        """The best composition that the rules find; None where they find none."""
+        found: Composition | None = None
+        for rows, counts in self._tried(columns):
+            one = composition_of(columns, rows, counts, self.goal)
+            if self._holds(one) and one.beats(found):
+                found = one
+        return found
+
+    def least(self, columns: Columns, known: Composition) -> float:
+        """No composition of the columns has a lower value, as far as rules can tell."""
+        if not self.goal.adds_up:
+            return known.value  # thresholds are tried one by one, and room for users is packed exactly
+        if self.goal.name == "cost":
+            return float((columns.gpus / columns.rate).min())
+        alone = float(columns.rate[columns.services].max(initial=0.0))
+        packed = self._packed(columns, np.flatnonzero(~columns.services), columns.rate)
+        return 1.0 / max(alone, float(np.sum(columns.rate[packed[0]] * packed[1])), 1e-300)
+
+    def _holds(self, one: Composition) -> bool:
+        return self.floor is None or one.users >= self.floor * (1.0 - FLOAT_SLACK)
+
+    def _tried(self, columns: Columns) -> list[tuple[Ints, Ints]]:
+        one = np.ones(1, dtype=np.int64)
+        services = np.flatnonzero(columns.services)
+        if self.floor is not None:
+            services = services[columns.users[services] >= self.floor * (1.0 - FLOAT_SLACK)]
+        tried = []
+        if len(services):
+            value = 1.0 / columns.rate if self.goal.adds_up else columns.worst
+            value = value * columns.gpus if self.goal.name == "cost" else value
+            best = services[np.lexsort((columns.gpus[services], value[services]))[:1]]
+            tried.append((best, one))
+        kinds = np.flatnonzero(~columns.services & (columns.gpus <= self.room.most))
+        if not len(kinds):
+            return tried
+        if self.floor is None:
+            return tried + self._without_floor(columns, kinds)
+        if not self.goal.adds_up:
+            return tried + self._thresholds(columns, kinds)
+        return tried + self._with_floor(columns, kinds)
+
+    def _without_floor(self, columns: Columns, kinds: Ints) -> list[tuple[Ints, Ints]]:
+        if self.goal.name == "throughput":
+            return [self._packed(columns, kinds, columns.rate)]
+        value = columns.gpus / columns.rate if self.goal.name == "cost" else columns.worst
+        best = np.lexsort((columns.gpus[kinds], value[kinds]))[:1]
+        return [(kinds[best], np.ones(1, dtype=np.int64))]
+
+    def _thresholds(self, columns: Columns, kinds: Ints) -> list[tuple[Ints, Ints]]:
+        """With the least of the worst value for which there is room for the users."""
+        values = np.unique(columns.worst[kinds])
+        low, high = -1, len(values)  # no room at low, room at high
+        found: list[tuple[Ints, Ints]] = []
+        while high - low > 1:
+            middle = (low + high) // 2
+            packed = self._packed(columns, kinds[columns.worst[kinds] <= values[middle]], columns.users)
+            if self._holds(composition_of(columns, *packed, self.goal)):
+                high, found = middle, [packed]
+            else:
+                low = middle
+        return found
+
+    def _with_floor(self, columns: Columns, kinds: Ints) -> list[tuple[Ints, Ints]]:
+        """As many interactions as there are with various worths of a user."""
+        mean = float(np.sum(columns.rate[kinds]) / max(np.sum(columns.users[kinds]), 1e-300))
+        tried = [self._packed(columns, kinds, columns.users)]
+        tried += [self._packed(columns, kinds, columns.rate + trade * mean * columns.users) for trade in TRADES]
+        if self.goal.name == "cost":
+            theta = min(composition_of(columns, *one, self.goal).value for one in tried)
+            own = theta * columns.rate - columns.gpus
+            tried += [self._packed(columns, kinds, own + trade * theta * mean * columns.users) for trade in TRADES]
+            assert self.floor is not None  # noqa: S101
+            enough = np.ceil(self.floor / np.maximum(columns.users[kinds], 1e-12))
+            most = np.array([self._most(int(gpus)) for gpus in columns.gpus[kinds]])
+            able = np.flatnonzero(enough <= most)
+            if len(able):
+                at = able[np.argmin((columns.gpus / columns.rate)[kinds[able]])]
+                tried.append((kinds[[at]], np.array([int(enough[at])], dtype=np.int64)))
+        return tried
+
+    def _most(self, gpus: int) -> int:
+        worth = np.zeros(gpus + 1)
+        worth[gpus] = 1.0
+        return round(self.room.best(worth)[0])
+
+    def _packed(self, columns: Columns, kinds: Ints, worth: Floats) -> tuple[Ints, Ints]:
+        """The best of each number of GPUs, packed for the most worth."""
+        by_gpus, first = best_by_gpus(columns.gpus[kinds], worth[kinds])
+        _, counts = self.room.best(by_gpus)
+        sizes = sorted(counts)
+        return kinds[first[sizes]] if sizes else kinds[:0], np.array([counts[g] for g in sizes], dtype=np.int64)
+
+
+def best_by_gpus(gpus: Ints, worth: Floats) -> tuple[Floats, Ints]:
+    """The most worth of each number of GPUs, and which row has it (0 where there is none)."""
+    best, first = np.zeros(int(gpus.max(initial=0)) + 1), np.zeros(int(gpus.max(initial=0)) + 1, dtype=np.int64)
+    order = np.argsort(worth, kind="stable")
+    first[gpus[order]] = order
+    best[gpus[order]] = np.maximum(worth[order], 0.0)
+    return best, first

@@ -1,0 +1,49 @@
+"""OR-Tools composes clusters of several kinds of replicas (``--solver compose``, not yet the default)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Plan = Callable[..., Any]
+
+LLAMA = ["--model", "llama-3.1-8b", "--ctx", "32K", "--engine", "vllm", "--tolerance", "0%"]
+
+
+def planned(plan: Plan, *options: str) -> Any:
+    result = plan(*options, "--no-gains", "--format", "json")
+    assert result.code == 0, result.err
+    return result.json
+
+
+def test_nine_gpus_are_all_used_and_nothing_is_lost(plan: Plan) -> None:
+    options = ("--ctx", "1M", "--gpus", "9xA100", "--max-latency", "200ms", "--tolerance", "0%")
+    one, several = planned(plan, *options), planned(plan, *options, "--solver", "compose")
+    assert several["status"] == "optimal"
+    assert several["objective"]["best"] >= one["objective"]["best"] * 1.04
+    groups = several["decision"]["groups"]
+    used = sum(
+        group["replicas"] * group["parallel"]["tp"] * group["parallel"]["pp"] * group["parallel"]["pcp"]
+        for group in groups
+    )
+    assert len(groups) == 2
+    assert used == several["metrics"]["gpus_used"] == 9
+
+
+@pytest.mark.parametrize("gpus", ["1xA100", "3xA100", "8xH100"])
+@pytest.mark.parametrize("objective", [["throughput"], ["cost"], ["cost", "--users", "5"], ["latency", "--users", "5"]])
+def test_is_never_worse_than_one_kind(plan: Plan, gpus: str, objective: list[str]) -> None:
+    options = [*LLAMA, "--gpus", gpus, "--objective", *objective]
+    one, several = planned(plan, *options), planned(plan, *options, "--solver", "compose")
+    assert (one["status"], several["status"]) == ("optimal", "optimal")
+    higher = objective == ["throughput"]
+    before, now = one["objective"]["best"], several["objective"]["best"]
+    assert now >= before * (1 - 2e-6) if higher else now <= before * (1 + 2e-6)
+
+
+def test_the_tolerance_gives_way_in_value_only_by_its_share(plan: Plan) -> None:
+    options = ("--ctx", "1M", "--gpus", "12xA100", "--max-latency", "200ms", "--solver", "compose", "--tolerance", "1%")
+    objective = planned(plan, *options)["objective"]
+    assert objective["value"] >= 0.99 * objective["best"]
