@@ -19,7 +19,7 @@ from planner.limits import SLACK as FLOAT_SLACK
 from planner.search.columns_found import Found
 from planner.search.known import TIE, Composer, Composition, composition_of
 from planner.search.servers import Row, server_rows
-from planner.search.ties import Ties
+from planner.search.ties import Ties, engine_of
 from planner.solve.apart import DIED, Answer, solve_apart
 from planner.solve.cpsat import import_cp_model
 
@@ -216,6 +216,8 @@ class _Master:
         self._keep_value(best, tolerance)
         each = (ties.kinds << 23) + (ties.stages << 10) + ties.techniques
         size = self._sum(self.columns.gpus << 30) + self.cp.LinearExpr.weighted_sum(self.used, each.tolist())
+        # An engine more is as much more to run as a kind more.
+        size = size + (1 << 23) * sum(self._engines_used())
         found, answer = self._ask(lambda: self.model.minimize(size), best, tolerance)
         if found is None or answer.status != "OPTIMAL":
             return found
@@ -226,6 +228,16 @@ class _Master:
         order = self.cp.LinearExpr.weighted_sum(self.used, ties.order.tolist())
         last, _ = self._ask(lambda: self.model.minimize(late * (1 << 20) + order), best, tolerance)
         return last or found
+
+    def _engines_used(self) -> list[Any]:
+        """Whether each engine serves any kind."""
+        found: dict[str, Any] = {}
+        for used, engines in zip(self.used, self.columns.engines.tolist(), strict=True):
+            name = engine_of(self.found.search, engines)
+            if name not in found:
+                found[name] = self.model.new_bool_var(f"engine_{name}")
+            self.model.add(used <= found[name])
+        return list(found.values())
 
     def _keep_value(self, best: Composition, tolerance: float) -> None:
         """The row that the value stays within a tolerance of the best."""

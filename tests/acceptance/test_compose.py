@@ -47,3 +47,9 @@ def test_the_tolerance_gives_way_in_value_only_by_its_share(plan: Plan) -> None:
     options = ("--ctx", "1M", "--gpus", "12xA100", "--max-latency", "200ms", "--solver", "compose", "--tolerance", "1%")
     objective = planned(plan, *options)["objective"]
     assert objective["value"] >= 0.99 * objective["best"]
+
+
+def test_one_engine_is_enough_where_it_loses_less_than_the_tolerance(plan: Plan) -> None:
+    options = ("--ctx", "1M", "--gpus", "9xA100", "--max-latency", "200ms", "--solver", "compose", "--tolerance", "5%")
+    groups = planned(plan, *options)["decision"]["groups"]
+    assert len({group["engine"] for group in groups}) == 1
