@@ -5,17 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.problem import Problem
 from planner.search.branch import Branch
 from planner.solve.combinations import Combinations, filtered, neighbours, with_weights
-from planner.space import Space
+from planner.solve.trying import interleaved, to_try
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 TRIED_POINTS, MOST_TRIED = 24, 480
 """Points priced in full at a time, and at most."""
-TRIED_COMBINATIONS = 400
 MOST_ALIKE = 3_000
 """Points that are tried with the combination of a plan that is known."""
 
@@ -25,9 +23,9 @@ def try_plans(branch: Branch) -> None:
     if not len(branch.pairs):
         return
     problem, space = branch.search.problem, branch.search.space
-    tried = _tried(problem, space, branch.cells.found)
+    tried = to_try(problem, space, branch.cells.found)
     before = branch.known
-    order = _interleaved(_sizes(branch), branch.by_promise())
+    order = interleaved(_sizes(branch), branch.by_promise())
     for start in range(0, min(len(order), MOST_TRIED), TRIED_POINTS):
         if start and branch.known is not None:
             break
@@ -54,31 +52,6 @@ def _sizes(branch: Branch) -> Ints:
     points = branch.pairs.point
     weights = branch.search.weights_of(branch.points)[points]
     return np.asarray(weights * (int(branch.gpus.max(initial=0)) + 1) + branch.gpus[points])
-
-
-def _interleaved(kinds: Ints, order: Ints) -> Ints:
-    """The order again, but with the best of every kind first, then every second best, ..."""
-    rank = np.empty(len(order), dtype=np.int64)
-    for kind in np.unique(kinds):
-        mine = order[kinds[order] == kind]
-        rank[mine] = np.arange(len(mine))
-    return order[np.argsort(rank[order], kind="stable")]
-
-
-def _tried(problem: Problem, space: Space, found: Combinations) -> Combinations:
-    """Combinations to try: all if they are few, else those that keep, read or compute the least."""
-    if len(found) <= TRIED_COMBINATIONS:
-        return found
-    table = found.table(space)
-    length = float(problem.workload.decode_tokens)
-    merits = (
-        table.stored_tokens(length, length),
-        table.read_tokens(length, length),
-        table.prefill_attention * table.prefill_linear,
-        table.prefill_attention * table.stored_tokens(length, length),
-    )
-    best = [np.argsort(merit, kind="stable")[: TRIED_COMBINATIONS // len(merits)] for merit in merits]
-    return found.take(np.unique(np.concatenate(best)))
 
 
 def _try(branch: Branch, rows: Ints, found: Combinations) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from planner.cost.compression import CompressionTable
 from planner.cost.links import between_pools_bytes_per_s
 from planner.cost.price import Priced
-from planner.search.branch import MOST_PAIRS, Branch, Narrowing, Pairs
+from planner.search.branch import Branch
 from planner.search.columns import reached_otherwise
 from planner.search.known import TIE
+from planner.search.narrowing import MOST_PAIRS, Narrowing, Pairs
+from planner.solve.halves import Feeding, fits_on
 from planner.solve.points import Points
 from planner.solve.pools import able_to_feed, decode_ways, pool_units
-from planner.space import Split
-from planner.space.pins import Pins
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -35,35 +35,6 @@ MOST_LEARNT = 4
 """Lone pairs of a wave that are given prefill pools to find a better plan."""
 MOST_EXPANDED = 400_000
 """Points with two pools that are listed at most."""
-
-
-@dataclass(frozen=True)
-class Feeding:
-    """Prefill pools of one cell, for one view and weights."""
-
-    units: Ints
-    gpus: Ints
-    replicas: Ints
-    rates: Floats
-    """Sessions per second of one replica, ``(policy, unit)``; 0 where no session fits or a limit is broken."""
-    cold_s: Floats
-    """The first prompt's time to its first token, at best, of those that feed ``(policy, unit)`` [s]."""
-    warm_s: Floats
-    """A later question's ``(policy, unit)`` [s]."""
-    switch_s: Floats
-    longest_s: Floats
-    """What prefills, waits and the ways to the decode pool add to a session, at worst ``(policy, unit)`` [s]."""
-
-    def most(self, total: int, policy: int) -> Floats:
-        """Sessions per second that so many GPUs prefill at most, for every number up to the total."""
-        spare = np.arange(total + 1)[None, :]
-        counts = np.minimum(self.replicas[:, None], spare // self.gpus[:, None])
-        return np.asarray((self.rates[policy][:, None] * counts).max(axis=0))
-
-    def least(self, policy: int) -> tuple[float, float, float]:
-        """Times to the first tokens and of a switch, at best of those that feed [s]."""
-        feeds = self.rates[policy] > 0
-        return tuple(float(times[policy][feeds].min()) for times in (self.cold_s, self.warm_s, self.switch_s))  # type: ignore[return-value]
 
 
 class TwoPools(Narrowing):
@@ -124,7 +95,7 @@ class TwoPools(Narrowing):
         """Prefill pools and numbers of replicas that go with a decode pool."""
         unit = self.search.units[decode]
         others = [self.search.units[u].split for u in self.feeders[unit.view, unit.weights]]
-        return sum(int(_fits(unit.split, other, self.total, self.search.space.pins).sum()) for other in others)
+        return sum(int(fits_on(unit.split, other, self.total, self.search.space.pins).sum()) for other in others)
 
     # ------------------------------------------------------------- bounds
 
@@ -350,7 +321,7 @@ class TwoPools(Narrowing):
             if not self.search.handing_over(int(feeding.units[at]), unit):
                 continue
             other = self.search.units[int(feeding.units[at])].split
-            fits = _fits(split, other, self.total, self.search.space.pins)
+            fits = fits_on(split, other, self.total, self.search.space.pins)
             r, q = (axis + 1 for axis in np.nonzero(fits))
             gpus = r * split.gpus + q * other.gpus
             link = np.where(gpus <= server[0], server[1], beyond[1]) / moved
@@ -404,11 +375,3 @@ class TwoPools(Narrowing):
             return r[:0], q[:0]
         rows = np.array([[i, j] for (i, _), j in last.items()])
         return rows[:, 0], rows[:, 1]
-
-
-def _fits(split: Split, other: Split, total: int, pins: Pins) -> Bools:
-    """Which numbers of replicas of two splits fit on so many GPUs together ``(replicas - 1, replicas - 1)``."""
-    r = np.arange(1, min(split.replicas, (total - other.gpus) // split.gpus) + 1)[:, None]
-    q = np.arange(1, min(other.replicas, (total - split.gpus) // other.gpus) + 1)[None, :]
-    fits = np.asarray(r * split.gpus + q * other.gpus <= total)
-    return fits & pins.allows_replicas("decode", r) & pins.allows_replicas("prefill", q)

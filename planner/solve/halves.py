@@ -88,7 +88,7 @@ class Halves(Narrowing):
         """Prefill pools and numbers of replicas that go with a decode pool."""
         unit = self.search.units[decode]
         others = [self.search.units[u].split for u in self.feeders[unit.view, unit.weights]]
-        return sum(int(_fits(unit.split, other, self.total, self.search.space.pins).sum()) for other in others)
+        return sum(int(fits_on(unit.split, other, self.total, self.search.space.pins).sum()) for other in others)
 
     # ------------------------------------------------------------- bounds
 
@@ -314,7 +314,7 @@ class Halves(Narrowing):
             if not self.search.handing_over(int(feeding.units[at]), unit):
                 continue
             other = self.search.units[int(feeding.units[at])].split
-            fits = _fits(split, other, self.total, self.search.space.pins)
+            fits = fits_on(split, other, self.total, self.search.space.pins)
             r, q = (axis + 1 for axis in np.nonzero(fits))
             gpus = r * split.gpus + q * other.gpus
             link = np.where(gpus <= server[0], server[1], beyond[1]) / moved
@@ -374,7 +374,7 @@ class Halves(Narrowing):
         return rows[:, 0], rows[:, 1]
 
 
-def _fits(split: Split, other: Split, total: int, pins: Pins) -> Bools:
+def fits_on(split: Split, other: Split, total: int, pins: Pins) -> Bools:
     """Which numbers of replicas of two splits fit on so many GPUs together ``(replicas - 1, replicas - 1)``."""
     r = np.arange(1, min(split.replicas, (total - other.gpus) // split.gpus) + 1)[:, None]
     q = np.arange(1, min(other.replicas, (total - split.gpus) // other.gpus) + 1)[None, :]

@@ -28,10 +28,10 @@ def try_plans(narrowing: Narrowing) -> None:
     if not len(narrowing.pairs):
         return
     problem, space = narrowing.search.problem, narrowing.search.space
-    tried = _tried(problem, space, narrowing.cells.found)
+    tried = to_try(problem, space, narrowing.cells.found)
     before = narrowing.incumbent
     weights = narrowing.search.weights_of(narrowing.points)[narrowing.pairs.point]
-    order = _interleaved(weights, np.argsort(narrowing.pairs.value, kind="stable"))
+    order = interleaved(weights, np.argsort(narrowing.pairs.value, kind="stable"))
     for start in range(0, min(len(order), MOST_TRIED), TRIED_POINTS):
         if start and narrowing.incumbent is not None:
             break
@@ -54,16 +54,16 @@ def _columns(space: Space, known: Incumbent) -> Ints:
     return np.array([[options.index(o)] for options, o in zip(space.options.values(), known.options, strict=True)])
 
 
-def _interleaved(weights: Ints, order: Ints) -> Ints:
-    """The order again, but with the best point of every weight precision first, then every second best, ..."""
+def interleaved(kinds: Ints, order: Ints) -> Ints:
+    """The order again, but with the best of every kind first, then every second best, ..."""
     rank = np.empty(len(order), dtype=np.int64)
-    for w in np.unique(weights):
-        mine = order[weights[order] == w]
+    for kind in np.unique(kinds):
+        mine = order[kinds[order] == kind]
         rank[mine] = np.arange(len(mine))
     return order[np.argsort(rank[order], kind="stable")]
 
 
-def _tried(problem: Problem, space: Space, found: Combinations) -> Combinations:
+def to_try(problem: Problem, space: Space, found: Combinations) -> Combinations:
     """Combinations to try: all if they are few, else those that keep, read or compute the least."""
     if len(found) <= TRIED_COMBINATIONS:
         return found
