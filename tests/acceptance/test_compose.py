@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from planner.search import compose
+from planner.solve.apart import DIED, Answer
+
 Plan = Callable[..., Any]
 
 LLAMA = ["--model", "llama-3.1-8b", "--ctx", "32K", "--engine", "vllm", "--tolerance", "0%"]
@@ -53,3 +56,12 @@ def test_one_engine_is_enough_where_it_loses_less_than_the_tolerance(plan: Plan)
     options = ("--ctx", "1M", "--gpus", "9xA100", "--max-latency", "200ms", "--solver", "compose", "--tolerance", "5%")
     groups = planned(plan, *options)["decision"]["groups"]
     assert len({group["engine"] for group in groups}) == 1
+
+
+def test_rules_compose_and_say_so_where_the_library_dies(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("--ctx", "1M", "--gpus", "9xA100", "--max-latency", "200ms", "--solver", "compose", "--tolerance", "0%")
+    usual = planned(plan, *options)
+    monkeypatch.setattr(compose, "solve_apart", lambda *_: Answer(DIED, death="signal 6"))
+    found = planned(plan, *options)
+    assert found["objective"]["value"] == pytest.approx(usual["objective"]["value"], rel=1e-9)
+    assert any("signal 6" in warning for warning in found["warnings"])
