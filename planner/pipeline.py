@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from catalog.load import Catalog, open_catalog
 from planner.decision import Decision
@@ -24,17 +24,13 @@ from planner.price import Evaluation
 from planner.price import evaluate as price_decision
 from planner.problem import Problem, resolve
 from planner.request import Request
+from planner.search.services import services_of
+from planner.search.solver import Settings, Solution, solve
 from planner.service import DIMENSIONS, Service
 from planner.short_end import parity_usd_per_interaction
-from planner.solve.decision import services_of
-from planner.solve.frontier import best_plan
-from planner.solve.solver import Settings, Solution, solve
 from planner.space import Space, open_space
 from planner.space.ready import making_warning, weights_choice
 from planner.verify import verify
-
-if TYPE_CHECKING:
-    from planner.search.solver import Solution as Composition
 
 LEAST_EXPLAINED = 0.25
 """Share of the time limit that an explanation has, however long the proof took."""
@@ -45,7 +41,12 @@ class OutOfTimeError(PlannerError):
 
 
 def make_plan(
-    request: Request, catalog: Catalog | None = None, *, solver: str = "cpsat", settings: Settings | None = None
+    request: Request,
+    catalog: Catalog | None = None,
+    *,
+    solver: str = "cpsat",
+    settings: Settings | None = None,
+    explained: bool = True,
 ) -> Document:
     """Choose the best deployment for a request, prove it, and check it.
 
@@ -56,11 +57,12 @@ def make_plan(
     catalog
         Facts; None: the built-in ones under the user's overlay.
     solver
-        ``cpsat``; ``exhaustive``: price every decision of the same space; ``frontier``: price those that
-        bounds leave possible, without an explanation where there is no plan; ``compose``: OR-Tools composes
-        the cluster of columns, several kinds of replicas side by side where that is better.
+        ``cpsat``: bounds list the kinds of replicas that a best cluster can hold, and CP-SAT composes it of
+        them; ``exhaustive``: price every cluster of one kind.
     settings
         Time limit, workers and seed of CP-SAT.
+    explained
+        Whether a request without a plan is told which limits clash, which takes much longer than to know it.
 
     Returns
     -------
@@ -83,7 +85,7 @@ def make_plan(
     solution = choose(problem, space, solver=solver, settings=settings)
     if solution.status == "unknown":
         raise OutOfTimeError(f"no plan within {(settings or Settings()).time_limit_s:g} s; give --time-limit more")
-    if solution.status == "infeasible" and solver == "frontier":
+    if solution.status == "infeasible" and not explained:
         return _without_plan(problem, solver, None)
     if solution.status == "infeasible":
         from planner.explain import explain_infeasible
@@ -92,35 +94,18 @@ def make_plan(
         left_s = max(given.time_limit_s - (time.monotonic() - starts_s), LEAST_EXPLAINED * given.time_limit_s)
         explanation = explain_infeasible(problem, space, replace(given, time_limit_s=left_s))
         return _without_plan(problem, solver, explanation)
-    evaluation = price_decision(problem, services_of_any(solution))
+    evaluation = price_decision(problem, services_of(solution))
     verify(problem, space, evaluation, solution.value)
     return _document(problem, evaluation, solution, solution.by if solver == "cpsat" else solver)
 
 
-def services_of_any(solution: Solution | Composition) -> tuple[Service, ...]:
-    """Write a solution as services, whoever found it."""
-    if isinstance(solution, Solution):
-        return services_of(solution)
-    from planner.search.solver import services_of as composed
-
-    return composed(solution)
-
-
-def choose(
-    problem: Problem, space: Space, *, solver: str = "cpsat", settings: Settings | None = None
-) -> Solution | Composition:
+def choose(problem: Problem, space: Space, *, solver: str = "cpsat", settings: Settings | None = None) -> Solution:
     """Solve a space in the way that was asked for."""
-    if solver == "compose":
-        from planner.search import solver as search
-
-        return search.solve(problem, space, settings=settings, tolerance=problem.request.tolerance)
     if solver == "exhaustive":
-        from planner.solve.exhaustive import solve_exhaustively
+        from planner.search.exhaustive import solve_exhaustively
 
         return solve_exhaustively(problem, space)
-    if solver == "frontier":
-        return best_plan(problem, space, ends_s=time.monotonic() + (settings or Settings()).time_limit_s)
-    return solve(problem, space, settings=settings)
+    return solve(problem, space, settings=settings, tolerance=problem.request.tolerance)
 
 
 def evaluate(request: Request, decision: Decision | Service | None = None, catalog: Catalog | None = None) -> Document:
@@ -137,9 +122,7 @@ def evaluate(request: Request, decision: Decision | Service | None = None, catal
     return _document(problem, evaluation, None, None)
 
 
-def _document(
-    problem: Problem, evaluation: Evaluation, solution: Solution | Composition | None, solver: str | None
-) -> Document:
+def _document(problem: Problem, evaluation: Evaluation, solution: Solution | None, solver: str | None) -> Document:
     metrics = evaluation.metrics
     warnings = warnings_of(problem, evaluation)
     if solution is not None and solution.fault:
@@ -160,7 +143,7 @@ def _document(
     )
 
 
-def _status(solution: Solution | Composition | None) -> Literal["optimal", "feasible", "evaluated"]:
+def _status(solution: Solution | None) -> Literal["optimal", "feasible", "evaluated"]:
     if solution is None:
         return "evaluated"
     return "optimal" if solution.status == "optimal" else "feasible"
@@ -183,13 +166,13 @@ def request_document(problem: Problem) -> dict[str, Any]:
     return filled
 
 
-def objective_of(problem: Problem, evaluation: Evaluation, solution: Solution | Composition) -> Objective:
+def objective_of(problem: Problem, evaluation: Evaluation, solution: Solution) -> Objective:
     """The objective in the user's terms, with the proved bound and the gap between both."""
     metrics = evaluation.metrics
     measure = OBJECTIVES[problem.request.objective].measure(metrics)
     value = solution.value or 0.0
     bound = solution.bound or 0.0
-    best = getattr(solution, "best", None) or value
+    best = solution.best or value
     reached = measure.of(metrics, problem.request.output_tokens)
     if reached is None:
         reached = value
@@ -206,7 +189,7 @@ def objective_of(problem: Problem, evaluation: Evaluation, solution: Solution | 
         best=told(best),
         bound=told(bound),
         gap=1.0 / max(ratio, 1e-12) - 1.0 if measure.higher else 1.0 - ratio,
-        chosen_by=getattr(solution, "chosen_by", "optimum" if solution.status == "optimal" else "time"),
+        chosen_by=solution.chosen_by,
     )
 
 

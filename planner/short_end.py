@@ -20,7 +20,7 @@ from pathlib import Path
 from catalog.load import cache_directory
 from planner.problem import Problem
 from planner.request import Request
-from planner.solve.frontier import frontier
+from planner.search.frontier import frontier
 from planner.space import open_space
 
 PARITY_TOKENS = 4000

@@ -19,13 +19,13 @@ from planner.price import evaluate
 from planner.problem import Problem
 from planner.request import Request
 from planner.solve.combinations import all_combinations, with_weights
-from planner.solve.decision import service_of
-from planner.solve.exhaustive import _runnable
-from planner.solve.frontier import AXES, Axis, Frontier, frontier, solution_of
+from planner.search.services import services_of
+from planner.search.exhaustive import _runnable
+from planner.search.frontier import AXES, Axis, Frontier, frontier, solution_of
 from planner.solve.goal import Limits
 from planner.solve.points import open_search
 from planner.solve.pools import all_points
-from planner.solve.scope import affordable
+from planner.solve.combinations import affordable
 from planner.space import Space
 from planner.verify import broken_limits, unavailable
 from tests.requests import count_decisions, opened, random_request
@@ -98,7 +98,7 @@ def compare(problem: Problem, space: Space, axes: tuple[Axis, ...]) -> tuple[Fro
     problems = []
     mine = []
     for plan in found.plans:
-        evaluation = evaluate(problem, service_of(solution_of(found, plan)))
+        evaluation = evaluate(problem, services_of(solution_of(found, plan)))
         problems += broken_limits(evaluation) + unavailable(problem, space, evaluation)
         metrics = evaluation.metrics
         hours = 1.0 / metrics.interactions_per_hour if metrics.interactions_per_hour else np.inf

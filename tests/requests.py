@@ -21,7 +21,7 @@ from planner.request import Request
 from planner.solve.combinations import all_combinations, with_weights
 from planner.solve.points import open_search
 from planner.solve.pools import all_points
-from planner.solve.scope import affordable
+from planner.solve.combinations import affordable
 from planner.space import Space, open_space
 
 MODELS = (

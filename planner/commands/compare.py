@@ -63,7 +63,7 @@ def compare_scenarios(
     has a plan, 4 where that may be a matter of time.
     """
     from planner.explain.gains import GAIN_SECONDS
-    from planner.solve.solver import read_settings
+    from planner.search.solver import read_settings
     from planner.whatif.compare import compare_scenarios as compare
 
     given = {name: value for name, value in asked.items() if value is not None}

@@ -171,7 +171,7 @@ def import_file(
 ) -> None:
     """Price a running vLLM deployment, and say what the planner would change and what that buys."""
     from planner.pipeline import OutOfTimeError
-    from planner.solve.solver import read_settings
+    from planner.search.solver import read_settings
     from planner.whatif.advice import advise
     from planner.whatif.advice_text import advice_json, print_advice
 

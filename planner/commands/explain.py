@@ -44,7 +44,7 @@ def explain(
 
         check_target(figure, force=force)
     from planner.files import read_document
-    from planner.solve.solver import read_settings
+    from planner.search.solver import read_settings
     from planner.whatif.explain_plan import explain_plan
 
     settings = read_settings(time_limit, workers, seed)

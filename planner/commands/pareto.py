@@ -13,7 +13,7 @@ from planner.commands.common import INFEASIBLE, OUT_OF_TIME, CatalogDirs, TableF
 from planner.commands.options import takes_request
 
 if TYPE_CHECKING:
-    from planner.solve.frontier import Progress
+    from planner.search.frontier import Progress
 
 
 @takes_request
@@ -42,7 +42,7 @@ def show_frontier(
     from planner.errors import InputError
     from planner.report.pareto import print_frontier
     from planner.request import read_request
-    from planner.solve.solver import read_settings
+    from planner.search.solver import read_settings
     from planner.whatif.pareto import pareto
 
     if figure is not None:

@@ -39,7 +39,7 @@ def make(
         bool, typer.Option("--force", help="Overwrite the file of -o; replace an earlier emission of --emit.")
     ] = False,
     solver: Annotated[
-        str, typer.Option(help="cpsat: one kind of replica; compose: several (new); exhaustive: all priced.")
+        str, typer.Option(help="cpsat; exhaustive: price every cluster of one kind of replicas.")
     ] = "cpsat",
     time_limit: Annotated[str, typer.Option(metavar="T", help="For the proof; then the best plan so far.")] = "60s",
     workers: Annotated[int, typer.Option(min=1, max=64)] = 2,
@@ -54,12 +54,12 @@ def make(
     from planner.files import document_text
     from planner.pipeline import OutOfTimeError, make_plan, planned
     from planner.request import read_request
-    from planner.solve.solver import read_settings
+    from planner.search.solver import read_settings
 
     if output is not None and output.exists() and not force:
         raise InputError(f"-o {output}: exists; choose another name or add --force")
-    if solver not in ("cpsat", "compose", "exhaustive"):
-        raise InputError(f"--solver {solver!r}: unknown; use cpsat, compose or exhaustive")
+    if solver not in ("cpsat", "exhaustive"):
+        raise InputError(f"--solver {solver!r}: unknown; use cpsat or exhaustive")
     settings = read_settings(time_limit, workers, seed)
     facts = open_overlays(context, catalog)
     target = asked["target"]

@@ -55,7 +55,7 @@ def sweep_grid(
     """
     from planner.report.progress import with_progress
     from planner.report.sweep import draw_sweep, print_sweep
-    from planner.solve.solver import read_settings
+    from planner.search.solver import read_settings
     from planner.whatif.sweep import sweep
     from planner.whatif.sweep_check import unusable_points
     from planner.whatif.sweep_grid import make_grid, read_axes, read_points

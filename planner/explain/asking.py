@@ -9,8 +9,8 @@ from dataclasses import replace
 from planner.errors import InputError
 from planner.problem import Problem, resolve
 from planner.request import Request
+from planner.search.solver import Settings, Solution, solve
 from planner.solve.goal import Goal
-from planner.solve.solver import Settings, Solution, solve
 from planner.space import open_space
 
 ASK_SECONDS = 6.0
@@ -52,7 +52,7 @@ class Asker:
             space = open_space(problem)
         except InputError:
             return None
-        return solve(problem, space, goal or Goal("throughput", request.output_tokens), settings)
+        return solve(problem, space, goal or Goal.of(request, "throughput"), settings)
 
 
 def smallest(holds: Callable[[int], bool | None], low: int, high: int, guess: int) -> tuple[int | None, bool]:

@@ -15,7 +15,7 @@ from planner.plan import Document
 from planner.price import evaluate
 from planner.problem import Problem, resolve
 from planner.request import Request
-from planner.solve.solver import Settings, solve
+from planner.search.solver import Settings, solve
 from planner.space import open_space
 from planner.verify import objective_value
 
@@ -89,6 +89,10 @@ def binding_gains(
         return []
     ends_s = time.monotonic() + seconds
     now = objective_value(problem, evaluate(problem, document.decision))
+    if document.objective is not None and document.objective.value:
+        # The plan that is shown may be a little worse than the best, for its simplicity: gains are over the best.
+        ratio = document.objective.best / document.objective.value
+        now = now / ratio if problem.request.objective == "throughput" else now * ratio
     rows = []
     changes = [row for row in _changes(problem, document) if published or row[0] != "techniques"]
     for index, (constraint, change, changed) in enumerate(changes):

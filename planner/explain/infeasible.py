@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from planner.explain.asking import Asker, smallest
@@ -15,10 +14,9 @@ from planner.plan import UNDECIDED, Infeasible, Metrics, Relaxation
 from planner.price import evaluate
 from planner.problem import Problem
 from planner.request import Request
-from planner.solve.decision import services_of
+from planner.search.services import services_of
+from planner.search.solver import Kind, Settings, Solution
 from planner.solve.goal import Goal
-from planner.solve.points import Points
-from planner.solve.solver import Settings, Solution, engines_of
 from planner.space import Space
 
 MOST_CONFLICTS = 3
@@ -179,17 +177,16 @@ class _Explanation:
 
     def _metrics(self, stated: Stated, goal: str) -> Metrics | None:
         """What the best plan for a goal gives without a limit, or any plan where the best isn't found in the time."""
-        asked_for = Goal(goal, self.asker.request.output_tokens)  # type: ignore[arg-type]
+        asked_for = Goal.of(self.asker.request, goal)  # type: ignore[arg-type]
         return self._best_metrics(without(self.asker.request, [stated]), asked_for)
 
     def _best_metrics(self, request: Request, goal: Goal) -> Metrics | None:
         best = self.asker.plan(request, goal)
-        if best is None or best.points is None:
+        if best is None or not best.kinds:
             best = self.asker.plan(request)
-        if best is None or best.points is None:
+        if best is None or not best.kinds:
             return None
-        engine = best.engine or engines_of(best.search, best.points, 0, best.options)[0].id
-        return evaluate(best.search.problem, services_of(replace(best, engine=engine))).metrics
+        return evaluate(best.search.problem, services_of(best)).metrics
 
     def _more_gpus(self, limit: Stated) -> Relaxation:
         sizes = self.sizes
@@ -211,7 +208,7 @@ class _Explanation:
         if request.users is None:
             return sizes.count + 1
         asked = request.model_copy(update={"gpus": sizes.text(few), "users": None})
-        metrics = self._best_metrics(asked, Goal("throughput", request.output_tokens))
+        metrics = self._best_metrics(asked, Goal.of(request, "throughput"))
         return sizes.count + 1 if metrics is None else math.ceil(few * request.users / max(metrics.users, 1e-9))
 
     def _other_choice(self, limit: Stated) -> Relaxation:
@@ -220,21 +217,22 @@ class _Explanation:
         found = self.asker.plan(without(self.asker.request, [limit]))
         if found is None or found.status == "unknown":
             return limit.row(None, UNDECIDED)
-        if found.points is None:
+        if not found.kinds:
             return limit.row(None, f"{limit.option} {wanted or 'none'} isn't enough")
-        return limit.row(wanted or "none", self._taken(limit, found, found.points))
+        return limit.row(wanted or "none", self._taken(limit, found, found.kinds[0]))
 
-    def _taken(self, limit: Stated, found: Solution, points: Points) -> str:
+    def _taken(self, limit: Stated, found: Solution, kind: Kind) -> str:
+        points = kind.points
         if limit.field == "techniques":
             names = {option.id for options in self.space.options.values() for option in options}
-            new = sorted(option.id for option in found.options if option.id not in names)
+            new = sorted(option.id for option in kind.options if option.id not in names)
             return f"for example with {', '.join(new)}"
         if limit.field == "pin":
             split = found.search.units[int(points.unit[0])].split
             return f"for example with {'prefill and decode apart, ' * bool(points.pool_unit[0] >= 0)}{split.text}"
         if limit.field == "weights":
             return f"for example {found.search.space.weights[found.search.units[int(points.unit[0])].weights].id}"
-        return f"for example {engines_of(found.search, points, 0, found.options)[0].id}"
+        return f"for example {kind.engine}"
 
 
 def _amount(count: int, step: float) -> float:

@@ -150,5 +150,5 @@ def figures_of(
         gpus_idle=problem.cluster.gpus - int(at("gpus")),
         power_w=finite("power_w"),
         output_tokens=request.output_tokens,
-        latency_s=(finite("ttft_warm_s") or 0.0) + (request.output_tokens - 1) * at("tpot_s"),
+        latency_s=at("ttft_warm_s" if later else "ttft_cold_s") + (request.output_tokens - 1) * at("tpot_s"),
     )

@@ -48,9 +48,11 @@ class Branch(Narrowing):
     ) -> None:
         super().__init__(search, cells, goal, limits, ends_s)
         self.room, self.first, self.tolerance = room, first, tolerance
+        self.alike = search.space.one_kind
+        """Whether a cluster is one column, as often as it fits."""
         self.floor = limits.users
         self.pricer = Pricer(search, goal, limits)
-        self.composer = Composer(goal, room, self.floor)
+        self.composer = Composer(goal, room, self.floor, alike=self.alike)
         self.columns = Columns.none()
         self.known: Composition | None = None
         self._trade = 0.0
@@ -86,13 +88,13 @@ class Branch(Narrowing):
         self._bound()
         p, c = self.pairs, self.columns
         self.columns = c.take(self._wanted(c.gpus, c.rate, c.users, c.worst, c.services))
-        gpus, services = self.gpus[p.point], self.points.pool_unit[p.point] >= 0
+        gpus, services = self.gpus[p.point], self.services[p.point]
         self.pairs = p.take(self._wanted(gpus, p.rate, p.users, p.value, services))
 
     def _bound(self) -> None:
         """Bring up to date what could stand beside a column, and which columns beat others."""
         p, c = self.pairs, self.columns
-        alike, mine = self.points.pool_unit[p.point] < 0, ~c.services
+        alike, mine = ~self.services[p.point], ~c.services
         gpus = np.concatenate([self.gpus[p.point][alike], c.gpus[mine]])
         rate, users = (np.concatenate([a[alike], b[mine]]) for a, b in ((p.rate, c.rate), (p.users, c.users)))
         self._trade, self._beside = 0.0, self.room.beside(self._filled(gpus, rate))
@@ -112,7 +114,7 @@ class Branch(Narrowing):
     def _choose_trade(self, gpus: Ints, rate: Floats, users: Floats) -> None:
         """Choose what a user is worth so that the bound on interactions with enough users is least."""
         assert self.floor is not None  # noqa: S101
-        if self.goal.name != "throughput" or not len(gpus):
+        if self.alike or self.goal.name != "throughput" or not len(gpus):
             return
         mean = float(rate.sum() / max(users.sum(), 1e-300))
         least = np.inf
@@ -128,11 +130,9 @@ class Branch(Narrowing):
     ) -> Bools:
         """What can be part of a cluster that is no worse than the known one by more than a share."""
         slack = max(self.tolerance, TIE) if slack is None else slack
-        gpus_at = np.minimum(gpus, max(len(self._beside) - 1, 0))
         keep = gpus <= self.room.most
         if self.floor is not None and len(self._users_beside):
-            beside = np.where(services, 0.0, self._users_beside[gpus_at])
-            keep &= users + beside >= self.floor * (1.0 - TIE)
+            keep &= self._with_others(gpus, users, services, self._users_beside) >= self.floor * (1.0 - TIE)
         known = self.known
         if known is None:
             return keep
@@ -142,10 +142,20 @@ class Branch(Narrowing):
             alone = gpus <= known.value * (1.0 + slack) * (1.0 + TIE) * rate
             keep &= alone | (~services & self._pays(gpus, rate, slack))
         else:
-            beside = np.where(services, 0.0, self._beside[gpus_at])
-            with_users = np.where(services, rate, rate + self._trade * users + beside - self._trade * (self.floor or 0))
-            keep &= with_users >= (1.0 - slack) / known.value
+            keep &= self._most(gpus, rate, users, services) >= (1.0 - slack) / known.value
         return keep & ~self._beaten(gpus, rate, users, value, services, slack)
+
+    def _most(self, gpus: Ints, rate: Floats, users: Floats, services: Bools) -> Floats:
+        """Interactions of a cluster with one of these columns at most, where it serves enough users."""
+        traded = np.where(services, rate, rate + self._trade * users)
+        most = self._with_others(gpus, traded, services, self._beside)
+        return np.where(services, most, most - self._trade * (self.floor or 0.0))
+
+    def _with_others(self, gpus: Ints, worth: Floats, services: Bools, beside: Floats) -> Floats:
+        """Worth of a cluster with one of these columns at most: with its like, or with the best beside it."""
+        if self.alike:
+            return np.where(services, worth, worth * self.room.copies(gpus))
+        return worth + np.where(services, 0.0, beside[np.minimum(gpus, max(len(beside) - 1, 0))])
 
     def allowed(self, slack: float) -> float:
         """How much worse than the known plan a value may be, where the worst column counts."""
@@ -161,7 +171,7 @@ class Branch(Narrowing):
         users: the others are as cheap as the cheapest at best.
         """
         assert self.known is not None  # noqa: S101
-        if self.floor is None:
+        if self.floor is None or self.alike:
             return np.zeros(len(gpus), dtype=np.bool_)
         dearest = self.known.value * (1.0 + slack)
         each = max(float(np.max(self.pairs.rate / np.maximum(self.gpus[self.pairs.point], 1), initial=0.0)), 0.0)
@@ -195,18 +205,16 @@ class Branch(Narrowing):
         """No plan with one of these pairs has a lower value."""
         if not self.goal.adds_up:
             return float(p.value.min())
-        gpus, services = self.gpus[p.point], self.points.pool_unit[p.point] >= 0
+        gpus, services = self.gpus[p.point], self.services[p.point]
         if self.goal.name == "cost":
             with np.errstate(divide="ignore"):
                 return float((gpus / p.rate).min())
-        beside = np.where(services, 0.0, self._beside[gpus] - self._trade * (self.floor or 0.0))
-        most = np.where(services, p.rate, p.rate + self._trade * p.users + beside)
-        return 1.0 / max(float(most.max()), 1e-300)
+        return 1.0 / max(float(self._most(gpus, p.rate, p.users, services).max()), 1e-300)
 
     def _open(self) -> Pairs:
         """Pairs that may be part of a better plan."""
         p = self.pairs
-        gpus, services = self.gpus[p.point], self.points.pool_unit[p.point] >= 0
+        gpus, services = self.gpus[p.point], self.services[p.point]
         return p.take(self._wanted(gpus, p.rate, p.users, p.value, services, TIE))
 
     # ------------------------------------------------------------- narrowing
@@ -217,7 +225,7 @@ class Branch(Narrowing):
             if self.first and self.known is not None:
                 break
             p = self.pairs
-            gpus, services = self.gpus[p.point], self.points.pool_unit[p.point] >= 0
+            gpus, services = self.gpus[p.point], self.services[p.point]
             ready = self.splittable() & self._wanted(gpus, p.rate, p.users, p.value, services, TIE)
             rows = np.flatnonzero(ready)
             if not len(rows):
@@ -252,17 +260,16 @@ class Branch(Narrowing):
     def _promise(self, rows: Ints) -> Floats:
         """Less is more promising."""
         p = self.pairs.take(rows)
-        gpus = self.gpus[p.point]
+        gpus, services = self.gpus[p.point], self.services[p.point]
         if self.known is None and self.floor is not None:
             if self.waves % 2 and not self.first:
                 return p.used
-            return -(p.users + self._users_beside[gpus])
+            return -self._with_others(gpus, p.users, services, self._users_beside)
         if not self.goal.adds_up:
             return p.value
         if self.goal.name == "cost":
             return np.asarray(-p.rate / gpus)
-        services = self.points.pool_unit[p.point] >= 0
-        return -np.where(services, p.rate, p.rate + self._trade * p.users + self._beside[gpus])
+        return -self._most(gpus, p.rate, p.users, services)
 
     def _bounded(self, pairs: Pairs) -> Pairs:
         pairs = self.runnable(pairs, self.pricer)

@@ -37,6 +37,8 @@ class Columns:
     engines: Ints
     """Those that may serve it, a bit each in the order of the space; all throttle or none does."""
     throttled: Bools
+    services: Bools
+    """Which are a whole service, that nothing stands beside: two pools, or as many replicas as are pinned."""
     gpus: Ints
     rate: Floats
     """Interactions per hour."""
@@ -69,14 +71,9 @@ class Columns:
     @staticmethod
     def none() -> Columns:
         """No columns."""
-        whole, real = np.zeros(0, dtype=np.int64), np.zeros(0)
+        whole, real, flags = np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0, dtype=np.bool_)
         options = np.zeros((len(DIMENSIONS), 0), dtype=np.int64)
-        return Columns(Points.none(), options, whole, whole.astype(np.bool_), whole, real, real, real, real, real)
-
-    @property
-    def services(self) -> Bools:
-        """Which are a whole service of two pools, that nothing stands beside."""
-        return self.points.pool_unit >= 0
+        return Columns(Points.none(), options, whole, flags, flags, whole, real, real, real, real, real)
 
     def chosen(self, search: Search, row: int) -> tuple[Option, ...]:
         """Options of a column."""
@@ -140,6 +137,7 @@ class Pricer:
             options=options,
             engines=engines,
             throttled=throttled,
+            services=self.search.is_service(points),
             gpus=self.search.gpus_of(points),
             rate=priced.interactions_per_hour,
             users=priced.users,

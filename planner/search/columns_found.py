@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from planner.search.branch import Branch
 from planner.search.columns import Columns
+from planner.search.first_plan import try_plans
 from planner.search.known import TIE, Composition
 from planner.search.room import Room
-from planner.search.trying import try_plans
 from planner.search.two_pools import TwoPools
 from planner.solve.cells import MOST_LISTED, Cells
 from planner.solve.combinations import some_combinations
 from planner.solve.goal import Goal, Limits
-from planner.solve.points import Search, aggregated_points
-from planner.solve.scope import roomy
+from planner.solve.points import Search, aggregated_points, roomy
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,9 @@ def find_columns(
     branch = Branch(search, cells, goal, limits, room, ends_s, first=first, tolerance=tolerance)
     points = aggregated_points(search)
     considered = len(points)
-    points = replace(points, replicas=search.replica_steps[points.unit])
+    pinned = space.pins.wanted("replicas", "serve")
+    replicas = search.replica_steps[points.unit] if pinned is None else np.full(considered, pinned)
+    points = replace(points, replicas=replicas)
     branch.add(points.take(roomy(search, points, cells.by_weights())))
     try_plans(branch)
     branch.narrow()

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.limits import SLACK as FLOAT_SLACK
+from planner.search.apart import DIED, Answer, solve_apart
 from planner.search.columns_found import Found
+from planner.search.cpsat import import_cp_model
 from planner.search.known import TIE, Composer, Composition, composition_of
 from planner.search.servers import Row, server_rows
 from planner.search.ties import Ties, engine_of
-from planner.solve.apart import DIED, Answer, solve_apart
-from planner.solve.cpsat import import_cp_model
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -112,6 +112,8 @@ class _Master:
             self.model.add(alone <= 1)
             for row in others:
                 self.model.add(self.used[row] + alone <= 1)
+        if self.found.search.space.one_kind:
+            self.model.add(sum(self.used) <= 1)
         self._add_servers(others, services)
         if self.floor is not None:
             unit = SCALE / max(self._largest(c.users), self.floor)
@@ -153,7 +155,8 @@ class _Master:
             best = self.found.known
             if best is None:
                 return None
-            bound = Composer(self.goal, self.found.room, self.floor).least(self.columns, best)
+            composer = Composer(self.goal, self.found.room, self.floor, alike=self.found.search.space.one_kind)
+            bound = composer.least(self.columns, best)
         shown = best
         if not by_rules and not self._over():
             shown = self._simplest(best) or best

@@ -61,8 +61,8 @@ def composition_of(columns: Columns, rows: Ints, counts: Ints, goal: Goal) -> Co
 class Composer:
     """Composes what is best by simple rules: exact where one worth adds up, a good start with users."""
 
-    def __init__(self, goal: Goal, room: Room, floor: float | None) -> None:
-        self.goal, self.room, self.floor = goal, room, floor
+    def __init__(self, goal: Goal, room: Room, floor: float | None, *, alike: bool) -> None:
+        self.goal, self.room, self.floor, self.alike = goal, room, floor, alike
 
     def best(self, columns: Columns) -> Composition | None:
         """The best composition that the rules find; None where they find none."""
@@ -80,8 +80,12 @@ class Composer:
         if self.goal.name == "cost":
             return float((columns.gpus / columns.rate).min())
         alone = float(columns.rate[columns.services].max(initial=0.0))
-        packed = self._packed(columns, np.flatnonzero(~columns.services), columns.rate)
-        return 1.0 / max(alone, float(np.sum(columns.rate[packed[0]] * packed[1])), 1e-300)
+        if self.alike:
+            rest = ~columns.services
+            most = float((columns.rate * self.room.copies(columns.gpus))[rest].max(initial=0.0))
+            return 1.0 / max(alone, most, 1e-300)
+        rows, counts = self._packed(columns, np.flatnonzero(~columns.services), columns.rate)
+        return 1.0 / max(alone, float(np.sum(columns.rate[rows] * counts)), 1e-300)
 
     def _holds(self, one: Composition) -> bool:
         return self.floor is None or one.users >= self.floor * (1.0 - FLOAT_SLACK)
@@ -100,11 +104,35 @@ class Composer:
         kinds = np.flatnonzero(~columns.services & (columns.gpus <= self.room.most))
         if not len(kinds):
             return tried
+        if self.alike:
+            return tried + self._of_one_kind(columns, kinds)
         if self.floor is None:
             return tried + self._without_floor(columns, kinds)
         if not self.goal.adds_up:
             return tried + self._thresholds(columns, kinds)
         return tried + self._with_floor(columns, kinds)
+
+    def _of_one_kind(self, columns: Columns, kinds: Ints) -> list[tuple[Ints, Ints]]:
+        """One column, as often as it fits or as the users take."""
+        gpus, rate = columns.gpus[kinds], columns.rate[kinds]
+        most = self.room.copies(gpus)
+        counts = most
+        if self.goal.name != "throughput":
+            users = np.maximum(columns.users[kinds], 1e-12)
+            counts = np.ones_like(most)
+            if self.floor is not None:
+                counts = np.maximum(np.ceil(self.floor * (1.0 - FLOAT_SLACK) / users), 1.0).astype(np.int64)
+        enough = (counts >= 1) & (counts <= most)
+        if self.floor is not None:
+            enough &= counts * columns.users[kinds] >= self.floor * (1.0 - FLOAT_SLACK)
+        if not enough.any():
+            return []
+        value = columns.worst[kinds]
+        if self.goal.adds_up:
+            value = (gpus if self.goal.name == "cost" else 1.0 / np.maximum(counts, 1)) / rate
+        rows = np.flatnonzero(enough)
+        best = rows[np.lexsort(((gpus * counts)[rows], value[rows]))[:1]]
+        return [(kinds[best], counts[best])]
 
     def _without_floor(self, columns: Columns, kinds: Ints) -> list[tuple[Ints, Ints]]:
         if self.goal.name == "throughput":

@@ -63,6 +63,7 @@ class Narrowing:
         self.search, self.cells, self.goal, self.limits, self.ends_s = search, cells, goal, limits, ends_s
         self.points = Points.none()
         self.gpus = np.zeros(0, dtype=np.int64)
+        self.services = np.zeros(0, dtype=np.bool_)
         self.pairs = Pairs.of(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
         self.priced = self.waves = 0
 
@@ -79,7 +80,7 @@ class Narrowing:
             return
         base = len(self.points)
         self.points = Points.joined([self.points, points]) if base else points
-        self.gpus = self.search.gpus_of(self.points)
+        self.gpus, self.services = self.search.gpus_of(self.points), self.search.is_service(self.points)
         self.pairs = Pairs.joined([self.pairs, self._bounded(Pairs.of(base + row, cell))])
         self.drop()
 

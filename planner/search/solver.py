@@ -9,77 +9,26 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 
-from planner.errors import InputError
 from planner.problem import Problem
 from planner.search.columns import Columns
 from planner.search.columns_found import Found, find_columns
 from planner.search.compose import Asked, Composed, compose
 from planner.search.known import TIE, Composition
 from planner.search.room import Room
+from planner.search.services import services_of
+from planner.search.solution import Kind, Settings, Solution, read_settings, status_of
 from planner.search.ties import engine_of
-from planner.service import Service
-from planner.solve.decision import service_of
+from planner.solve.combinations import affordable
 from planner.solve.goal import Goal, Limits
-from planner.solve.points import Points, Search, open_search
-from planner.solve.scope import affordable
-from planner.solve.solver import Settings
-from planner.solve.solver import Solution as OneKind
-from planner.space import Option, Space
+from planner.solve.points import Search, open_search
+from planner.space import Space
 
 BOUNDS_SHARE = 0.8
 """Of the time limit, for bounds."""
-
-Status = Literal["optimal", "feasible", "infeasible", "unknown"]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One column of a solution, and how often it is there."""
-
-    points: Points
-    """One row, with the replicas of all its copies."""
-    options: tuple[Option, ...]
-    engine: str
-
-
-@dataclass(frozen=True)
-class Solution:
-    """What was chosen, and how sure that is."""
-
-    status: Status
-    search: Search
-    kinds: tuple[Kind, ...] = ()
-    """The largest promise first; none without a plan."""
-    value: float | None = None
-    """Of the goal, as the cost model prices the choice."""
-    best: float | None = None
-    """Of the best plan that was found; the chosen one is within the tolerance of it."""
-    bound: float | None = None
-    """No decision of the space has a lower value."""
-    chosen_by: Literal["optimum", "tolerance", "time"] = "optimum"
-    """Why this plan and not the best."""
-    considered: int = 0
-    """Operating points of the space."""
-    size: dict[str, int] = field(default_factory=dict)
-    """Columns, variables and rows of what OR-Tools chose among."""
-    by: str = "cpsat"
-    """Who composed it: CP-SAT, or ``rules`` where that failed; ``exhaustive`` and ``frontier`` are others' answers."""
-    fault: str = ""
-    """What went wrong on the way to it, for the user to know; nothing as a rule."""
-
-
-def status_of(value: float, bound: float) -> Literal["optimal", "feasible"]:
-    """Whether a value is proved by a bound: values that differ by less than `TIE` are equal.
-
-    >>> status_of(1.0, 1.0 - 1e-10), status_of(1.0, 0.99)
-    ('optimal', 'feasible')
-    """
-    return "optimal" if bound >= value * (1.0 - 2.0 * TIE) - 1e-12 else "feasible"
 
 
 def solve(
@@ -89,10 +38,9 @@ def solve(
 
     Raises nothing for an infeasible request: that is an answer, ``status`` says so.
     """
-    goal = goal or Goal(problem.request.objective, problem.request.output_tokens)
+    goal = goal or Goal.of(problem.request)
     settings = settings or Settings()
     starts_s = time.monotonic()
-    _refuse(problem, space)
     search = open_search(problem, affordable(problem, space))
     found = find_columns(
         search,
@@ -133,24 +81,6 @@ def _with(found: Found, composed: Composed) -> Solution:
     )
 
 
-def services_of(solution: Solution) -> tuple[Service, ...]:
-    """Write a solution as the services of its decision, the largest promise first."""
-    return tuple(
-        service_of(OneKind("feasible", solution.search, kind.points, kind.options, kind.engine, None, None, 0, 0))
-        for kind in solution.kinds
-    )
-
-
-def _refuse(problem: Problem, space: Space) -> None:
-    """What compositions don't know yet."""
-    if any(space.pins.wanted("replicas", role) for role in ("serve", "prefill", "decode")):
-        raise InputError("--solver compose: pins of replicas aren't known to it yet; leave the pin or the solver out")
-    if space.emission is not None and not space.emission.mixed:
-        raise InputError(
-            f"--solver compose: --target {problem.request.target} can't run several kinds of replicas; leave one out"
-        )
-
-
 def kinds_of(search: Search, composition: Composition) -> tuple[Kind, ...]:
     """The kinds of a composition, the one with the most interactions first."""
     columns: Columns = composition.columns
@@ -161,3 +91,6 @@ def kinds_of(search: Search, composition: Composition) -> tuple[Kind, ...]:
         points = replace(points, replicas=points.replicas * composition.counts[row])
         found.append(Kind(points, columns.chosen(search, row), engine_of(search, int(columns.engines[row]))))
     return tuple(found)
+
+
+__all__ = ["Kind", "Settings", "Solution", "read_settings", "services_of", "solve"]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from planner.search.columns import Columns
 from planner.service import DIMENSIONS
 from planner.solve.points import Search, capability_rank
+from planner.space import Space
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -50,8 +51,7 @@ class Ties:
         unit, pool = columns.points.unit, columns.points.pool_unit
         paired = pool >= 0
         weights = search.weights_of(columns.points)
-        formats = [0 if w.point is None else 1 + MADE * (not w.engines - w.made_for) for w in search.space.weights]
-        techniques = np.array(formats, dtype=np.int64)[weights]
+        techniques = formats_of(search.space)[weights]
         for d, name in enumerate(DIMENSIONS):
             techniques = (
                 techniques + np.array([o.point is not None for o in search.space.options[name]])[columns.options[d]]
@@ -76,6 +76,12 @@ class Ties:
             late=_ranks(_rounded(warm_s)),
             order=order,
         )
+
+
+def formats_of(space: Space) -> Ints:
+    """For how many techniques each weight format counts ``(weights,)``: more where a checkpoint must be made."""
+    rows = [0 if w.point is None else 1 + MADE * (not w.engines - w.made_for) for w in space.weights]
+    return np.array(rows, dtype=np.int64)
 
 
 def engine_of(search: Search, engines: int) -> str:

@@ -19,9 +19,9 @@ from planner.cost.links import between_pools_bytes_per_s
 from planner.cost.price import Priced
 from planner.search.branch import Branch
 from planner.search.columns import reached_otherwise
+from planner.search.feeding import Feeding, fits_on
 from planner.search.known import TIE
 from planner.search.narrowing import MOST_PAIRS, Narrowing, Pairs
-from planner.solve.halves import Feeding, fits_on
 from planner.solve.points import Points
 from planner.solve.pools import able_to_feed, decode_ways, pool_units
 

@@ -7,7 +7,7 @@ for bounds.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -248,3 +248,16 @@ def loss_of(space: Space, options: tuple[Option, ...], weights: WeightOption) ->
         total = total + option.loss
     ids = [o.id for o in options if o.point] + ([weights.point.id] if weights.point else [])
     return total + space.compatibility.surcharge(ids)
+
+
+def affordable(problem: Problem, space: Space) -> Space:
+    """The space without options and weights that exceed the quality budget on their own."""
+
+    def within(loss: LogLoss) -> bool:
+        return bool(within_budget(problem, np.array([loss.mean]), np.array([loss.variance]))[0])
+
+    return replace(
+        space,
+        options={name: tuple(o for o in options if within(o.loss)) for name, options in space.options.items()},
+        weights=tuple(w for w in space.weights if within(w.loss)),
+    )

@@ -46,20 +46,6 @@ class Surroundings:
         return engines, np.bitwise_or.reduce(bits)
 
 
-def engines_of(search: Search, points: Points, row: int, options: tuple[Option, ...]) -> tuple[Engine, ...]:
-    """Engines that run a point with these options, the most capable first; those that throttle alone if any does."""
-    unit, policy, pool = int(points.unit[row]), int(points.policy[row]), int(points.pool_unit[row])
-    holds = conditions_of(search, unit, policy, pool)
-    forbidden = search.space.compatibility.conditions
-    if any((option.id, condition) in forbidden for option in options for condition in holds):
-        return ()
-    found = search.engines(unit, policy, options, pools=pool >= 0)
-    if pool >= 0:
-        found = both_run(search, found, unit, policy, pool, options)
-    throttling = tuple(engine for engine in found if engine.long_prefill_throttle)
-    return throttling or found
-
-
 def both_run(
     search: Search, engines: tuple[Engine, ...], unit: int, policy: int, pool: int, options: tuple[Option, ...] = ()
 ) -> tuple[Engine, ...]:

@@ -70,6 +70,13 @@ class Goal:
 
     name: Name
     output_tokens: int
+    rounds: int = 2
+    """With one round there is no later question: the first answer is the one that counts."""
+
+    @staticmethod
+    def of(request: Request, name: Name | None = None) -> Goal:
+        """As a request states it, or with another objective."""
+        return Goal(name or request.objective, request.output_tokens, request.rounds)
 
     @property
     def adds_up(self) -> bool:
@@ -80,10 +87,11 @@ class Goal:
         """The number that is minimised, per candidate: seconds, USD, GPU-seconds or a fraction."""
         if self.name not in OBJECTIVES:
             return np.asarray(getattr(priced, self.name))
+        first_s = priced.ttft_warm_s if self.rounds > 1 else priced.ttft_cold_s
         figures = Figures(
             interactions_per_hour=priced.interactions_per_hour,
             gpus=priced.gpus,
-            latency_s=answer_s(priced.ttft_warm_s, priced.tpot_s, self.output_tokens),
+            latency_s=answer_s(first_s, priced.tpot_s, self.output_tokens),
             quality_loss=np.broadcast_to(np.asarray(loss_at_confidence), priced.tpot_s.shape),
         )
         return np.asarray(OBJECTIVES[self.name].minimised(figures))

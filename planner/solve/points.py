@@ -136,6 +136,11 @@ class Search:
         pool = np.where(points.pool_unit >= 0, each[np.maximum(points.pool_unit, 0)] * points.pool_replicas, 0)
         return np.asarray(each[points.unit] * points.replicas + pool)
 
+    def is_service(self, points: Points) -> Bools:
+        """Which points are a whole service, that nothing stands beside: two pools, or a pinned number of replicas."""
+        pinned = self.space.pins.wanted("replicas", "serve") is not None
+        return np.asarray((points.pool_unit >= 0) | pinned)
+
     def pools(self, view: int, table: CompressionTable) -> Pools:
         """The pools of a view with these combinations, kept for as long as few others are asked for."""
         key = (view, id(table))
@@ -325,3 +330,15 @@ def _points(search: Search, unit: Ints, micro: Ints, chunk: Ints, policy: Ints, 
         pool_unit=np.full(count, AGGREGATED, dtype=np.int64),
         pool_replicas=np.zeros(count, dtype=np.int64),
     )
+
+
+def roomy(search: Search, points: Points, table: CompressionTable) -> Bools:
+    """Points whose sessions fit HBM with the row of their weights, before anything is priced."""
+    most = np.zeros(len(search.units))
+    for unit in np.unique(np.concatenate([points.unit, points.pool_unit[points.pool_unit >= 0]])):
+        known = search.units[int(unit)]
+        most[unit] = search.pools(known.view, table)[int(unit)].fit[known.weights]
+    pp = np.array([unit.split.pp for unit in search.units], dtype=np.int64)
+    sequences = np.where(points.alone, 1, points.micro * pp[points.unit])
+    fits = most[points.unit] >= np.where(sequences > 1, sequences + 1, 1)
+    return fits & ((points.pool_unit < 0) | (most[np.maximum(points.pool_unit, 0)] >= 1))

@@ -17,12 +17,26 @@ from planner.cost.compression import CompressionTable
 from planner.cost.price import Fed
 from planner.limits import SLACK
 from planner.solve.goal import Goal, Limits
-from planner.solve.narrowing import MARGIN, TIE, Incumbent
 from planner.solve.points import Points, Search, aggregated_points
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+
+
+TIE = 1e-9
+"""Relative: values that differ by less are equal."""
+MARGIN = 1e-6
+"""Relative: what is worse by more is dropped."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """What a plan that is known reaches."""
+
+    value: float
+    """Of the goal."""
+    gpus: int
 
 
 @dataclass(frozen=True)
@@ -40,7 +54,7 @@ class _Halves:
 
 
 def pool_points(
-    search: Search, table: CompressionTable | None, goal: Goal, limits: Limits, known: Incumbent | None
+    search: Search, table: CompressionTable | None, goal: Goal, limits: Limits, known: Best | None
 ) -> Points | None:
     """Points with two pools that could beat a plan that is known; all of them where none is known.
 
@@ -64,9 +78,7 @@ def pool_points(
     return Points.joined(parts) if parts else None
 
 
-def _counted(
-    search: Search, goal: Goal, halves: _Halves, decode: int, pool: int, known: Incumbent | None
-) -> Points | None:
+def _counted(search: Search, goal: Goal, halves: _Halves, decode: int, pool: int, known: Best | None) -> Points | None:
     """Every way of a decode pool with every number of replicas on both sides that could beat a known plan."""
     one, other = search.units[decode].split, search.units[pool].split
     total, pins = search.problem.most_gpus, search.space.pins
@@ -200,7 +212,7 @@ def _everything(search: Search) -> _Halves:
     return _Halves(ways, rates, {u: np.zeros(len(w)) for u, w in ways.items()}, dict.fromkeys(prefill, never))
 
 
-def _halves(search: Search, table: CompressionTable, goal: Goal, limits: Limits, known: Incumbent | None) -> _Halves:
+def _halves(search: Search, table: CompressionTable, goal: Goal, limits: Limits, known: Best | None) -> _Halves:
     nothing = _Halves({}, {}, {}, {})
     decode, prefill = ([u for u in units if _has_room(search, table, u)] for units in pool_units(search))
     if not decode or not prefill:
@@ -239,7 +251,7 @@ def _has_room(search: Search, table: CompressionTable, unit: int) -> bool:
     return bool(search.pools(known.view, table)[unit].fit[known.weights] >= 1)
 
 
-def _is_fed(search: Search, goal: Goal, decode: int, rates: dict[int, Floats], known: Incumbent | None) -> bool:
+def _is_fed(search: Search, goal: Goal, decode: int, rates: dict[int, Floats], known: Best | None) -> bool:
     """Whether the GPUs that a decode unit leaves can prefill fast enough to beat a known plan."""
     if known is None or goal.name not in ("throughput", "cost"):
         return True

@@ -25,8 +25,8 @@ from planner.price import Evaluation, evaluate
 from planner.problem import Problem, resolve
 from planner.request import Request, read_request
 from planner.run_notes import run_notes
+from planner.search.solver import Settings
 from planner.service import DIMENSIONS, Choice, Service
-from planner.solve.solver import Settings
 from planner.space.options import NATIVE, own_weights
 from planner.verify import objective_value
 from planner.whatif.flag_changes import FlagChange, flag_changes, planned_launches, planned_scheduling

@@ -6,7 +6,7 @@ from typing import Literal
 
 from planner.decision import Decision
 from planner.service import Service
-from planner.solve.scope import affordable
+from planner.solve.combinations import affordable
 from planner.space import open_space
 from planner.whatif.asking import Answer, Solver
 from planner.whatif.attribution import part_change

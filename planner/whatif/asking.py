@@ -11,9 +11,8 @@ from planner.errors import InputError
 from planner.objectives import MEASURES
 from planner.price import Evaluation, evaluate
 from planner.problem import Problem, resolve
-from planner.solve.decision import services_of
-from planner.solve.frontier import best_plan
-from planner.solve.solver import Settings, Solution, solve
+from planner.search.services import services_of
+from planner.search.solver import Settings, solve
 from planner.space import Space, open_space
 from planner.whatif.attribution import metric_value
 
@@ -110,20 +109,14 @@ class Solver:
         self.talk(about)
         share = GENEROUS * left / max(self.waiting, 1)
         self.waiting -= 1
-        found = self._choose(problem, space, min(left, share, MOST_SECONDS))
+        found = solve(problem, space, None, replace(self.settings, time_limit_s=min(left, share, MOST_SECONDS)))
         if found.status == "unknown":
             return UNDECIDED
-        if found.status == "infeasible" or found.points is None:
+        if found.status == "infeasible" or not found.kinds:
             return Answer("infeasible")
         evaluation = evaluate(problem, services_of(found))
         value = metric_value(self.metric, problem.request, evaluation.metrics)
         return Answer(found.status, value, evaluation)
-
-    def _choose(self, problem: Problem, space: Space, seconds: float) -> Solution:
-        """Branch and bound alone is as exact as CP-SAT and sooner done; only CP-SAT minimises a latency."""
-        if problem.request.objective == "latency":
-            return solve(problem, space, None, replace(self.settings, time_limit_s=seconds))
-        return best_plan(problem, space, ends_s=time.monotonic() + seconds)
 
     def gain(self, now: float, value: float | None) -> float | None:
         """Share by which a value is better than now; negative where it is worse. None where there is no ratio."""

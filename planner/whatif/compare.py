@@ -14,7 +14,7 @@ from planner.pipeline import OutOfTimeError, make_plan
 from planner.plan import Document
 from planner.problem import resolve
 from planner.request import Request, read_request
-from planner.solve.solver import Settings
+from planner.search.solver import Settings
 from planner.whatif.attribution import Pricer, State, attribute, broken, metric_of, metric_value, part_change
 from planner.whatif.compared import Bounds, Cause, Comparison, Kept, Relaxed, Unchanged, Variant
 from planner.whatif.parts import differing, with_part

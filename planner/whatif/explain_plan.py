@@ -11,7 +11,7 @@ from planner.plan import Document
 from planner.price import Evaluation, evaluate
 from planner.problem import resolve
 from planner.request import read_request
-from planner.solve.solver import Settings
+from planner.search.solver import Settings
 from planner.space import open_space
 from planner.whatif.alternatives import TIE, alternatives
 from planner.whatif.asking import Answer, Question, Solver

@@ -18,7 +18,7 @@ from planner.errors import InputError, PlannerError
 from planner.files import document_json, document_of
 from planner.plan import Document
 from planner.request import Request
-from planner.solve.solver import Settings
+from planner.search.solver import Settings
 
 Status = Literal["optimal", "feasible", "infeasible", "out of time", "error"]
 
@@ -56,14 +56,14 @@ class Task:
     catalog_hash: str
     settings: Settings
     program: str = __version__
-    solver: str = "cpsat"
+    explained: bool = True
     """As `planner.pipeline.make_plan` takes it."""
 
     @classmethod
-    def of(cls, catalog: Catalog, settings: Settings | None = None, solver: str = "cpsat") -> Task:
+    def of(cls, catalog: Catalog, settings: Settings | None = None, *, explained: bool = True) -> Task:
         """The task of a catalog; each request gets one solver worker unless settings say otherwise."""
         overlays = tuple(str(root) for root in catalog.roots[1:])
-        return cls(overlays, catalog.content_hash, settings or Settings(workers=1), solver=solver)
+        return cls(overlays, catalog.content_hash, settings or Settings(workers=1), explained=explained)
 
     def to_json(self) -> dict[str, Any]:
         """The task as JSON."""
@@ -71,7 +71,7 @@ class Task:
             "overlays": list(self.overlays),
             "catalog_hash": self.catalog_hash,
             "program": self.program,
-            "solver": self.solver,
+            "explained": self.explained,
             "settings": {
                 "time_limit_s": self.settings.time_limit_s,
                 "workers": self.settings.workers,
@@ -83,7 +83,7 @@ class Task:
     def from_json(cls, raw: dict[str, Any]) -> Task:
         """The task that `to_json` wrote."""
         settings = Settings(**raw["settings"])
-        return cls(tuple(raw["overlays"]), raw["catalog_hash"], settings, raw["program"], raw["solver"])
+        return cls(tuple(raw["overlays"]), raw["catalog_hash"], settings, raw["program"], raw["explained"])
 
 
 class OtherCatalogError(PlannerError):
@@ -112,14 +112,14 @@ def open_task_catalog(task: Task) -> Catalog:
     return catalog
 
 
-def plan_point(index: int, request: Request, catalog: Catalog, settings: Settings, solver: str = "cpsat") -> Outcome:
+def plan_point(index: int, request: Request, catalog: Catalog, settings: Settings, *, explained: bool = True) -> Outcome:
     """Plan one request in this process; whatever goes wrong becomes an outcome."""
     from planner.pipeline import OutOfTimeError, make_plan
 
     began = _processor_s()
     outcome = Outcome(index, request, "error")
     try:
-        document = make_plan(request, catalog, solver=solver, settings=settings)
+        document = make_plan(request, catalog, settings=settings, explained=explained)
     except OutOfTimeError as error:
         outcome = replace(outcome, status="out of time", reason=str(error))
     except (PlannerError, CatalogError, UnknownEntryError) as error:

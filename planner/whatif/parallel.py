@@ -18,7 +18,7 @@ from typing import Any
 from catalog.load import Catalog, open_catalog
 from planner.errors import InputError, PlannerError
 from planner.request import Request
-from planner.solve.solver import Settings
+from planner.search.solver import Settings
 from planner.whatif.outcome import Outcome, Task, from_json, to_line
 
 ATTEMPTS = 3
@@ -48,7 +48,7 @@ def run_parallel(
     *,
     catalog: Catalog | None = None,
     settings: Settings | None = None,
-    solver: str = "cpsat",
+    explained: bool = True,
 ) -> Iterator[Outcome]:
     """Plan requests in parallel and yield each outcome as it is finished.
 
@@ -62,8 +62,8 @@ def run_parallel(
         Facts; None: the built-in ones under the user's overlay.
     settings
         Of the solver at each request; None: one solver worker.
-    solver
-        As `planner.pipeline.make_plan` takes it.
+    explained
+        Whether requests without a plan are told which limits clash.
 
     Yields
     ------
@@ -80,7 +80,7 @@ def run_parallel(
     """
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs {jobs}: must be at least 1")
-    task = Task.of(catalog or open_catalog(), settings, solver)
+    task = Task.of(catalog or open_catalog(), settings, explained=explained)
     return _run(requests, min(jobs or usable_cores(), len(requests)), task)
 
 

@@ -1,6 +1,6 @@
 """The frontier of a request: every plan that no other beats in all of two or three objectives.
 
-The whole space is decided (`planner.solve.frontier`), so nothing between two points is missing and no
+The whole space is decided (`planner.search.frontier`), so nothing between two points is missing and no
 weights are sampled. Each point is a plan with its proof, the answer to a request that one could type.
 """
 
@@ -24,9 +24,9 @@ from planner.pipeline import provenance_of, request_document, warnings_of
 from planner.plan import Document, Infeasible, Metrics, Provenance
 from planner.problem import Problem, resolve
 from planner.request import Request
+from planner.search.frontier import AXES, TIE, Axis, Found, Frontier, Progress, frontier
+from planner.search.solver import Settings
 from planner.solve.dominance import cover, distinct
-from planner.solve.frontier import AXES, TIE, Axis, Found, Frontier, Progress, frontier
-from planner.solve.solver import Settings
 from planner.space import open_space
 from planner.whatif.proved import METRICS, SOLVER, ShortEnd, document_of, sizes
 

@@ -16,7 +16,7 @@ from planner.errors import InputError
 from planner.plan import Document
 from planner.problem import Problem, resolve
 from planner.request import Request
-from planner.solve.solver import Settings
+from planner.search.solver import Settings
 from planner.whatif.crossings import next_context, with_crossings
 from planner.whatif.movers import Change, changes
 from planner.whatif.outcome import Outcome
@@ -176,7 +176,7 @@ class Study:
         ordered = [requests[i] for i in order]
         catalog = self.problem.catalog
         for done, outcome in enumerate(
-            run_parallel(ordered, self.jobs, catalog=catalog, settings=Settings(workers=1), solver="frontier"), 1
+            run_parallel(ordered, self.jobs, catalog=catalog, settings=Settings(workers=1), explained=False), 1
         ):
             if self.told is not None:
                 self.told(done, len(requests), what)

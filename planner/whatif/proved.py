@@ -16,10 +16,10 @@ from planner.plan import Document, Metrics
 from planner.price import evaluate
 from planner.problem import Problem
 from planner.request import resolve_cluster
+from planner.search.frontier import Axis, Found, Frontier, frontier, solution_of
+from planner.search.services import services_of
+from planner.search.solver import Solution
 from planner.short_end import at_short_end
-from planner.solve.decision import services_of
-from planner.solve.frontier import Axis, Found, Frontier, frontier, solution_of
-from planner.solve.solver import Solution
 from planner.space import open_space
 from planner.verify import verify
 

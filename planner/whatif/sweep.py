@@ -10,7 +10,7 @@ from typing import Protocol
 from catalog.load import Catalog, open_catalog
 from planner.errors import InputError
 from planner.request import Request
-from planner.solve.solver import Settings
+from planner.search.solver import Settings
 from planner.whatif.outcome import Outcome, Task
 from planner.whatif.parallel import run_parallel
 from planner.whatif.sweep_journal import Journal

@@ -19,8 +19,8 @@ from typing import Any
 from catalog.load import Catalog, open_catalog
 from planner.errors import InputError, PlannerError
 from planner.request import Request
-from planner.solve.cpsat import import_cp_model
-from planner.solve.solver import Settings
+from planner.search.cpsat import import_cp_model
+from planner.search.solver import Settings
 from planner.whatif.outcome import Outcome, Task, from_json, open_task_catalog, plan_point, to_json
 from planner.whatif.parallel import usable_cores
 

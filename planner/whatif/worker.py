@@ -36,7 +36,7 @@ def main() -> None:
     for line in _lines(questions):
         asked = json.loads(line)
         request = Request.model_validate(asked["request"])
-        outcome = plan_point(asked["index"], request, catalog, task.settings, task.solver)
+        outcome = plan_point(asked["index"], request, catalog, task.settings, explained=task.explained)
         _write(answers, to_json(outcome))
 
 

@@ -17,7 +17,7 @@ from planner.explain import explain_infeasible
 from planner.plan import Infeasible
 from planner.problem import resolve
 from planner.request import Request, read_request
-from planner.solve.solver import Settings, solve
+from planner.search.solver import Settings, solve
 from planner.space import open_space
 
 SEEDS = (20, 21)

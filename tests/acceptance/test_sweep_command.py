@@ -17,7 +17,7 @@ import pytest
 
 from planner import Request, make_plan, sweep
 from planner.errors import InputError
-from planner.solve.solver import Settings
+from planner.search.solver import Settings
 from planner.whatif.outcome import Outcome
 
 ROOT = Path(__file__).parents[2]

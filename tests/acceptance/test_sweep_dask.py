@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from planner import Request
-from planner.solve.solver import Settings
+from planner.search.solver import Settings
 from planner.whatif import sweep_dask
 from planner.whatif.outcome import OtherCatalogError, Task
 

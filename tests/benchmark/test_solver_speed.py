@@ -14,7 +14,7 @@ import pytest
 from catalog.load import open_catalog
 from planner.problem import resolve
 from planner.request import read_request
-from planner.solve.solver import Settings, solve
+from planner.search.solver import Settings, solve
 from planner.space import open_space
 from tests.requests import opened, random_request
 
@@ -78,5 +78,5 @@ def test_large_spaces_are_proved(asked: dict[str, str]) -> None:
     space, used = open_space(problem), time.process_time()
     solution = solve(problem, space, settings=Settings(120.0))
     used = time.process_time() - used
-    print(f"{asked}: {solution.status}, {solution.left} of {solution.considered:,} points left, {used:.1f} s")
+    print(f"{asked}: {solution.status}, {solution.size} of {solution.considered:,} points, {used:.1f} s")
     assert solution.status == "optimal"

@@ -17,7 +17,7 @@ import pytest
 
 from catalog.load import open_catalog
 from planner import Request, make_plan
-from planner.solve.solver import Settings
+from planner.search.solver import Settings
 from planner.whatif.outcome import Outcome
 from planner.whatif.parallel import run_parallel
 

@@ -17,7 +17,7 @@ from planner import Request
 from planner.errors import InputError
 from planner.pipeline import choose
 from planner.problem import resolve
-from planner.solve.solver import Settings
+from planner.search.solver import Settings
 from planner.space import open_space
 
 CATALOG = open_catalog()

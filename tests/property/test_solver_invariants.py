@@ -10,8 +10,8 @@ import pytest
 from catalog.load import open_catalog
 from planner import limits
 from planner.problem import Problem
-from planner.solve.decision import service_of
-from planner.solve.solver import Settings, Solution, solve
+from planner.search.services import services_of
+from planner.search.solver import Settings, Solution, solve
 from planner.space import Space
 from tests.requests import opened, random_request
 
@@ -90,4 +90,4 @@ def test_one_answer_under_five_seeds_and_one_two_or_eight_workers(seed: int) -> 
     plans = [solve(*found, settings=Settings(60.0, workers, s)) for s in range(5) for workers in (1, 2, 8)]
     assert len({(plan.status, plan.value is None) for plan in plans}) == 1
     if plans[0].value is not None:
-        assert len({service_of(plan).model_dump_json() for plan in plans}) == 1
+        assert len({repr(services_of(plan)) for plan in plans}) == 1

@@ -9,8 +9,7 @@ from __future__ import annotations
 import pytest
 
 from catalog.load import open_catalog
-from planner.solve.remaining import MOST_PRICED
-from planner.solve.solver import Settings
+from planner.search.solver import Settings
 from tests.oracle import compare
 from tests.requests import opened, random_request
 
@@ -28,42 +27,24 @@ CATALOG = open_catalog()
 QUICK_MEASURED = (0, 4, 9, 14, 28, 120)
 
 
-def check(seed: int, efficiency: str = "peak", most_priced: int = 0) -> None:
-    """CP-SAT chooses unless some of what is left is priced."""
+def check(seed: int, efficiency: str = "peak") -> None:
     found = opened(random_request(seed, efficiency), CATALOG)
     assert found is not None
-    assert compare(*found, Settings(time_limit_s=60.0, most_priced=most_priced)).problems == ()
+    assert compare(*found, Settings(time_limit_s=60.0)).problems == ()
 
 
 @pytest.mark.parametrize("seed", QUICK)
-def test_solver_equals_oracle(seed: int) -> None:
+def test_search_equals_oracle(seed: int) -> None:
     check(seed)
 
 
-@pytest.mark.parametrize("seed", QUICK)
-def test_what_pricing_chooses_equals_the_oracle(seed: int) -> None:
-    check(seed, most_priced=MOST_PRICED)
+@pytest.mark.parametrize("seed", QUICK_MEASURED)
+def test_search_equals_oracle_on_measured_times(seed: int) -> None:
+    check(seed, "measured")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("efficiency", ["peak", "measured"])
-@pytest.mark.parametrize("seed", MORE)
-def test_what_pricing_chooses_equals_the_oracle_on_more_requests(seed: int, efficiency: str) -> None:
-    check(seed, efficiency, MOST_PRICED)
-
-
-@pytest.mark.parametrize("seed", QUICK_MEASURED)
-def test_solver_equals_oracle_on_measured_times(seed: int) -> None:
-    check(seed, "measured")
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [*QUICK, *MORE])
-def test_solver_equals_oracle_on_measured_times_of_more_requests(seed: int) -> None:
-    check(seed, "measured")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", MORE)
-def test_solver_equals_oracle_on_more_requests(seed: int) -> None:
-    check(seed)
+def test_search_equals_oracle_on_more_requests(seed: int, efficiency: str) -> None:
+    check(seed, efficiency)

@@ -14,10 +14,10 @@ from catalog.load import open_catalog
 from planner import Request
 from planner.pipeline import make_plan
 from planner.problem import resolve
-from planner.solve import apart, solver
-from planner.solve.apart import DIED, Answer, solve_apart
-from planner.solve.cpsat import import_cp_model
-from planner.solve.solver import Settings, solve
+from planner.search import apart, compose
+from planner.search.apart import DIED, Answer, solve_apart
+from planner.search.cpsat import import_cp_model
+from planner.search.solver import Settings, solve
 from planner.space import open_space
 
 CP = import_cp_model()
@@ -115,15 +115,15 @@ def test_a_plan_that_is_known_survives_the_solver(dies: tuple[str, ...], monkeyp
     problem = resolve(SMALL, CATALOG)
     space = open_space(problem)
     whole = solve(problem, space, settings=Settings())
-    monkeypatch.setattr(solver, "solve_apart", die)
-    found = solve(problem, space, settings=Settings(most_priced=0))
-    assert found.status in ("optimal", "feasible")
-    assert found.value == pytest.approx(whole.value, rel=1e-4)
-    assert found.fault == "a run of CP-SAT ended with signal 6; what it was asked was answered another way"
+    monkeypatch.setattr(compose, "solve_apart", die)
+    found = solve(problem, space, settings=Settings())
+    assert (found.status, found.by) == ("optimal", "rules")
+    assert found.value == pytest.approx(whole.value, rel=1e-9)
+    assert found.fault == "a run of CP-SAT ended with signal 6; the cluster was composed another way"
 
 
 def test_the_user_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(solver, "solve_apart", lambda *_: Answer(DIED, death="signal 6"))
-    document = make_plan(SMALL, settings=Settings(most_priced=0))
+    monkeypatch.setattr(compose, "solve_apart", lambda *_: Answer(DIED, death="signal 6"))
+    document = make_plan(SMALL)
     assert document.decision is not None
     assert any("CP-SAT ended with signal 6" in warning for warning in document.warnings)

@@ -15,7 +15,7 @@ from planner.pipeline import make_plan
 from planner.plan import UNDECIDED, Document, Relaxation
 from planner.problem import Problem, resolve
 from planner.request import Request
-from planner.solve.solver import Settings
+from planner.search.solver import Settings
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import pytest
 from catalog.load import open_catalog
 from planner.problem import resolve
 from planner.request import Request
-from planner.solve.decision import service_of
-from planner.solve.exhaustive import solve_exhaustively
-from planner.solve.scope import affordable
-from planner.solve.solver import solve
+from planner.search.services import services_of
+from planner.search.exhaustive import solve_exhaustively
+from planner.solve.combinations import affordable
+from planner.search.solver import solve
 from planner.space import Space, open_space
 from planner.whatif.forbid import without_choices
 
@@ -33,20 +33,20 @@ def test_without_shared_gpus_only_two_pools_are_left() -> None:
     found, oracle = solve(problem, pools), solve_exhaustively(problem, pools)
     assert found.status == oracle.status == "optimal"
     assert found.value == pytest.approx(oracle.value, rel=1e-4)
-    assert service_of(found).serving == "disaggregated"
+    assert services_of(found)[0].serving == "disaggregated"
 
 
 def test_every_choice_without_an_alternative_is_left_out_and_every_other_is_forbidden_once() -> None:
     request, space = small()
     problem = resolve(request, open_catalog())
     space = affordable(problem, space)
-    decision = service_of(solve(problem, space))
+    (decision,) = services_of(solve(problem, space))
     rows = without_choices(space, decision)
     assert "engine" not in {row.part for row in rows}, "vllm was asked for: there is no other"
     for row in rows:
         other = solve(problem, row.space)
-        if other.points is not None:
-            assert service_of(other) != decision, row.without
+        if other.kinds:
+            assert services_of(other) != (decision,), row.without
     sizes = [row.choice for row in rows if row.part == "parallel"]
     assert len(sizes) == len(set(sizes))
     assert {"weights", "hidden", "decode_batch", "prefill_chunk", "offload", "serving"} <= {row.part for row in rows}

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import planner.solve.frontier as module
+import planner.search.frontier as module
 from catalog.load import open_catalog
 from planner.problem import resolve
 from planner.request import Request
-from planner.solve.frontier import frontier
+from planner.search.frontier import frontier
 from planner.space import open_space
 from planner.whatif.pareto import pareto
 

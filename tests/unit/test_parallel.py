@@ -10,7 +10,7 @@ import pytest
 from catalog.load import open_catalog
 from planner import Request, make_plan
 from planner.errors import InputError
-from planner.solve.solver import Settings
+from planner.search.solver import Settings
 from planner.whatif import parallel
 from planner.whatif.outcome import OtherCatalogError, Task, from_json, open_task_catalog, plan_point, to_json
 from planner.whatif.parallel import ATTEMPTS, WorkerError, run_parallel

@@ -11,8 +11,7 @@ from catalog.ready import best_ready, format_on
 from catalog.schema import Checkpoint, Engine
 from planner.problem import resolve
 from planner.request import Request
-from planner.solve.points import open_search
-from planner.solve.preference import Preference
+from planner.search.ties import formats_of
 from planner.space import open_space
 from planner.space.ready import has_to_be_made, made_at_load
 
@@ -20,21 +19,19 @@ FACTS = open_catalog([])
 INSTRUCT = "meta-llama/Llama-3.1-8B-Instruct"
 
 
-def test_weights_that_are_ready_go_before_equal_ones_that_must_be_made() -> None:
+def test_weights_that_must_be_made_count_as_more_than_ready_ones() -> None:
+    """The fewer of such techniques the better, where plans are equal."""
     problem = resolve(Request(ctx=16_000, gpus="1xA100", model=INSTRUCT, engine="vllm"), FACTS)
     space = open_space(problem)
     index = next(i for i, option in enumerate(space.weights) if option.id == "int8_w8a8")
     assert not space.weights[index].made_for
-    ready = Preference(open_search(problem, space))
     options = [
         replace(option, made_for=option.engines) if i == index else option for i, option in enumerate(space.weights)
     ]
-    made = Preference(open_search(problem, replace(space, weights=tuple(options))))
+    ready, made = formats_of(space), formats_of(replace(space, weights=tuple(options)))
     others = [i for i, option in enumerate(space.weights) if option.point is not None and i != index]
-    assert all(made.weights(index) > made.weights(other) for other in others if not space.weights[other].made_for)
-    assert made.weights(index) > ready.weights(index)
-    # A GPU more is worse than making a checkpoint.
-    assert made.weights(index) - ready.weights(index) < 1 << 44
+    assert all(made[index] > made[other] for other in others if not space.weights[other].made_for)
+    assert made[index] > ready[index]
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from catalog.schema import Engine
 from planner.errors import InputError
 from planner.problem import Problem
-from planner.solve.combinations import Combinations, all_combinations, with_weights
+from planner.search.solution import Kind, Solution
+from planner.solve.combinations import Combinations, affordable, all_combinations, with_weights
 from planner.solve.engines import both_run, conditions_of
 from planner.solve.goal import Goal, Limits
 from planner.solve.points import Points, Search, open_search
 from planner.solve.pools import all_points
-from planner.solve.scope import affordable
-from planner.solve.solver import Solution
 from planner.space import Option, Space
 
 Ints = NDArray[np.int64]
@@ -47,7 +46,7 @@ def solve_exhaustively(problem: Problem, space: Space, goal: Goal | None = None)
     InputError
         If the space holds more than `MOST_CANDIDATES` decisions.
     """
-    goal = goal or Goal(problem.request.objective, problem.request.output_tokens)
+    goal = goal or Goal.of(problem.request)
     space = affordable(problem, space)
     search = open_search(problem, space)
     points = all_points(search)
@@ -66,12 +65,14 @@ def solve_exhaustively(problem: Problem, space: Space, goal: Goal | None = None)
         if len(combinations) and len(rows):
             best = _best(search, points, rows, combinations, goal, Limits.of(problem.request), best)
     if best is None:
-        return Solution("infeasible", search, None, (), None, None, None, count, 0)
+        return Solution("infeasible", search, considered=count, by="exhaustive")
     row = points.take(np.array([best.point]))
     engine = next(
         e.id for e in _engines(search, row, best.options) if (e.long_prefill_throttle is not None) == best.throttled
     )
-    return Solution("optimal", search, row, best.options, engine, best.value, best.value, count, 0)
+    kind = Kind(row, best.options, engine)
+    value = best.value
+    return Solution("optimal", search, (kind,), value, value, value, considered=count, by="exhaustive")
 
 
 def _engines(search: Search, row: Points, options: tuple[Option, ...]) -> tuple[Engine, ...]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.problem import Problem
 from planner.search.branch import Branch
 from planner.solve.combinations import Combinations, filtered, neighbours, with_weights
-from planner.solve.trying import interleaved, to_try
+from planner.space import Space
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 TRIED_POINTS, MOST_TRIED = 24, 480
 """Points priced in full at a time, and at most."""
+TRIED_COMBINATIONS = 400
 MOST_ALIKE = 3_000
 """Points that are tried with the combination of a plan that is known."""
 
@@ -66,3 +68,28 @@ def _try(branch: Branch, rows: Ints, found: Combinations) -> None:
         owners.append(np.repeat(mine, allowed.shape[1]))
     if columns:
         branch.learn(branch.points.take(np.concatenate(owners)), np.concatenate(columns, axis=1))
+
+
+def interleaved(kinds: Ints, order: Ints) -> Ints:
+    """The order again, but with the best of every kind first, then every second best, ..."""
+    rank = np.empty(len(order), dtype=np.int64)
+    for kind in np.unique(kinds):
+        mine = order[kinds[order] == kind]
+        rank[mine] = np.arange(len(mine))
+    return order[np.argsort(rank[order], kind="stable")]
+
+
+def to_try(problem: Problem, space: Space, found: Combinations) -> Combinations:
+    """Combinations to try: all if they are few, else those that keep, read or compute the least."""
+    if len(found) <= TRIED_COMBINATIONS:
+        return found
+    table = found.table(space)
+    length = float(problem.workload.decode_tokens)
+    merits = (
+        table.stored_tokens(length, length),
+        table.read_tokens(length, length),
+        table.prefill_attention * table.prefill_linear,
+        table.prefill_attention * table.stored_tokens(length, length),
+    )
+    best = [np.argsort(merit, kind="stable")[: TRIED_COMBINATIONS // len(merits)] for merit in merits]
+    return found.take(np.unique(np.concatenate(best)))

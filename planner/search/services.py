@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from planner.search.solution import Kind, Solution
 from planner.service import DIMENSIONS, Batch, Choice, Compression, OffloadChoice, Parallel, Pool, Pools, Service
-from planner.solve.solver import Solution
+from planner.solve.points import Search
 from planner.space import Option, Split
 
 
 def services_of(solution: Solution) -> tuple[Service, ...]:
-    """Write a solution as the services of its decision, complete in every field."""
-    return (service_of(solution),)
+    """Write a solution as the services of its decision, complete in every field, the largest promise first."""
+    return tuple(service_of(solution.search, kind) for kind in solution.kinds)
 
 
-def service_of(solution: Solution) -> Service:
-    """Write a solution of one service, complete in every field."""
-    points, search = solution.points, solution.search
-    if points is None or solution.engine is None:
-        raise ValueError("only a solution with a plan has a service")
+def service_of(search: Search, kind: Kind) -> Service:
+    """Write one kind of a solution as a service, complete in every field."""
+    points = kind.points
     unit, pool = search.units[int(points.unit[0])], int(points.pool_unit[0])
     alone = bool(points.alone[0])
     policy = search.space.policies[int(points.policy[0])]
-    engine = next(engine for engine in search.space.engines if engine.id == solution.engine)
+    engine = next(engine for engine in search.space.engines if engine.id == kind.engine)
     throttled = engine.long_prefill_throttle is not None
     sequences = 1 if alone else int(points.micro[0]) * unit.split.pp
     parallel = _parallel(unit.split, int(points.replicas[0]))
@@ -38,10 +37,10 @@ def service_of(solution: Solution) -> Service:
         )
         pools = Pools(prefill=prefill, decode=Pool(parallel=parallel, batch=batch))
     return Service(
-        engine=solution.engine,
+        engine=kind.engine,
         weights=search.space.weights[unit.weights].id,
         compression=Compression(
-            **{name: _choice(option) for name, option in zip(DIMENSIONS, solution.options, strict=True)}
+            **{name: _choice(option) for name, option in zip(DIMENSIONS, kind.options, strict=True)}
         ),
         parallel=parallel,
         batch=batch,

@@ -4,15 +4,13 @@ Bound and price. Every operating point is priced with a combination that doesn't
 every effect at once: no real plan of that point is smaller in any objective. Points are then priced in
 full, the most promising first, and whatever a priced plan beats even at its bound is dropped. When
 nothing is left, the plans that no other beats are the frontier of the whole space, exactly.
-
-With one objective this is its best plan.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -20,18 +18,15 @@ from numpy.typing import NDArray
 
 from planner.cost.compression import CompressionTable
 from planner.cost.price import Priced
-from planner.errors import InputError
 from planner.problem import Problem
+from planner.search.menu import PLAIN, THROTTLED, Menu
+from planner.search.solution import Kind, Solution
 from planner.solve.cells import Cells
-from planner.solve.combinations import Combinations, all_combinations
+from planner.solve.combinations import Combinations, affordable, all_combinations
 from planner.solve.dominance import beaten_by, distinct, undominated
 from planner.solve.goal import Goal, Limits
-from planner.solve.menu import PLAIN, THROTTLED, Menu
-from planner.solve.narrowing import Incumbent
-from planner.solve.points import Points, Search, aggregated_points, capability_rank, open_search
-from planner.solve.pools import pool_points
-from planner.solve.scope import affordable, roomy
-from planner.solve.solver import Solution
+from planner.solve.points import Points, Search, aggregated_points, capability_rank, open_search, roomy
+from planner.solve.pools import Best, pool_points
 from planner.space import Option, Space
 
 Floats = NDArray[np.float64]
@@ -202,14 +197,13 @@ class _Run:
             self._take(split, table)
         self._price()
 
-    def _known(self) -> Incumbent | None:
+    def _known(self) -> Best | None:
         """The best plan so far for one objective."""
         archive = self.archive
         if not len(archive.point):
             return None
         row = self.points.take(archive.point[:1])
-        options = self.menu.joined.chosen(self.search.space, int(archive.combination[0]))
-        return Incumbent(float(archive.vectors[0, 0]), int(self.search.gpus_of(row)[0]), row, options)
+        return Best(float(archive.vectors[0, 0]), int(self.search.gpus_of(row)[0]))
 
     def _take(self, points: Points, best: CompressionTable) -> None:
         """Bound points, and keep those that may hold a plan."""
@@ -353,29 +347,9 @@ def _order(bounds: Floats) -> Ints:
     return np.argsort(ranks.min(axis=0), kind="stable")
 
 
-def best_plan(problem: Problem, space: Space, *, ends_s: float | None = None) -> Solution:
-    """The best plan for a request's objective, as a frontier of one objective.
-
-    Raises
-    ------
-    InputError
-        For the objective ``latency``, which no frontier is of.
-    """
-    objective = problem.request.objective
-    if objective == "latency":
-        raise InputError("--objective latency: only cpsat and exhaustive minimise it")
-    found = frontier(problem, space, (objective,), ends_s=ends_s)
-    if not found.plans:
-        status: Literal["infeasible", "unknown"] = "infeasible" if found.complete else "unknown"
-        return Solution(status, found.search, None, (), None, None, None, found.considered, len(found.open_bounds))
-    best = solution_of(found, found.plans[0])
-    least = found.open_bounds[:, 0].min(initial=best.value or 0.0)
-    return best if found.complete else replace(best, bound=float(least))
-
-
 def solution_of(found: Frontier, plan: Found) -> Solution:
     """A plan of a frontier as a solution of its first objective, from which a decision is made."""
     value = float(plan.vector[0])
-    left = len(found.open_bounds)
     status: Literal["optimal", "feasible"] = "optimal" if found.complete else "feasible"
-    return Solution(status, found.search, plan.points, plan.options, plan.engine, value, value, found.considered, left)
+    kind = Kind(plan.points, plan.options, plan.engine)
+    return Solution(status, found.search, (kind,), value, value, value, considered=found.considered, by="frontier")
