@@ -15,17 +15,16 @@ import time
 import numpy as np
 
 from catalog.load import open_catalog
+from planner.candidates.combinations import affordable, all_combinations, with_weights
+from planner.candidates.goal import Limits
+from planner.candidates.points import open_search
+from planner.candidates.pool_points import all_points
 from planner.price import evaluate
 from planner.problem import Problem
 from planner.request import Request
-from planner.solve.combinations import all_combinations, with_weights
-from planner.search.services import services_of
 from planner.search.exhaustive import _runnable
 from planner.search.frontier import AXES, Axis, Frontier, frontier, solution_of
-from planner.solve.goal import Limits
-from planner.solve.points import open_search
-from planner.solve.pools import all_points
-from planner.solve.combinations import affordable
+from planner.search.services import services_of
 from planner.space import Space
 from planner.verify import broken_limits, unavailable
 from tests.requests import count_decisions, opened, random_request

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from catalog.load import Catalog, open_catalog
+from planner.candidates.combinations import affordable, all_combinations, with_weights
+from planner.candidates.points import open_search
+from planner.candidates.pool_points import all_points
 from planner.errors import InputError
 from planner.problem import Problem, resolve
 from planner.request import Request
-from planner.solve.combinations import all_combinations, with_weights
-from planner.solve.points import open_search
-from planner.solve.pools import all_points
-from planner.solve.combinations import affordable
 from planner.space import Space, open_space
 
 MODELS = (

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from planner.candidates.goal import Goal
 from planner.errors import InputError
 from planner.problem import Problem, resolve
 from planner.request import Request
 from planner.search.solver import Settings, Solution, solve
-from planner.solve.goal import Goal
 from planner.space import open_space
 
 ASK_SECONDS = 6.0

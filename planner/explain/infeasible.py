@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from planner.candidates.goal import Goal
 from planner.explain.asking import Asker, smallest
 from planner.explain.clusters import Sizes, sizes_of
 from planner.explain.limits import Stated, deployable, stated, without
@@ -16,7 +17,6 @@ from planner.problem import Problem
 from planner.request import Request
 from planner.search.services import services_of
 from planner.search.solver import Kind, Settings, Solution
-from planner.solve.goal import Goal
 from planner.space import Space
 
 MOST_CONFLICTS = 3

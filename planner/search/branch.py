@@ -13,15 +13,15 @@ from dataclasses import fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.candidates.cells import Cells
+from planner.candidates.dominance import beaten_by, undominated
+from planner.candidates.goal import Goal, Limits
+from planner.candidates.points import Points, Search
 from planner.cost.price import Priced
 from planner.search.columns import Columns, Pricer, reached_otherwise
 from planner.search.known import TIE, TRADES, Composer, Composition, best_by_gpus
 from planner.search.narrowing import MOST_PAIRS, Narrowing, Pairs
 from planner.search.room import Room
-from planner.solve.cells import Cells
-from planner.solve.dominance import beaten_by, undominated
-from planner.solve.goal import Goal, Limits
-from planner.solve.points import Points, Search
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -12,13 +12,13 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.candidates.cells import engines_able, forbidding_conditions
+from planner.candidates.combinations import losses_with, table_of
+from planner.candidates.engines import Surroundings
+from planner.candidates.goal import Goal, Limits
+from planner.candidates.points import Points, Search
 from planner.cost.price import Priced
 from planner.service import DIMENSIONS
-from planner.solve.cells import engines_able, forbidding_conditions
-from planner.solve.combinations import losses_with, table_of
-from planner.solve.engines import Surroundings
-from planner.solve.goal import Goal, Limits
-from planner.solve.points import Points, Search
 from planner.space import Option
 
 Ints = NDArray[np.int64]

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from planner.candidates.cells import MOST_LISTED, Cells
+from planner.candidates.combinations import some_combinations
+from planner.candidates.goal import Goal, Limits
+from planner.candidates.points import Search, aggregated_points, roomy
 from planner.search.branch import Branch
 from planner.search.columns import Columns
 from planner.search.first_plan import try_plans
 from planner.search.known import TIE, Composition
 from planner.search.room import Room
 from planner.search.two_pools import TwoPools
-from planner.solve.cells import MOST_LISTED, Cells
-from planner.solve.combinations import some_combinations
-from planner.solve.goal import Goal, Limits
-from planner.solve.points import Search, aggregated_points, roomy
 
 
 @dataclass(frozen=True)

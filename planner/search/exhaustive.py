@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.schema import Engine
+from planner.candidates.combinations import Combinations, affordable, all_combinations, with_weights
+from planner.candidates.engines import both_run, conditions_of
+from planner.candidates.goal import Goal, Limits
+from planner.candidates.points import Points, Search, open_search
+from planner.candidates.pool_points import all_points
 from planner.errors import InputError
 from planner.problem import Problem
 from planner.search.solution import Kind, Solution
-from planner.solve.combinations import Combinations, affordable, all_combinations, with_weights
-from planner.solve.engines import both_run, conditions_of
-from planner.solve.goal import Goal, Limits
-from planner.solve.points import Points, Search, open_search
-from planner.solve.pools import all_points
 from planner.space import Option, Space
 
 Ints = NDArray[np.int64]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.candidates.combinations import Combinations, filtered, neighbours, with_weights
 from planner.problem import Problem
 from planner.search.branch import Branch
-from planner.solve.combinations import Combinations, filtered, neighbours, with_weights
 from planner.space import Space
 
 Ints = NDArray[np.int64]

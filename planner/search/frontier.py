@@ -16,17 +16,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.candidates.cells import Cells
+from planner.candidates.combinations import Combinations, affordable, all_combinations
+from planner.candidates.dominance import beaten_by, distinct, undominated
+from planner.candidates.goal import Goal, Limits
+from planner.candidates.points import Points, Search, aggregated_points, capability_rank, open_search, roomy
+from planner.candidates.pool_points import Best, pool_points
 from planner.cost.compression import CompressionTable
 from planner.cost.price import Priced
 from planner.problem import Problem
 from planner.search.menu import PLAIN, THROTTLED, Menu
 from planner.search.solution import Kind, Solution
-from planner.solve.cells import Cells
-from planner.solve.combinations import Combinations, affordable, all_combinations
-from planner.solve.dominance import beaten_by, distinct, undominated
-from planner.solve.goal import Goal, Limits
-from planner.solve.points import Points, Search, aggregated_points, capability_rank, open_search, roomy
-from planner.solve.pools import Best, pool_points
 from planner.space import Option, Space
 
 Floats = NDArray[np.float64]

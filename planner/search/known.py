@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.candidates.goal import Goal
 from planner.limits import SLACK as FLOAT_SLACK
 from planner.search.columns import Columns
 from planner.search.room import Room
-from planner.solve.goal import Goal
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.schema import Engine
+from planner.candidates.combinations import Combinations, all_combinations, with_weights
+from planner.candidates.dominance import undominated
+from planner.candidates.engines import both_run, conditions_of
+from planner.candidates.points import Points, Search
 from planner.problem import Problem
 from planner.service import DIMENSIONS
-from planner.solve.combinations import Combinations, all_combinations, with_weights
-from planner.solve.dominance import undominated
-from planner.solve.engines import both_run, conditions_of
-from planner.solve.points import Points, Search
 from planner.space import Option, Space, WeightOption
 
 Floats = NDArray[np.float64]

@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.candidates.cells import Cells
+from planner.candidates.goal import Goal, Limits
+from planner.candidates.points import Points, Search
 from planner.cost.compression import CompressionTable
 from planner.search.columns import Pricer
-from planner.solve.cells import Cells
-from planner.solve.goal import Goal, Limits
-from planner.solve.points import Points, Search
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from planner.candidates.points import Search
 from planner.search.solution import Kind, Solution
 from planner.service import DIMENSIONS, Batch, Choice, Compression, OffloadChoice, Parallel, Pool, Pools, Service
-from planner.solve.points import Search
 from planner.space import Option, Split
 
 

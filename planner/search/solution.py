@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from catalog.units import parse_quantity
+from planner.candidates.points import Points, Search
 from planner.errors import InputError
 from planner.search.known import TIE
-from planner.solve.points import Points, Search
 from planner.space import Option
 
 WORKERS = 2

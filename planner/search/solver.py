@@ -13,6 +13,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from planner.candidates.combinations import affordable
+from planner.candidates.goal import Goal, Limits
+from planner.candidates.points import Search, open_search
 from planner.problem import Problem
 from planner.search.columns import Columns
 from planner.search.columns_found import Found, find_columns
@@ -22,9 +25,6 @@ from planner.search.room import Room
 from planner.search.services import services_of
 from planner.search.solution import Kind, Settings, Solution, read_settings, status_of
 from planner.search.ties import engine_of
-from planner.solve.combinations import affordable
-from planner.solve.goal import Goal, Limits
-from planner.solve.points import Search, open_search
 from planner.space import Space
 
 BOUNDS_SHARE = 0.8

@@ -13,9 +13,9 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.candidates.points import Search, capability_rank
 from planner.search.columns import Columns
 from planner.service import DIMENSIONS
-from planner.solve.points import Search, capability_rank
 from planner.space import Space
 
 Ints = NDArray[np.int64]

@@ -14,6 +14,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.candidates.points import Points
+from planner.candidates.pool_points import able_to_feed, decode_ways, pool_units
 from planner.cost.compression import CompressionTable
 from planner.cost.links import between_pools_bytes_per_s
 from planner.cost.price import Priced
@@ -22,8 +24,6 @@ from planner.search.columns import reached_otherwise
 from planner.search.feeding import Feeding, fits_on
 from planner.search.known import TIE
 from planner.search.narrowing import MOST_PAIRS, Narrowing, Pairs
-from planner.solve.points import Points
-from planner.solve.pools import able_to_feed, decode_ways, pool_units
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

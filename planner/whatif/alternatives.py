@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from planner.candidates.combinations import affordable
 from planner.decision import Decision
 from planner.service import Service
-from planner.solve.combinations import affordable
 from planner.space import open_space
 from planner.whatif.asking import Answer, Solver
 from planner.whatif.attribution import part_change

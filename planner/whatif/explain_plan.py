@@ -81,14 +81,17 @@ def explain_plan(
     fresh = freshness(document, catalog)
     solver = Solver(problem, metric, settings or Settings(), talk)
     begun = time.monotonic()
-    choices = alternatives(solver, service, now, begun + seconds * SHARE_OF_CHOICES)
-    solver.until(begun + seconds * SHARE_OF_LIMITS, 1)
+    solver.until(begun + seconds * SHARE_OF_CHOICES, 1)
     best = _best(solver, document, evaluation, now, fresh.holds)
+    choices = alternatives(solver, service, best.value or now, begun + seconds * SHARE_OF_CHOICES)
     limits = _limits(solver, document, best, begun, seconds)
     better = solver.gain(now, best.value)
     notes = fresh.notes
     if better is not None and better > TIE:
-        notes = (*notes, f"another decision is {better:.2%} better for this request; limits are told from there")
+        why = f": this one is simpler, within --tolerance {problem.request.tolerance:.3g}" * (
+            document.status == "optimal" and fresh.holds
+        )
+        notes = (*notes, f"another decision is {better:.2%} better for this request{why}; gains are told from there")
     if several:
         notes = (*notes, f"of {len(evaluation.services)} services side by side that which serves most is looked into")
     return Explanation(
@@ -108,7 +111,8 @@ def explain_plan(
 
 def _best(solver: Solver, document: Document, evaluation: Evaluation, now: float, holds: bool) -> Answer:
     """The best plan with every limit as it is: this one, where it is proved and still holds."""
-    mine = Answer("optimal" if document.status == "optimal" and holds else "feasible", now, evaluation)
+    best = document.objective is not None and document.objective.chosen_by == "optimum"
+    mine = Answer("optimal" if document.status == "optimal" and best and holds else "feasible", now, evaluation)
     if mine.proved:
         return mine
     found = solver.ask(Question(), "the best plan for this request")

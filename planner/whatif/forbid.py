@@ -31,7 +31,7 @@ def without_choices(space: Space, decision: Service) -> list[Forbidden]:
     Parameters
     ----------
     space
-        Without options that exceed the quality budget on their own (`planner.solve.scope.affordable`).
+        Without options that exceed the quality budget on their own (`planner.candidates.scope.affordable`).
     decision
         As planned.
     """

@@ -112,7 +112,9 @@ def open_task_catalog(task: Task) -> Catalog:
     return catalog
 
 
-def plan_point(index: int, request: Request, catalog: Catalog, settings: Settings, *, explained: bool = True) -> Outcome:
+def plan_point(
+    index: int, request: Request, catalog: Catalog, settings: Settings, *, explained: bool = True
+) -> Outcome:
     """Plan one request in this process; whatever goes wrong becomes an outcome."""
     from planner.pipeline import OutOfTimeError, make_plan
 

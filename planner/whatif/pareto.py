@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from catalog.load import Catalog, open_catalog
+from planner.candidates.dominance import cover, distinct
 from planner.errors import InputError
 from planner.explain import explain_infeasible
 from planner.objectives import OBJECTIVES
@@ -26,7 +27,6 @@ from planner.problem import Problem, resolve
 from planner.request import Request
 from planner.search.frontier import AXES, TIE, Axis, Found, Frontier, Progress, frontier
 from planner.search.solver import Settings
-from planner.solve.dominance import cover, distinct
 from planner.space import open_space
 from planner.whatif.proved import METRICS, SOLVER, ShortEnd, document_of, sizes
 

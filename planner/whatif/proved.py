@@ -26,6 +26,9 @@ from planner.verify import verify
 SOLVER = "frontier"
 """How such plans are proved: every operating point is bounded, and priced where its bound leaves it possible."""
 
+ONE_KIND = "a frontier compares clusters of one kind of replicas; with several kinds more may be possible"
+"""What its proof doesn't cover."""
+
 METRICS: dict[Axis, str] = {
     "throughput": "interactions_per_hour",
     "tpot": "itl_full_s",
@@ -139,6 +142,7 @@ def document_of(problem: Problem, found: Frontier, plan: Found, short: ShortEnd)
     base = short.usd(problem, most)
     if base and metrics.usd_per_interaction is not None:
         metrics = metrics.model_copy(update={"cost_ratio_vs_4k": metrics.usd_per_interaction / base})
+    provenance = provenance_of(asked, evaluation, SOLVER)
     return Document(
         status="optimal" if solution.status == "optimal" else "feasible",
         request=request_document(asked),
@@ -148,7 +152,7 @@ def document_of(problem: Problem, found: Frontier, plan: Found, short: ShortEnd)
         intervals=evaluation.intervals,
         constraints=evaluation.constraints,
         warnings=warnings_of(asked, evaluation),
-        provenance=provenance_of(asked, evaluation, SOLVER),
+        provenance=provenance.model_copy(update={"assumptions": (*provenance.assumptions, ONE_KIND)}),
     )
 
 

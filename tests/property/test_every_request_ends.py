@@ -70,7 +70,7 @@ def ends(request: Request, solver: str) -> None:
     except InputError:
         return
     assert found.status in ("optimal", "feasible", "infeasible", "unknown")
-    assert (found.points is not None) == (found.status in ("optimal", "feasible"))
+    assert bool(found.kinds) == (found.status in ("optimal", "feasible"))
     assert found.fault == ""
 
 
@@ -82,6 +82,6 @@ def test_every_request_ends(request: Request) -> None:
 
 @pytest.mark.slow
 @settings(max_examples=300, suppress_health_check=list(HealthCheck))
-@given(request=requests(), solver=st.sampled_from(("cpsat", "frontier")))
-def test_every_request_ends_with_each_solver(request: Request, solver: str) -> None:
-    ends(request, solver)
+@given(request=requests())
+def test_every_one_of_more_requests_ends(request: Request) -> None:
+    ends(request, "cpsat")

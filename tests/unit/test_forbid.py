@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from catalog.load import open_catalog
+from planner.candidates.combinations import affordable
 from planner.problem import resolve
 from planner.request import Request
-from planner.search.services import services_of
 from planner.search.exhaustive import solve_exhaustively
-from planner.solve.combinations import affordable
+from planner.search.services import services_of
 from planner.search.solver import solve
 from planner.space import Space, open_space
 from planner.whatif.forbid import without_choices

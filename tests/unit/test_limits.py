@@ -8,13 +8,13 @@ import pytest
 
 from catalog.load import open_catalog
 from catalog.schema import Hardware
+from planner.candidates.goal import Limits
 from planner.commands.options import PLANNING
 from planner.cost.price import Priced
 from planner.limits import LIMITS, Limit, asked, limits_of
 from planner.objectives import MEASURES, OBJECTIVES
 from planner.price import Figures as PlanFigures
 from planner.request import Request, read_request
-from planner.solve.goal import Limits
 from planner.whatif.attribution import PERMISSIONS
 from planner.whatif.proved import LIMITS as LIMITED_AXES
 from tests.requests import random_request

@@ -10,6 +10,7 @@ import pytest
 
 from catalog.load import open_catalog
 from catalog.schema import Prior
+from planner.candidates.combinations import filtered, loss_of, with_weights, within_budget
 from planner.cost.quality import (
     STD_GROWTH_PER_DOUBLING,
     LogLoss,
@@ -24,7 +25,6 @@ from planner.price import evaluate
 from planner.problem import Problem, resolve
 from planner.request import Request
 from planner.service import DIMENSIONS, Choice, Compression, Parallel, Service
-from planner.solve.combinations import filtered, loss_of, with_weights, within_budget
 from planner.space import Space, open_space
 
 

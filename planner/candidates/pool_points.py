@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.candidates.goal import Goal, Limits
+from planner.candidates.points import Points, Search, aggregated_points
 from planner.cost.candidates import PREFILLED
 from planner.cost.compression import CompressionTable
 from planner.cost.price import Fed
 from planner.limits import SLACK
-from planner.solve.goal import Goal, Limits
-from planner.solve.points import Points, Search, aggregated_points
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.schema import Engine
+from planner.candidates.points import Points, Search
 from planner.cost.candidates import AGGREGATED
-from planner.solve.points import Points, Search
 from planner.space import Option
 from planner.space.compatibility import CONDITIONS
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.candidates.combinations import Combinations, any_of, filtered, with_weights, within_budget
 from planner.cost.compression import HIDDEN, TOKEN, CompressionTable, compression_table
 from planner.cost.quality import z_score
 from planner.problem import Problem
 from planner.service import DIMENSIONS
-from planner.solve.combinations import Combinations, any_of, filtered, with_weights, within_budget
 from planner.space import Space, WeightOption
 from planner.space.compatibility import CONDITIONS
 

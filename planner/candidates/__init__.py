@@ -1,0 +1,1 @@
+"""What a replica can be: operating points and combinations of options, listed and priced as arrays."""
