@@ -1,280 +1,194 @@
-"""Find the ``vllm serve`` commands in a shell script, a compose file or Kubernetes manifests."""
+"""Find the servers that a text starts, whatever kind of text it is."""
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import yaml
-
 from planner.errors import InputError
+from planner.importing.command import Command, Neighbour, alone
+from planner.importing.compose import commands_of_compose
+from planner.importing.documents import Documents, described, documents_of, looks_like_yaml, mapping
+from planner.importing.entrypoints import names_a_server, servers_of_script, servers_of_words
+from planner.importing.expansion import Value
+from planner.importing.manifests import commands_of_manifest
+from planner.importing.ray_serve import commands_of_applications, commands_of_ray_service
+from planner.importing.shell import read_script
+from planner.importing.stamps import pool_in, role_of, stamp_in, version_in
+from planner.importing.units import commands_of_unit, is_unit
+from planner.importing.values import commands_of_values, is_values
 
-_IMAGE = re.compile(
-    r"(?:^|/)vllm-openai(?:-\w+)?(?::(?:v?(?P<version>\d+\.\d+\.\d+)[\w.+-]*|[\w.-]+))?(?:@sha256:[0-9a-f]+)?$"
-)
-_VERSION = re.compile(r"^# vllm (\d+\.\d+\.\d+) ", re.MULTILINE)
-_STAMP = re.compile(r"^# plan-hash: ([0-9a-f]+)\b", re.MULTILINE)
-_MODULE = "vllm.entrypoints.openai.api_server"
-_ENDS = {";", "&", "&&", "|", "||", ">", ">>", "<", ")", "fi", "done", "else"}
+__all__ = ["Command", "read_commands"]
+
 _MOST_BYTES = 4 << 20
+_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*(\w*)[^\n]*\n(.*?)^[ \t]*\1[ \t]*$", re.MULTILINE | re.DOTALL)
+_SHELL_FENCES = frozenset({"", "bash", "sh", "shell", "console", "zsh", "text"})
+_HELP = (
+    "give a command (vllm serve MODEL ..., sglang, trtllm-serve, lmdeploy or llama-server), a script, a systemd unit, "
+    "a compose file, or manifests with a container that runs one"
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One vLLM server as a file starts it."""
+def read_commands(text: str, neighbour: Neighbour = alone) -> list[Command]:
+    """Return every server that a text starts.
 
-    arguments: tuple[str, ...]
-    """What follows ``vllm serve``."""
-    where: str
-    """Where it was found, for messages."""
-    replicas: int = 1
-    version: str | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
-    role: str | None = None
-    """``prefill`` or ``decode``, where a stamp or a name says so."""
-    stamp: str | None = None
-    """Hash of the decision that ``plan emit`` wrote the file for."""
-    config_files: Mapping[str, str] = field(default_factory=dict)
-    """Texts of files that the command can name, by file name."""
-
-
-def read_commands(text: str) -> list[Command]:
-    """Return every vLLM server that a text starts.
+    Parameters
+    ----------
+    text
+        A script, a unit, a compose file, manifests, values of a chart, or a page that shows a command.
+    neighbour
+        Files beside it, which it can name.
 
     Raises
     ------
     InputError
-        If there is none, or the text is neither YAML nor a shell script.
+        If there is none, with what was found instead.
     """
     if len(text) > _MOST_BYTES:
         raise InputError(f"the file: larger than {_MOST_BYTES >> 20} MiB; give the command or the manifest alone")
-    found = _from_yaml(text)
+    if is_unit(text):
+        found = list(commands_of_unit(text, neighbour))
+        if not found:
+            raise InputError(f"the file: a unit whose ExecStart starts no server that is read here; {_HELP}")
+        return found
+    blocks = [m[3] for m in _FENCE.finditer(text) if m[2].lower() in _SHELL_FENCES]
+    if blocks:
+        text = "\n".join(re.sub(r"^\s*\$ ", "", block, flags=re.MULTILINE) for block in blocks)
+    if looks_like_yaml(text) and not ("<<" in text and documents_of(text).problems):
+        return _from_yaml(text, neighbour)
+    found = _from_shell(text, neighbour)
+    broken = read_script(text).broken
+    if broken is not None and found:
+        told = f"line {broken} can't be read as shell; what stands there isn't read"
+        found = [_with_notes(command, (told,)) for command in found]
+    if broken is not None and not found and names_a_server(text):
+        raise InputError(f"the file: line {broken} can't be read as shell; check its quotes, and that it is a script")
     if not found:
-        found = _from_shell(text)
-    if not found:
-        raise InputError(
-            "the file: holds no vLLM server; give a `vllm serve MODEL ...` command, a compose file or Kubernetes "
-            "manifests with a container that runs it"
-        )
+        raise InputError(f"the file: holds no server that is read here; {_HELP}")
     return found
 
 
-def _from_yaml(text: str) -> list[Command]:
-    try:
-        documents = [d for d in yaml.safe_load_all(text) if isinstance(d, dict)]
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return []
+def _from_yaml(text: str, neighbour: Neighbour) -> list[Command]:
+    documents = documents_of(text)
     commands: list[Command] = []
-    files = _config_files(documents)
-    for document in documents:
-        if isinstance(document.get("services"), dict):
-            commands += _from_compose(document)
-        elif isinstance(document.get("applications"), list):
-            commands += _from_ray(document, text)
-        elif "kind" in document:
-            commands += _from_manifest(document, files)
+    for document in documents.found:
+        commands += _from_document(document, documents, text, neighbour)
+    for document in documents.found if not commands else ():
+        commands += _from_strings(document)
+    if not commands:
+        raise InputError(f"the file: {_nothing(documents)}")
+    if documents.problems:
+        told = tuple(f"{problem}; that document isn't read" for problem in documents.problems)
+        commands = [_with_notes(command, told) for command in commands]
     return commands
 
 
-def _from_compose(document: Mapping[str, Any]) -> Iterable[Command]:
-    for name, service in document["services"].items():
-        if not isinstance(service, dict):
-            continue
-        image = str(service.get("image", ""))
-        words = [
-            word.replace("$$", "$") for word in [*_words(service.get("entrypoint")), *_words(service.get("command"))]
-        ]
-        # With an entry point of its own a container doesn't start what its image would.
-        arguments = _serve_arguments(words, "" if service.get("entrypoint") else image)
-        if arguments is None:
-            continue
-        labels = _mapping(service.get("labels"))
-        replicas = _mapping(_mapping(service.get("deploy"))).get("replicas", 1)
-        yield Command(
-            arguments=tuple(arguments),
-            where=f"service {name}",
-            replicas=replicas if isinstance(replicas, int) else 1,
-            version=_image_version(image),
-            environment={k: str(v) for k, v in _mapping(service.get("environment")).items()},
-            role=_role(str(labels.get("plan/pool", name))),
-            stamp=_stamp(labels),
+def _nothing(documents: Documents) -> str:
+    if documents.problems:
+        more = "; a template has to be rendered first (helm template)" if "{" in documents.problems[0] else ""
+        return f"{documents.problems[0]}{more}; no server was found beside it"
+    if any(map(is_values, documents.found)):
+        return (
+            "these look like the values of a chart, which says how they become arguments; render it with helm "
+            "template CHART -f VALUES, and give what that prints"
         )
+    found = described(documents.found) or "no document"
+    return f"holds no server that is read here, but {found}; {_HELP}"
 
 
-def _from_manifest(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterable[Command]:
-    spec = _mapping(document.get("spec"))
-    name = str(_mapping(document.get("metadata")).get("name", document.get("kind")))
-    notes = _mapping(_mapping(document.get("metadata")).get("annotations"))
-    where = f"{document.get('kind')} {name}"
-    for workload in _workloads(document, spec):
-        own = {**notes, **_mapping(workload.get("annotations"))}
-        replicas = workload.get("replicas", 1)
-        for container in workload["pod"].get("containers") or ():
-            words = [*_words(container.get("command")), *_words(container.get("args"))]
-            words = [word.replace("$$", "$") for word in words]
-            image = str(container.get("image", ""))
-            arguments = _serve_arguments(words, "" if container.get("command") else image)
-            if arguments is None:
-                continue
-            yield Command(
-                arguments=tuple(arguments),
-                where=where,
-                replicas=replicas if isinstance(replicas, int) else 1,
-                version=_image_version(image),
-                environment={str(e.get("name")): str(e.get("value", "")) for e in container.get("env") or ()},
-                role=_role(str(own.get("plan/pool", workload.get("role") or name))),
-                stamp=_stamp(own),
-                config_files=files,
-            )
+def _from_document(
+    document: Mapping[str, Any], documents: Documents, text: str, neighbour: Neighbour
+) -> Iterable[Command]:
+    if isinstance(document.get("services"), dict) and "kind" not in document:
+        return commands_of_compose(document, neighbour)
+    if isinstance(document.get("applications"), list):
+        return commands_of_applications(document, text)
+    if document.get("kind") == "RayService":
+        return commands_of_ray_service(document)
+    if "kind" in document:
+        return commands_of_manifest(document, documents.found)
+    return commands_of_values(document)
 
 
-def _workloads(document: Mapping[str, Any], spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what starts pods, with the pod: Deployments and the like, leader-worker sets, pods, KServe's services."""
-    if document.get("kind") == "LLMInferenceService":
-        found = [{**spec, "pod": _mapping(spec.get("template")), "role": None}]
-        prefill = _mapping(spec.get("prefill"))
-        if prefill:
-            found[0]["role"] = "decode"
-            found.append({**prefill, "pod": _mapping(prefill.get("template")), "role": "prefill"})
-        return found
-    if document.get("kind") == "InferenceService":
-        predictor = _mapping(spec.get("predictor"))
-        containers = [*(predictor.get("containers") or ()), *([predictor["model"]] if "model" in predictor else [])]
-        return [{"replicas": predictor.get("minReplicas", 1), "pod": {"containers": containers}}]
-    group = _mapping(spec.get("leaderWorkerTemplate"))
-    template = _mapping(group.get("leaderTemplate") or group.get("workerTemplate") or spec.get("template"))
-    pod = _mapping(template.get("spec")) or (spec if document.get("kind") == "Pod" else {})
-    return [{"replicas": spec.get("replicas", 1), "pod": pod}]
-
-
-def _from_ray(document: Mapping[str, Any], text: str) -> Iterable[Command]:
-    """Read Ray Serve LLM applications: vLLM's arguments in Python."""
-    version, stamp = _VERSION.search(text), _STAMP.search(text)
-    for application in document["applications"]:
-        for config in _mapping(_mapping(application).get("args")).get("llm_configs") or ():
-            given = _mapping(config)
-            loading = _mapping(given.get("model_loading_config"))
-            words = [str(loading.get("model_source") or loading.get("model_id") or "")]
-            words += ["--served-model-name", str(loading["model_id"])] if "model_id" in loading else []
-            for key, value in _mapping(given.get("engine_kwargs")).items():
-                name = f"--{str(key).replace('_', '-')}"
-                if isinstance(value, bool):
-                    words.append(name if value else f"--no-{name[2:]}")
-                else:
-                    words += [name, json.dumps(value) if isinstance(value, dict | list) else str(value)]
-            deployed = _mapping(given.get("deployment_config"))
-            scaled = _mapping(deployed.get("autoscaling_config"))
-            replicas = deployed.get("num_replicas", scaled.get("min_replicas", 1))
-            yield Command(
-                arguments=tuple(words),
-                where=f"application {_mapping(application).get('name', '')}".strip(),
-                replicas=replicas if isinstance(replicas, int) else 1,
-                version=version[1] if version else None,
-                stamp=stamp[1] if stamp else None,
-            )
-
-
-def _config_files(documents: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    files: dict[str, str] = {}
-    for document in documents:
-        if document.get("kind") == "ConfigMap":
-            files |= {str(k): str(v) for k, v in _mapping(document.get("data")).items()}
-    return files
-
-
-def _from_shell(text: str) -> list[Command]:
-    version = _VERSION.search(text)
-    stamp = _STAMP.search(text)
-    role = re.search(r", (prefill|decode) pool$", text, re.MULTILINE)
-    commands: list[Command] = []
-    for number, line in enumerate(_logical_lines(text), start=1):
-        if "vllm" not in line or line.lstrip().startswith("#"):
-            continue
-        words = _shell_words(line)
-        image = next((word for word in words if _IMAGE.search(word)), "")
-        arguments = _serve_arguments(words, image)
-        if arguments is not None:
-            commands.append(
+def _from_strings(document: Mapping[str, Any]) -> list[Command]:
+    """Read texts of YAML of any other kind that start a server: of tasks, workflows, jobs."""
+    found: list[Command] = []
+    for place, text, variables in _texts(document, "", {}):
+        for server in servers_of_script(text, variables):
+            found.append(
                 Command(
-                    arguments=tuple(arguments),
-                    where=f"command {number}",
-                    version=_image_version(image) or (version[1] if version else None),
-                    role=role[1] if role else None,
-                    stamp=stamp[1] if stamp else None,
+                    arguments=server.arguments,
+                    where=place,
+                    version=server.version,
+                    engine=server.engine,
+                    role=server.role or role_of(place),
+                    notes=server.notes,
+                    counted=False,
                 )
             )
-    return _without_workers(commands)
+    return found
 
 
-def _without_workers(commands: list[Command]) -> list[Command]:
-    """Drop the commands of further servers of the same instance."""
-    heads = [command for command in commands if "--headless" not in command.arguments]
-    return heads or commands
+def _texts(value: Any, place: str, variables: Mapping[str, Value]) -> Iterator[tuple[str, str, Mapping[str, Value]]]:
+    if isinstance(value, dict):
+        own = {k: v for name in ("env", "envs", "environment") for k, v in mapping(value.get(name)).items()}
+        inner = {**variables, **{str(k): str(v) for k, v in own.items() if isinstance(v, str | int | float)}}
+        for key, item in value.items():
+            yield from _texts(item, f"{place}.{key}".lstrip("."), inner)
+    elif isinstance(value, list):
+        if value and all(isinstance(item, str) for item in value) and servers_of_words(value, variables):
+            import shlex
+
+            yield place, " ".join(map(shlex.quote, value)), variables
+            return
+        for item in value:
+            yield from _texts(item, place, variables)
+    elif isinstance(value, str) and " " in value:
+        yield place, value, variables
 
 
-def _logical_lines(text: str) -> list[str]:
-    return re.sub(r"\\\r?\n", " ", text).splitlines()
+def _from_shell(text: str, neighbour: Neighbour) -> list[Command]:
+    commands: list[Command] = []
+    for server in servers_of_script(text, {}):
+        if server.broken is not None:
+            raise InputError(f"the file: line {server.broken} can't be read as shell; check its quotes")
+        commands.append(
+            Command(
+                arguments=server.arguments,
+                where=f"line {server.line}",
+                version=server.version or version_in(text, server.engine),
+                environment={k: v for k, v in server.environment.items() if isinstance(v, str)},
+                role=server.role or pool_in(text),
+                stamp=stamp_in(text),
+                config_files=_written(text) if "--config" in server.arguments else {},
+                engine=server.engine,
+                notes=server.notes,
+                counted=False,
+            )
+        )
+    return commands or _from_here_documents(text, neighbour)
 
 
-def _shell_words(line: str) -> list[str]:
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-    lexer.whitespace_split = True
-    lexer.commenters = "#"
-    try:
-        return list(lexer)
-    except ValueError as error:
-        raise InputError(f"the file: a command can't be read: {error}; check its quotes") from None
+def _written(text: str) -> dict[str, str]:
+    return {path.rsplit("/", 1)[-1]: content for path, content in read_script(text).files.items()}
 
 
-def _serve_arguments(words: list[str], image: str) -> list[str] | None:
-    """Return what follows ``vllm serve`` (or its module, or its image), None if nothing starts vLLM."""
-    for index, word in enumerate(words):
-        name = word.rsplit("/", 1)[-1]
-        if name == "vllm" and words[index + 1 : index + 2] == ["serve"]:
-            return _until_end(words[index + 2 :])
-        if word == _MODULE:
-            return _until_end(words[index + 1 :])
-        if word in ("-c", "-lc") and index + 1 < len(words) and "vllm" in words[index + 1]:
-            lines = _logical_lines(words[index + 1])
-            inner = [_serve_arguments(_shell_words(line), "") for line in lines]
-            return next((c for c in inner if c is not None), None)
-    if image and _IMAGE.search(image):
-        after = next((i + 1 for i, word in enumerate(words) if word == image), 0)
-        return _until_end(words[after:])
-    return None
+def _from_here_documents(text: str, neighbour: Neighbour) -> list[Command]:
+    """Read manifests that a script hands to kubectl, or writes for it or for docker compose."""
+    script = read_script(text)
+    given = [command.stdin for command in script.commands if command.stdin is not None]
+    found: list[Command] = []
+    for inner in [*given, *script.files.values()]:
+        if looks_like_yaml(inner):
+            try:
+                found += _from_yaml(inner, neighbour)
+            except InputError:
+                continue
+    return found
 
 
-def _until_end(words: list[str]) -> list[str]:
-    ends = [index for index, word in enumerate(words) if word in _ENDS]
-    return words[: ends[0]] if ends else words
+def _with_notes(command: Command, notes: tuple[str, ...]) -> Command:
+    from dataclasses import replace
 
-
-def _image_version(image: str) -> str | None:
-    match = _IMAGE.search(image)
-    return match["version"] if match else None
-
-
-def _words(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return _shell_words(value)
-    return [str(word) for word in value] if isinstance(value, list) else []
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    """Return a mapping; compose also writes ``NAME=value`` lists."""
-    if isinstance(value, list):
-        return dict(str(item).partition("=")[::2] for item in value)
-    return value if isinstance(value, dict) else {}
-
-
-def _role(name: str) -> str | None:
-    return next((role for role in ("prefill", "decode") if role in name), None)
-
-
-def _stamp(notes: Mapping[str, Any]) -> str | None:
-    found = notes.get("plan/hash")
-    return None if found is None else str(found)
+    return replace(command, notes=(*command.notes, *notes))

@@ -1,16 +1,16 @@
-"""What vLLM takes where its command line leaves a number out, by GPU and model."""
+"""What an engine takes where its command line leaves a number out, by GPU and model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from catalog.schema import Hardware
+from planner.emit.tables import TABLES, VLLM
 from planner.importing.decision import Imported
 
-_GIB = 1 << 30
-MEMORY_SHARE = 0.92
+MEMORY_SHARE: float = VLLM.row("memory_share").default
 """``--gpu-memory-utilization`` of vLLM 0.33."""
-_LARGE_BYTES, _MIDDLE_BYTES = 160 * _GIB, 70 * _GIB
+_NAMES = {"vllm": "vLLM", "sglang": "SGLang", "tensorrt-llm": "TensorRT-LLM", "lmdeploy": "LMDeploy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,37 +30,53 @@ class Scheduling:
 
 
 def scheduling(imported: Imported, hardware: Hardware) -> Scheduling:
-    """Return a server's limits; what its flags leave out is vLLM's default for an API server on this GPU.
+    """Return a server's limits; what its flags leave out is the engine's default for an API server on this GPU.
 
     References
     ----------
-    ``EngineArgs.get_batch_defaults`` of vLLM 0.33: by the GPU's memory, with the A100 among the small.
+    The engines' tables in `planner.emit.tables`.
     """
     notes: list[str] = []
-    a100 = hardware.id.lower().startswith("a100")
-    large = hardware.hbm >= _LARGE_BYTES
-    middle = hardware.hbm >= _MIDDLE_BYTES and not a100
-    tokens = 16_384 if large else 8_192 if middle else 2_048
+    engine = imported.decision.engine
+    table, said = TABLES.get(engine, VLLM), imported.said
+    name = _NAMES.get(engine, engine)
 
-    def whole(flag: str, default: int) -> int:
-        value = imported.flags.get(flag)
+    def whole(field: str, fallback: int) -> int:
+        value = said.get(field)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value
-        notes.append(f"{flag} isn't given: {default}, vLLM's default on {hardware.name}")
-        return default
+        row = table.row(field) if table.has(field) else None
+        default = None if row is None else row.absent(hardware)
+        if default is None:
+            notes.append(f"{name} says no {field.replace('_', ' ')} here: priced with {fallback}, as vLLM would take")
+            return fallback
+        notes.append(f"{row.flag if row else field} isn't given: {default}, {name}'s default on {hardware.name}")
+        return int(default)
 
-    batched = whole("--max-num-batched-tokens", tokens)
-    if imported.flags.get("--enable-chunked-prefill") is False and imported.context_tokens:
+    field = "batched_tokens" if table.has("batched_tokens") else "chunk_tokens"
+    batched = whole(field, int(VLLM.row("batched_tokens").absent(hardware)))
+    if said.get("chunked") is False and imported.context_tokens:
         batched = max(batched, imported.context_tokens)
-    share = imported.flags.get("--gpu-memory-utilization")
-    if not isinstance(share, int | float) or isinstance(share, bool) or not 0 < share <= 1:
-        notes.append(f"--gpu-memory-utilization isn't given: {MEMORY_SHARE}, vLLM's default")
-        share = MEMORY_SHARE
-    fixed = imported.flags.get("--kv-cache-memory-bytes")
+    sequences_field = "slots" if table.has("slots") else "sequences"
+    sequences = whole(sequences_field, int(VLLM.row("sequences").absent(hardware)))
+    fixed = said.get("kv_bytes")
     return Scheduling(
-        sequences=whole("--max-num-seqs", 1024 if large or middle else 256),
+        sequences=sequences,
         batched_tokens=batched,
-        memory_share=float(share),
+        memory_share=_memory_share(imported, name, notes),
         kv_bytes_per_gpu=fixed if isinstance(fixed, int) and not isinstance(fixed, bool) else None,
         notes=tuple(notes),
     )
+
+
+def _memory_share(imported: Imported, name: str, notes: list[str]) -> float:
+    """Return the share of HBM that a server may take, where its flag means that; else vLLM's own."""
+    share = imported.said.get("memory_share")
+    given = isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1
+    if imported.decision.engine == "vllm" and given and isinstance(share, int | float):
+        return float(share)
+    if imported.decision.engine == "vllm":
+        notes.append(f"--gpu-memory-utilization isn't given: {MEMORY_SHARE}, vLLM's default")
+    else:
+        notes.append(f"{name} counts its share of HBM otherwise: priced with {MEMORY_SHARE} of it")
+    return MEMORY_SHARE

@@ -177,10 +177,9 @@ def _split_problems(problem: Problem, service: Service) -> list[str]:
         shape = shape_of(parallel, "w")
         used += shape.gpus * parallel.replicas
         problems += [f"{where}: {what}" for what in shape_problems(problem.architecture, shape, parallel.replicas)]
-        if shape.tp > problem.cluster.gpus_per_node:
-            problems.append(
-                f"{where}.tp: {shape.tp} exceeds the {problem.cluster.gpus_per_node} GPUs of a server; use pp"
-            )
+        node = problem.cluster.gpus_per_node
+        if shape.tp > node and shape.tp % node:
+            problems.append(f"{where}.tp: {shape.tp} is no multiple of the {node} GPUs of a server; use pp")
     if used > problem.cluster.gpus:
         problems.append(
             f"{' + '.join(parallels)}: tp x pp x pcp x replicas is {used} GPUs of {problem.cluster.gpus}; use fewer"

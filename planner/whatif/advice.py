@@ -170,6 +170,8 @@ def _unpriced(imported: Imported, model: str | None) -> str | None:
     if model is None:
         named = f"the catalog has no model {imported.model!r}" if imported.model else "the command names no model"
         return f"{named}; add --model ID (plan catalog list models) or --model PATH/config.json to price it"
+    if imported.unpriced:
+        return f"{'; '.join(imported.unpriced)}: what depends on it can't be priced; give the value in the file"
     open_pools = [field for field in imported.undetermined if field in ("pools.prefill", "pools.decode")]
     if open_pools:
         return f"{open_pools[0]} isn't in the file; give manifests or a compose file with both pools to price it"

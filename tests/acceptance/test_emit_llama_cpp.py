@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,6 @@ from catalog.load import open_catalog
 from catalog.schema import Engine
 from planner.cost.workspace import step_bytes
 from planner.emit import emit
-from planner.importing.commands import _logical_lines, _shell_words
 from tests.plans import flat_plan, plan_of
 
 PLAN = Path(__file__).parents[1] / "golden" / "emit" / "plans" / "llamacpp-q8.json"
@@ -69,8 +69,8 @@ def test_llama_cpp_starts_from_the_emitted_command_with_the_planned_capacity(tmp
 
 def flags_of(script: str) -> dict[str, Any]:
     """Return the flags of the emitted command, those without a value as True."""
-    line = next(line for line in _logical_lines(script) if line.startswith("exec llama-server"))
-    words = _shell_words(line)[2:]
+    line = next(line for line in script.replace("\\\n", " ").splitlines() if line.startswith("exec llama-server"))
+    words = shlex.split(line)[2:]
     flags: dict[str, Any] = {}
     for word, after in zip(words, [*words[1:], "--"], strict=True):
         if word.startswith("--"):

@@ -211,13 +211,13 @@ def test_stale_and_unreadable_flags_are_noted() -> None:
     text = "\n".join(found.notes)
     assert "--swap-space 4: vLLM 0.33.0 has no such flag" in text
     assert "/elsewhere.yaml: the file isn't part" in text
-    assert "--max-num-seqs $SEQS: set by the shell" in text
+    assert "--max-num-seqs $SEQS: left to whoever starts it" in text
     assert "compression.hidden" in found.undetermined
 
 
 def test_what_starts_no_vllm_is_refused() -> None:
     for text in ("", "echo hello", "services: {web: {image: nginx}}", "kind: Pod\nspec: {containers: []}", "[1, 2]"):
-        with pytest.raises(InputError, match="holds no vLLM server"):
+        with pytest.raises(InputError, match="holds no server that is read here"):
             read(text)
     with pytest.raises(InputError, match="check its quotes"):
         read("vllm serve 'unclosed")
