@@ -62,7 +62,7 @@ class Objective:
     measures: tuple[Measure, ...]
     """The first that a plan has is the one that is told."""
     minimised: Callable[[Figures], Floats | float]
-    """The number that is minimised: hours or GPU-hours per interaction, seconds, or a loss."""
+    """The number that is minimised: hours or GPU-hours per interaction, GPUs, seconds, or a loss."""
     needs_users: bool = False
     """Whether one user alone is always served best, so that a request must say how many there are."""
 
@@ -122,7 +122,26 @@ OBJECTIVES = {
 }
 """Name in the request -> objective."""
 
-MEASURES = {measure.name: measure for objective in OBJECTIVES.values() for measure in objective.measures}
+CLUSTER_COST = Objective(
+    name="cost",
+    measures=(
+        Measure("usd_per_hour", _metric("usd_per_hour"), instead="gpus_used"),
+        Measure("gpus_used", _metric("gpus_used")),
+    ),
+    minimised=lambda of: np.asarray(of.gpus, dtype=np.float64),
+)
+"""Cost where a request says how many users there are: their interactions are given, so the cheapest cluster it is."""
+
+
+def sought(request: Any) -> Objective:
+    """The objective of a request."""
+    demand = request.objective == "cost" and request.users is not None
+    return CLUSTER_COST if demand else OBJECTIVES[request.objective]
+
+
+MEASURES = {
+    measure.name: measure for objective in (*OBJECTIVES.values(), CLUSTER_COST) for measure in objective.measures
+}
 """Name in documents -> measure."""
 
 

@@ -18,7 +18,7 @@ from catalog.load import Catalog, open_catalog
 from planner.decision import Decision
 from planner.efficiency import measurements_of
 from planner.errors import InputError, PlannerError
-from planner.objectives import OBJECTIVES
+from planner.objectives import sought
 from planner.plan import Document, Objective, Provenance, SourceNote
 from planner.price import Evaluation
 from planner.price import evaluate as price_decision
@@ -169,7 +169,7 @@ def request_document(problem: Problem) -> dict[str, Any]:
 def objective_of(problem: Problem, evaluation: Evaluation, solution: Solution) -> Objective:
     """The objective in the user's terms, with the proved bound and the gap between both."""
     metrics = evaluation.metrics
-    measure = OBJECTIVES[problem.request.objective].measure(metrics)
+    measure = sought(problem.request).measure(metrics)
     value = solution.value or 0.0
     bound = solution.bound or 0.0
     best = solution.best or value

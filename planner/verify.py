@@ -13,7 +13,7 @@ from catalog.schema import Engine
 from planner.decision import Decision
 from planner.errors import InputError, PlannerError
 from planner.limits import is_floor
-from planner.objectives import OBJECTIVES, Figures
+from planner.objectives import Figures, sought
 from planner.plan import Document
 from planner.price import Evaluation, by_itself, evaluate
 from planner.problem import Problem, resolve
@@ -62,7 +62,7 @@ def verify(problem: Problem, space: Space, evaluation: Evaluation, claimed: floa
 
 
 def objective_value(problem: Problem, evaluation: Evaluation) -> float:
-    """The number that a request minimises: hours or GPU-hours per interaction, seconds, or a loss.
+    """The number that a request minimises: hours or GPU-hours per interaction, GPUs, seconds, or a loss.
 
     Throughput and GPUs are those of all services; a time or a loss is the worst service's.
     """
@@ -72,7 +72,7 @@ def objective_value(problem: Problem, evaluation: Evaluation) -> float:
         latency_s=max(one.figures.latency_s for one in evaluation.services),
         quality_loss=max(one.figures.quality_loss_at_confidence for one in evaluation.services),
     )
-    return float(OBJECTIVES[problem.request.objective].minimised(figures))
+    return float(sought(problem.request).minimised(figures))
 
 
 def broken_limits(evaluation: Evaluation) -> list[str]:

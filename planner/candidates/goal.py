@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from planner.cost.price import Priced
 from planner.limits import BY_PRICED, SLACK, limits_of
-from planner.objectives import OBJECTIVES, Figures, answer_s
+from planner.objectives import CLUSTER_COST, OBJECTIVES, Figures, answer_s, sought
 from planner.request import Request
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-Name = Literal["throughput", "cost", "latency", "quality", "tpot_s", "ttft_cold_s", "ttft_warm_s", "switch_s"]
+Name = Literal["throughput", "cost", "gpus", "latency", "quality", "tpot_s", "ttft_cold_s", "ttft_warm_s", "switch_s"]
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,13 @@ class Goal:
     @staticmethod
     def of(request: Request, name: Name | None = None) -> Goal:
         """As a request states it, or with another objective."""
-        return Goal(name or request.objective, request.output_tokens, request.rounds)
+        sought_of: Name = "gpus" if sought(request) is CLUSTER_COST else request.objective
+        return Goal(name or sought_of, request.output_tokens, request.rounds)
 
     @property
     def adds_up(self) -> bool:
-        """Whether columns add to it; else the worst of them is what counts."""
-        return self.name in ("throughput", "cost")
+        """Whether columns add to it; else the worst of them counts: mixing ratios is no better than the best ratio."""
+        return self.name in ("throughput", "gpus")
 
     def value(self, priced: Priced, loss_at_confidence: Floats | float) -> Floats:
         """The number that is minimised, per candidate: seconds, USD, GPU-seconds or a fraction."""

@@ -109,7 +109,7 @@ def _counted(search: Search, goal: Goal, halves: _Halves, decode: int, pool: int
     r, q = np.nonzero(could(float(rates.max()), float(values.min()), float(fed.max())))
     if not len(r):
         return None
-    if known is None and goal.name != "cost":
+    if known is None and goal.name not in ("cost", "gpus"):
         # More prefill replicas never hurt, on either side of the border of a server.
         inside = gpus <= search.problem.cluster.gpus_per_node
         last = {(int(i), bool(inside[i, j])): int(j) for i, j in zip(r, q, strict=True)}
@@ -129,14 +129,26 @@ def _counted(search: Search, goal: Goal, halves: _Halves, decode: int, pool: int
 def all_points(search: Search) -> Points:
     """Every operating point of a space, aggregated or with two pools.
 
-    Where cost isn't what is asked for, only as many prefill replicas as the GPUs allow: more never hurt.
+    Where cost isn't what is asked for, only as many replicas as the GPUs allow: more never hurt.
     """
     if not search.units:
         return aggregated_points(search)
-    goal, nothing = Goal("cost" if search.problem.request.objective == "cost" else "throughput", 1), Limits()
+    goal, nothing = Goal.of(search.problem.request), Limits()
     split = pool_points(search, None, goal, nothing, None)
     points = aggregated_points(search)
+    if goal.name == "gpus":
+        points = _in_every_number(search, points)
     return points if split is None else Points.joined([points, split])
+
+
+def _in_every_number(search: Search, points: Points) -> Points:
+    """Aggregated points with every number of replicas."""
+    step = search.replica_steps[points.unit]
+    counts = points.replicas // step
+    rows = np.repeat(np.arange(len(points)), counts)
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    number = np.arange(len(rows)) - first + 1
+    return replace(points.take(rows), replicas=number * step[rows])
 
 
 def _pairs(search: Search, halves: _Halves) -> Iterator[tuple[int, int]]:

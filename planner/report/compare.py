@@ -32,6 +32,8 @@ WORDS = {
     "interactions_per_hour": "interactions/h",
     "usd_per_interaction": "USD per interaction",
     "gpu_hours_per_interaction": "GPU hours per interaction",
+    "usd_per_hour": "USD per hour",
+    "gpus_used": "GPUs",
     "latency_s": "latency",
     "quality_loss_at_confidence": "quality loss",
 }

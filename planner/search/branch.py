@@ -7,6 +7,7 @@ promising are split until single combinations are left, which are priced exactly
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import fields, replace
 
@@ -57,7 +58,7 @@ class Branch(Narrowing):
         self.known: Composition | None = None
         self._trade = 0.0
         """What a user is worth in bounds [interactions per hour]."""
-        self._beside = self._users_beside = np.zeros(0)
+        self._beside = self._users_beside = self._users_fewer = np.zeros(0)
         self._rivals = np.zeros((0, 4))
         self._best = np.zeros(1)
         self.unlisted = np.inf
@@ -99,7 +100,9 @@ class Branch(Narrowing):
         rate, users = (np.concatenate([a[alike], b[mine]]) for a, b in ((p.rate, c.rate), (p.users, c.users)))
         self._trade, self._beside = 0.0, self.room.beside(self._filled(gpus, rate))
         if self.floor is not None:
-            self._users_beside = self.room.beside(self._filled(gpus, users))
+            filled = self._filled(gpus, users)
+            self._users_beside = self.room.limited(self.most_gpus()).beside(filled)
+            self._users_fewer = self.room.limited(self.most_gpus(better=True)).beside(filled)
             self._choose_trade(gpus, rate, users)
         rivals = _smaller(c.gpus[mine], c.rate[mine], c.users[mine], c.worst[mine])
         self._rivals = rivals[undominated(rivals)] if self.floor is not None else rivals
@@ -126,24 +129,29 @@ class Branch(Narrowing):
         self._beside = self.room.beside(self._filled(gpus, rate + self._trade * users))
 
     def _wanted(
-        self, gpus: Ints, rate: Floats, users: Floats, value: Floats, services: Bools, slack: float | None = None
+        self, gpus: Ints, rate: Floats, users: Floats, value: Floats, services: Bools, *, better: bool = False
     ) -> Bools:
-        """What can be part of a cluster that is no worse than the known one by more than a share."""
-        slack = max(self.tolerance, TIE) if slack is None else slack
-        keep = gpus <= self.room.most
+        """What can be part of a cluster that is no worse than the known one by more than a share, or is better."""
+        slack = TIE if better else max(self.tolerance, TIE)
+        keep = gpus <= self.most_gpus(better=better)
         if self.floor is not None and len(self._users_beside):
-            keep &= self._with_others(gpus, users, services, self._users_beside) >= self.floor * (1.0 - TIE)
+            beside = self._users_fewer if better else self._users_beside
+            most = self._with_others(gpus, users, services, beside, self.most_gpus(better=better))
+            keep &= most >= self.floor * (1.0 - TIE)
         known = self.known
         if known is None:
             return keep
         if not self.goal.adds_up:
             keep &= value <= known.value + self.allowed(slack)
-        elif self.goal.name == "cost":
-            alone = gpus <= known.value * (1.0 + slack) * (1.0 + TIE) * rate
-            keep &= alone | (~services & self._pays(gpus, rate, slack))
-        else:
+        elif self.goal.name == "throughput":
             keep &= self._most(gpus, rate, users, services) >= (1.0 - slack) / known.value
         return keep & ~self._beaten(gpus, rate, users, value, services, slack)
+
+    def most_gpus(self, *, better: bool = False) -> int:
+        """GPUs that a wanted cluster may take, or one that is better than the known one."""
+        if self.goal.name != "gpus" or self.known is None:
+            return self.room.most
+        return self.known.gpus - 1 if better else math.floor(self.known.gpus * (1.0 + self.tolerance))
 
     def _most(self, gpus: Ints, rate: Floats, users: Floats, services: Bools) -> Floats:
         """Interactions of a cluster with one of these columns at most, where it serves enough users."""
@@ -151,10 +159,13 @@ class Branch(Narrowing):
         most = self._with_others(gpus, traded, services, self._beside)
         return np.where(services, most, most - self._trade * (self.floor or 0.0))
 
-    def _with_others(self, gpus: Ints, worth: Floats, services: Bools, beside: Floats) -> Floats:
+    def _with_others(
+        self, gpus: Ints, worth: Floats, services: Bools, beside: Floats, most: int | None = None
+    ) -> Floats:
         """Worth of a cluster with one of these columns at most: with its like, or with the best beside it."""
         if self.alike:
-            return np.where(services, worth, worth * self.room.copies(gpus))
+            room = self.room if most is None else self.room.limited(most)
+            return np.where(services, worth, worth * room.copies(gpus))
         return worth + np.where(services, 0.0, beside[np.minimum(gpus, max(len(beside) - 1, 0))])
 
     def allowed(self, slack: float) -> float:
@@ -164,27 +175,12 @@ class Branch(Narrowing):
             return max(0.1 * slack, known * TIE) + 1e-15  # a point of loss is a hundredth: 1 % of it is 0.1 points
         return known * slack + 1e-15
 
-    def _pays(self, gpus: Ints, rate: Floats, slack: float) -> Bools:
-        """Whether a column may be part of a cluster with no more GPUs per interaction.
-
-        Without a floor nothing is gained by mixing. With one, dearer columns may be what makes room for the
-        users: the others are as cheap as the cheapest at best.
-        """
-        assert self.known is not None  # noqa: S101
-        if self.floor is None or self.alike:
-            return np.zeros(len(gpus), dtype=np.bool_)
-        dearest = self.known.value * (1.0 + slack)
-        each = max(float(np.max(self.pairs.rate / np.maximum(self.gpus[self.pairs.point], 1), initial=0.0)), 0.0)
-        each = max(each, float(np.max(self.columns.rate / np.maximum(self.columns.gpus, 1), initial=0.0)))
-        most = self.room.most
-        return np.asarray(most <= dearest * (rate + each * (most - gpus)) * (1.0 + TIE))
-
     def _beaten(self, gpus: Ints, rate: Floats, users: Floats, value: Floats, services: Bools, slack: float) -> Bools:
         """What a column with no more GPUs outdoes by more than a share."""
         if not len(self._rivals):
             return np.zeros(len(gpus), dtype=np.bool_)
         if self.floor is None:
-            if not self.goal.adds_up or self.goal.name == "cost":
+            if not self.goal.adds_up:
                 return np.zeros(len(gpus), dtype=np.bool_)
             best = self._best[np.minimum(gpus, len(self._best) - 1)]
             return np.asarray(rate < best * (1.0 - slack))
@@ -206,16 +202,16 @@ class Branch(Narrowing):
         if not self.goal.adds_up:
             return float(p.value.min())
         gpus, services = self.gpus[p.point], self.services[p.point]
-        if self.goal.name == "cost":
-            with np.errstate(divide="ignore"):
-                return float((gpus / p.rate).min())
+        if self.goal.name == "gpus":
+            densest = float((p.users / np.maximum(gpus, 1)).max())
+            return float(math.ceil((self.floor or 0.0) * (1.0 - TIE) / max(densest, 1e-300)))
         return 1.0 / max(float(self._most(gpus, p.rate, p.users, services).max()), 1e-300)
 
     def _open(self) -> Pairs:
         """Pairs that may be part of a better plan."""
         p = self.pairs
         gpus, services = self.gpus[p.point], self.services[p.point]
-        return p.take(self._wanted(gpus, p.rate, p.users, p.value, services, TIE))
+        return p.take(self._wanted(gpus, p.rate, p.users, p.value, services, better=True))
 
     # ------------------------------------------------------------- narrowing
 
@@ -226,7 +222,7 @@ class Branch(Narrowing):
                 break
             p = self.pairs
             gpus, services = self.gpus[p.point], self.services[p.point]
-            ready = self.splittable() & self._wanted(gpus, p.rate, p.users, p.value, services, TIE)
+            ready = self.splittable() & self._wanted(gpus, p.rate, p.users, p.value, services, better=True)
             rows = np.flatnonzero(ready)
             if not len(rows):
                 break
@@ -267,8 +263,8 @@ class Branch(Narrowing):
             return -self._with_others(gpus, p.users, services, self._users_beside)
         if not self.goal.adds_up:
             return p.value
-        if self.goal.name == "cost":
-            return np.asarray(-p.rate / gpus)
+        if self.goal.name == "gpus":
+            return np.asarray(-p.users / gpus)
         return -self._most(gpus, p.rate, p.users, services)
 
     def _bounded(self, pairs: Pairs) -> Pairs:

@@ -28,8 +28,6 @@ Floats = NDArray[np.float64]
 
 SCALE = 2.0**40
 """The largest sum of scaled numbers."""
-FINE_SCALE = 2.0**46
-"""The same of differences, which are smaller than what they are differences of."""
 MOST_ASKED = 40
 """Answers that are cut off before the model is given up."""
 MOST_KINDS = 31
@@ -83,9 +81,6 @@ class _Master:
         self.faults: list[str] = []
         self.cp = import_cp_model()
         self.cuts: list[Ints] = []
-        dearest = float(np.max(self.columns.gpus / self.columns.rate))
-        self.theta = found.known.value if found.known is not None else dearest
-        """GPUs per interaction an hour, at which interactions are worth what they cost."""
         self.ranked = np.unique(self.columns.worst)
         self._build()
 
@@ -173,30 +168,17 @@ class _Master:
         """The best composition and its bound; none where CP-SAT gave no answer."""
         if not self.goal.adds_up:
             return self._least_worst()
-        best: Composition | None = None
-        while True:
-            weights, unit = self._worth(0.0)
-            found, answer = self._ask(lambda w=weights: self.model.maximize(self._sum(w)))
-            if found is None:
-                return best, 0.0
-            best = found if best is None or found.beats(best) else best
-            reached = answer.bound / unit
-            if self.goal.name == "throughput":
-                return best, 1.0 / max(reached, 1e-300)
-            # Fewest GPUs per interaction: nothing is worth more than it costs at this price, or the price falls.
-            if best.value >= self.theta * (1.0 - TIE):
-                return best, self.theta - max(reached, 0.0) / float(self.columns.rate.min())
-            self.theta = best.value
+        if self.goal.name == "gpus":
+            found, answer = self._ask(lambda: self.model.minimize(self._sum(self.columns.gpus)))
+            return found, float(math.ceil(answer.bound - 1e-6))
+        weights, unit = self._rates()
+        found, answer = self._ask(lambda: self.model.maximize(self._sum(weights)))
+        return found, 1.0 / max(answer.bound / unit, 1e-300) if found else 0.0
 
-    def _worth(self, slack: float) -> tuple[Floats, float]:
-        """What each column adds to the objective, scaled and rounded up; and the scale."""
-        c = self.columns
-        if self.goal.name == "throughput":
-            unit = SCALE / self._largest(c.rate)
-            return np.floor(c.rate * unit) + 1.0, unit
-        worth = self.theta * (1.0 + slack) * c.rate - c.gpus
-        unit = FINE_SCALE / (4.0 * self.found.room.most * max(1.0, float(np.abs(worth / c.gpus).max())))
-        return np.floor(worth * unit) + 1.0, unit
+    def _rates(self) -> tuple[Floats, float]:
+        """Interactions of each column, scaled and rounded up; and the scale."""
+        unit = SCALE / self._largest(self.columns.rate)
+        return np.floor(self.columns.rate * unit) + 1.0, unit
 
     def _least_worst(self) -> tuple[Composition | None, float]:
         ranks = np.searchsorted(self.ranked, self.columns.worst)
@@ -248,12 +230,10 @@ class _Master:
             most = best.value + allowed(self.goal.name, best.value, tolerance)
             self.model.add(self.worst <= int(np.searchsorted(self.ranked, most, side="right")) - 1)
         elif self.goal.name == "throughput":
-            weights, unit = self._worth(0.0)
+            weights, unit = self._rates()
             self.model.add(self._sum(weights) >= math.floor((1.0 - tolerance) / best.value * unit))
         else:
-            self.theta = best.value
-            weights, _ = self._worth(tolerance)
-            self.model.add(self._sum(weights) >= 0)
+            self.model.add(self._sum(self.columns.gpus) <= math.floor(best.gpus * (1.0 + tolerance)))
 
     # ------------------------------------------------------------- asking
 

@@ -54,7 +54,7 @@ def composition_of(columns: Columns, rows: Ints, counts: Ints, goal: Goal) -> Co
     gpus = int(np.sum(columns.gpus[rows] * counts))
     value = float(columns.worst[rows].max(initial=0.0))
     if goal.adds_up:
-        value = (gpus if goal.name == "cost" else 1.0) / rate if rate > 0 else np.inf
+        value = float(gpus) if goal.name == "gpus" else 1.0 / rate if rate > 0 else np.inf
     return Composition(columns.take(rows), counts, value)
 
 
@@ -75,10 +75,8 @@ class Composer:
 
     def least(self, columns: Columns, known: Composition) -> float:
         """No composition of the columns has a lower value, as far as rules can tell."""
-        if not self.goal.adds_up:
+        if self.goal.name != "throughput":
             return known.value  # thresholds are tried one by one, and room for users is packed exactly
-        if self.goal.name == "cost":
-            return float((columns.gpus / columns.rate).min())
         alone = float(columns.rate[columns.services].max(initial=0.0))
         if self.alike:
             rest = ~columns.services
@@ -97,8 +95,7 @@ class Composer:
             services = services[columns.users[services] >= self.floor * (1.0 - FLOAT_SLACK)]
         tried = []
         if len(services):
-            value = 1.0 / columns.rate if self.goal.adds_up else columns.worst
-            value = value * columns.gpus if self.goal.name == "cost" else value
+            value = self._values(columns)
             best = services[np.lexsort((columns.gpus[services], value[services]))[:1]]
             tried.append((best, one))
         kinds = np.flatnonzero(~columns.services & (columns.gpus <= self.room.most))
@@ -108,6 +105,8 @@ class Composer:
             return tried + self._of_one_kind(columns, kinds)
         if self.floor is None:
             return tried + self._without_floor(columns, kinds)
+        if self.goal.name == "gpus":
+            return tried + self._smallest(columns, kinds)
         if not self.goal.adds_up:
             return tried + self._thresholds(columns, kinds)
         return tried + self._with_floor(columns, kinds)
@@ -129,7 +128,7 @@ class Composer:
             return []
         value = columns.worst[kinds]
         if self.goal.adds_up:
-            value = (gpus if self.goal.name == "cost" else 1.0 / np.maximum(counts, 1)) / rate
+            value = np.asarray(gpus * counts if self.goal.name == "gpus" else 1.0 / np.maximum(counts * rate, 1e-300))
         rows = np.flatnonzero(enough)
         best = rows[np.lexsort(((gpus * counts)[rows], value[rows]))[:1]]
         return [(kinds[best], counts[best])]
@@ -137,8 +136,7 @@ class Composer:
     def _without_floor(self, columns: Columns, kinds: Ints) -> list[tuple[Ints, Ints]]:
         if self.goal.name == "throughput":
             return [self._packed(columns, kinds, columns.rate)]
-        value = columns.gpus / columns.rate if self.goal.name == "cost" else columns.worst
-        best = np.lexsort((columns.gpus[kinds], value[kinds]))[:1]
+        best = np.lexsort((columns.gpus[kinds], columns.worst[kinds]))[:1]
         return [(kinds[best], np.ones(1, dtype=np.int64))]
 
     def _thresholds(self, columns: Columns, kinds: Ints) -> list[tuple[Ints, Ints]]:
@@ -160,28 +158,31 @@ class Composer:
         mean = float(np.sum(columns.rate[kinds]) / max(np.sum(columns.users[kinds]), 1e-300))
         tried = [self._packed(columns, kinds, columns.users)]
         tried += [self._packed(columns, kinds, columns.rate + trade * mean * columns.users) for trade in TRADES]
-        if self.goal.name == "cost":
-            theta = min(composition_of(columns, *one, self.goal).value for one in tried)
-            own = theta * columns.rate - columns.gpus
-            tried += [self._packed(columns, kinds, own + trade * theta * mean * columns.users) for trade in TRADES]
-            assert self.floor is not None  # noqa: S101
-            enough = np.ceil(self.floor / np.maximum(columns.users[kinds], 1e-12))
-            most = np.array([self._most(int(gpus)) for gpus in columns.gpus[kinds]])
-            able = np.flatnonzero(enough <= most)
-            if len(able):
-                at = able[np.argmin((columns.gpus / columns.rate)[kinds[able]])]
-                tried.append((kinds[[at]], np.array([int(enough[at])], dtype=np.int64)))
         return tried
 
-    def _most(self, gpus: int) -> int:
-        worth = np.zeros(gpus + 1)
-        worth[gpus] = 1.0
-        return round(self.room.best(worth)[0])
+    def _smallest(self, columns: Columns, kinds: Ints) -> list[tuple[Ints, Ints]]:
+        """The fewest GPUs on which there is room for the users."""
+        low, high = 0, self.room.most + 1  # no room at low, room at high
+        found: list[tuple[Ints, Ints]] = []
+        while high - low > 1:
+            middle = (low + high) // 2
+            packed = self._packed(columns, kinds, columns.users, self.room.limited(middle))
+            if self._holds(composition_of(columns, *packed, self.goal)):
+                high, found = middle, [packed]
+            else:
+                low = middle
+        return found
 
-    def _packed(self, columns: Columns, kinds: Ints, worth: Floats) -> tuple[Ints, Ints]:
+    def _values(self, columns: Columns) -> Floats:
+        """The goal of each column by itself."""
+        if self.goal.name == "gpus":
+            return columns.gpus.astype(np.float64)
+        return 1.0 / columns.rate if self.goal.adds_up else columns.worst
+
+    def _packed(self, columns: Columns, kinds: Ints, worth: Floats, room: Room | None = None) -> tuple[Ints, Ints]:
         """The best of each number of GPUs, packed for the most worth."""
         by_gpus, first = best_by_gpus(columns.gpus[kinds], worth[kinds])
-        _, counts = self.room.best(by_gpus)
+        _, counts = (room or self.room).best(by_gpus)
         sizes = sorted(counts)
         return kinds[first[sizes]] if sizes else kinds[:0], np.array([counts[g] for g in sizes], dtype=np.int64)
 

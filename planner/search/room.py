@@ -6,7 +6,7 @@ that adds up, `Room.best` is exact; `Room.beside` bounds what can stand beside s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -41,6 +41,10 @@ class Room:
         """
         servers, rest = divmod(cluster.gpus, cluster.gpus_per_node)
         return Room(servers, cluster.gpus_per_node, rest, cluster.gpus if most is None else min(most, cluster.gpus))
+
+    def limited(self, most: int) -> Room:
+        """The room of fewer GPUs, on whatever servers."""
+        return replace(self, most=min(most, self.most))
 
     @cached_property
     def filled(self) -> Room:

@@ -70,9 +70,9 @@ class TwoPools(Narrowing):
         known = self.branch.known
         if known is None:
             return np.ones(len(values), dtype=np.bool_)
-        if not self.goal.adds_up:
-            return np.asarray(values <= known.value + self.branch.allowed(self.slack))
-        return np.asarray(values <= known.value * (1.0 + self.slack) + 1e-15)
+        if self.goal.name == "throughput":
+            return np.asarray(values <= known.value * (1.0 + self.slack) + 1e-15)
+        return np.asarray(values <= known.value + self.branch.allowed(self.slack))
 
     def begin(self) -> int:
         """Add every way of every decode pool; returns how many points with two pools there are."""
@@ -141,6 +141,8 @@ class TwoPools(Narrowing):
                 value = 1.0 / (per_hour * sessions)
             elif self.goal.name == "cost":
                 value = per_gpu_s / per_hour
+            elif self.goal.name == "gpus":
+                value = self._least_gpus(points)
             else:
                 value = self.goal.value(priced, self.losses_of(indices)[row])
         pairs = replace(pairs, value=value, used=used).take(keep)
@@ -248,6 +250,15 @@ class TwoPools(Narrowing):
         gpus = np.array([unit.split.gpus for unit in self.search.units], dtype=np.int64)[points.unit]
         return np.asarray(self._moved(points, row, table) * gpus / slowest)
 
+    def _least_gpus(self, points: Points) -> Floats:
+        """GPUs of one decode replica with the smallest prefill replica that feeds it."""
+        units, least = self.search.units, np.zeros(len(points))
+        for u in np.unique(points.unit):
+            unit = units[int(u)]
+            others = (units[other].split.gpus for other in self.feeders[unit.view, unit.weights])
+            least[points.unit == u] = unit.split.gpus + min(others)
+        return least
+
     def _links(self, view: int) -> tuple[tuple[int, float], tuple[int, float]]:
         """GPUs, and bytes per second that each moves between pools in its share of time: in a server, and beyond."""
         setting = self.search.setting(view, self.cells.nothing)
@@ -333,7 +344,7 @@ class TwoPools(Narrowing):
                 most_s = session_s + longest_s[at]
                 keep &= sessions * most_s >= self.limits.users * (1.0 - TIE)
             r, q = r[keep], q[keep]
-            if self.branch.known is None and self.goal.name != "cost":
+            if self.branch.known is None and self.goal.name not in ("cost", "gpus"):
                 r, q = self._most_fed(r, q, gpus[keep])
             if len(r):
                 points = way.take(np.zeros(len(r), dtype=np.int64))
@@ -359,9 +370,11 @@ class TwoPools(Narrowing):
     def _could(self, sessions: Floats, gpus: Ints, value: float) -> Bools:
         """Whether so many sessions on so many GPUs could be part of a better plan."""
         values: Floats = np.full(len(sessions), value)
-        if self.goal.adds_up:
+        if self.goal.name in ("throughput", "cost"):
             weight = gpus if self.goal.name == "cost" else 1.0
             values = weight / (3600.0 * self.search.problem.request.rounds * sessions)
+        elif self.goal.name == "gpus":
+            values = gpus.astype(np.float64)
         return self._reaches(values)
 
     def _most_fed(self, r: Ints, q: Ints, gpus: Ints) -> tuple[Ints, Ints]:

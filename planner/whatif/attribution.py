@@ -18,7 +18,7 @@ from typing import Any
 from catalog.load import Catalog
 from planner.errors import InputError
 from planner.limits import LIMITS
-from planner.objectives import MEASURES, OBJECTIVES
+from planner.objectives import MEASURES, sought
 from planner.plan import Metrics
 from planner.price import Evaluation, evaluate
 from planner.problem import Problem, resolve
@@ -65,7 +65,7 @@ class _Move:
 
 def metric_of(request: Request, metrics: Metrics) -> str:
     """Name of the number that a request asks to optimise."""
-    return OBJECTIVES[request.objective].measure(metrics).name
+    return sought(request).measure(metrics).name
 
 
 def metric_value(name: str, request: Request, metrics: Metrics) -> float | None:

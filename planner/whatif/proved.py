@@ -15,7 +15,7 @@ from planner.pipeline import objective_of, provenance_of, request_document, warn
 from planner.plan import Document, Metrics
 from planner.price import evaluate
 from planner.problem import Problem
-from planner.request import resolve_cluster
+from planner.request import Request, resolve_cluster
 from planner.search.frontier import Axis, Found, Frontier, frontier, solution_of
 from planner.search.services import services_of
 from planner.search.solver import Solution
@@ -45,14 +45,17 @@ LIMITS: dict[Axis, str] = {axis: BY_METRIC[name].field for axis, name in METRICS
 _SLACK = 1e-9
 
 
-def lead(axes: Sequence[Axis]) -> Axis:
-    """The objective of the requests that a frontier's plans answer; the others become limits."""
-    return "cost" if "cost" in axes and "throughput" not in axes else "throughput"
+def lead(axes: Sequence[Axis], request: Request) -> Axis:
+    """The objective of the requests that a frontier's plans answer; the others become limits.
+
+    With users, cost is that of the cluster and not of an interaction, which a frontier is of.
+    """
+    return "cost" if "cost" in axes and "throughput" not in axes and request.users is None else "throughput"
 
 
 def limited(problem: Problem, axes: Sequence[Axis], metrics: Metrics) -> Problem:
     """The question to which a plan of a frontier is the answer: the best of `lead`, no worse in what can be limited."""
-    changes: dict[str, object] = {"objective": lead(axes)}
+    changes: dict[str, object] = {"objective": lead(axes, problem.request)}
     changes.update({field: metrics.named(METRICS[axis]) for axis, field in LIMITS.items() if axis in axes})
     return replace(problem, request=problem.request.model_copy(update=changes))
 
@@ -158,7 +161,7 @@ def document_of(problem: Problem, found: Frontier, plan: Found, short: ShortEnd)
 
 def _solution(found: Frontier, plan: Found, gpus: int) -> Solution:
     """The plan as a solution of `lead` under its limits, with the best that is possible within them."""
-    first = lead(found.axes)
+    first = lead(found.axes, found.search.problem.request)
     value = plan.hours * (gpus if first == "cost" else 1)
     column = found.axes.index(first) if first in found.axes else len(found.axes)
     others = [a for a, axis in enumerate(found.axes) if axis in LIMITS]
