@@ -20,7 +20,7 @@ from planner.candidates.goal import Goal, Limits
 from planner.candidates.points import Points, Search
 from planner.cost.price import Priced
 from planner.search.columns import Columns, Pricer, reached_otherwise
-from planner.search.known import TIE, TRADES, Composer, Composition, best_by_gpus
+from planner.search.known import TIE, TRADES, Composer, Composition, most_by_gpus
 from planner.search.narrowing import MOST_PAIRS, Narrowing, Pairs
 from planner.search.room import Room
 
@@ -106,11 +106,11 @@ class Branch(Narrowing):
             self._choose_trade(gpus, rate, users)
         rivals = _smaller(c.gpus[mine], c.rate[mine], c.users[mine], c.worst[mine])
         self._rivals = rivals[undominated(rivals)] if self.floor is not None else rivals
-        self._best = np.maximum.accumulate(best_by_gpus(c.gpus[mine], c.rate[mine])[0])
+        self._best = np.maximum.accumulate(most_by_gpus(c.gpus[mine], c.rate[mine]))
 
     def _filled(self, gpus: Ints, worth: Floats) -> Floats:
         """The most worth of each number of GPUs that anything has, this search's largest column included."""
-        by_gpus = best_by_gpus(gpus, worth)[0] if len(gpus) else np.zeros(1)
+        by_gpus = most_by_gpus(gpus, worth)
         most = int(max(self.gpus.max(initial=1), self.columns.gpus.max(initial=1), self.room.size))
         return np.concatenate([by_gpus, np.zeros(max(0, most + 1 - len(by_gpus)))])
 

@@ -187,6 +187,13 @@ class Composer:
         return kinds[first[sizes]] if sizes else kinds[:0], np.array([counts[g] for g in sizes], dtype=np.int64)
 
 
+def most_by_gpus(gpus: Ints, worth: Floats) -> Floats:
+    """The most worth of each number of GPUs; 0 where there is none."""
+    best = np.zeros(int(gpus.max(initial=0)) + 1)
+    np.maximum.at(best, gpus, worth)
+    return best
+
+
 def best_by_gpus(gpus: Ints, worth: Floats) -> tuple[Floats, Ints]:
     """The most worth of each number of GPUs, and which row has it (0 where there is none)."""
     best, first = np.zeros(int(gpus.max(initial=0)) + 1), np.zeros(int(gpus.max(initial=0)) + 1, dtype=np.int64)
