@@ -139,7 +139,7 @@ def _document(problem: Problem, evaluation: Evaluation, solution: Solution | Non
         intervals=evaluation.intervals,
         constraints=evaluation.constraints,
         warnings=warnings,
-        provenance=provenance_of(problem, evaluation, solver),
+        provenance=provenance_of(problem, evaluation, solver, solution),
     )
 
 
@@ -193,13 +193,16 @@ def objective_of(problem: Problem, evaluation: Evaluation, solution: Solution) -
     )
 
 
-def provenance_of(problem: Problem, evaluation: Evaluation | None, solver: str | None) -> Provenance:
+def provenance_of(
+    problem: Problem, evaluation: Evaluation | None, solver: str | None, solution: Solution | None = None
+) -> Provenance:
     """What produced a document: assumptions in words, and the sources of the facts that shaped it."""
     assumptions = [*problem.assumptions, *(evaluation.assumptions if evaluation else ())]
     choices = [weights_choice(problem, one.engine, one.weights) for one in _services(evaluation)]
     told = tuple(dict.fromkeys(choice for choice in choices if choice is not None))
     return Provenance(
         solver=solver,
+        search=None if solution is None else {"points": solution.considered, **solution.size},
         catalog_hash=problem.catalog.content_hash,
         efficiency=problem.request.efficiency,
         bounded_by=evaluation.bounded_by if evaluation else None,

@@ -349,7 +349,9 @@ class Provenance(Part):
     """What produced the document."""
 
     solver: str | None = None
-    """Who chose: ``pricing`` (exact prices of all that bounds leave), ``cpsat``, ``exhaustive`` or ``frontier``."""
+    """Who chose: ``cpsat`` composed the cluster, ``rules`` where that failed, ``exhaustive`` or ``frontier``."""
+    search: dict[str, int] | None = None
+    """What it was chosen among: operating ``points``, and ``columns``, ``variables`` and ``rows`` of OR-Tools' model."""
     catalog_hash: str
     efficiency: str
     bounded_by: str | None
