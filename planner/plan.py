@@ -351,7 +351,7 @@ class Provenance(Part):
     solver: str | None = None
     """Who chose: ``cpsat`` composed the cluster, ``rules`` where that failed, ``exhaustive`` or ``frontier``."""
     search: dict[str, int] | None = None
-    """What it was chosen among: operating ``points``, and ``columns``, ``variables`` and ``rows`` of OR-Tools' model."""
+    """What it was chosen among: operating ``points``; ``columns``, ``variables`` and ``rows`` of the composition."""
     catalog_hash: str
     efficiency: str
     bounded_by: str | None
