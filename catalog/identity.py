@@ -10,18 +10,20 @@ import re
 from collections.abc import Iterable, Iterator
 
 from catalog.load import Catalog
+from catalog.precision import PRECISIONS
 from catalog.schema import Model
 
 NO_HUB_ID = "none"
 """``hf_id`` of models whose weights nobody publishes."""
 VARIANTS = frozenset({"instruct", "chat", "it", "base", "thinking", "reasoning", "pt", "rl", "coder"})
 """Words that tell checkpoints of one architecture apart."""
+_PRECISION = "|".join(precision.word for precision in PRECISIONS)
 _ADDED = re.compile(
-    r"[-_.](?:fp8|awq|gptq|int[48]|w\d+a\d+(?:kv\d+)?|quantized|dynamic|block|kv|bnb|[48]bits?|marlin|nvfp4|mxfp4|gguf|"
-    r"g?128g?|autoround|instruct|it|chat|hf|bf16|base)$",
+    rf"[-_.](?:{_PRECISION}|w\d+a\d+|dynamic|static|per[-_]?tensor|per[-_]?channel|block|kv|marlin|g?128g?|"
+    r"instruct|it|chat|hf|bf16|base)$",
     re.IGNORECASE,
 )
-"""What names of derived checkpoints end in."""
+"""What names of derived checkpoints end in: a precision (`catalog.precision`), how it was made, a variant."""
 
 
 def hub_ids(model: Model) -> tuple[str, ...]:

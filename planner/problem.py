@@ -250,6 +250,12 @@ def _served_name(model_id: str, asked: str | None, entry: Model | None) -> str:
 
 def _model_warnings(problem: Problem) -> Iterator[str]:
     entry, ctx, lengths = problem.model_entry, problem.request.ctx, problem.lengths
+    said, bits = problem.architecture.quantised_by, problem.architecture.native_weight_bits
+    if said is not None and bits is None:
+        yield (
+            f"the checkpoint is quantised by {said}, which isn't understood here: its weights are priced at 16 bits, "
+            "more than they take; whether an engine loads them isn't known"
+        )
     if entry is not None and entry.config_grade == "recalled":
         yield (
             f"the config of {problem.model_id} was written down from memory, so its sizes and times may be off; give "

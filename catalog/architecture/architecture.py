@@ -123,6 +123,8 @@ class Architecture:
     """Window that the config declares."""
     native_weight_bits: float | None = None
     """Bits per quantised weight if the checkpoint itself is quantised (fp8, mxfp4, ...)."""
+    quantised_by: str | None = None
+    """Method of a checkpoint that is quantised; without `native_weight_bits` it isn't understood."""
 
     @property
     def total_params(self) -> int:

@@ -45,6 +45,8 @@ class Style:
 
 DENSE: dict[str, Style] = {
     "llama": Style(kv_default=True, qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias"),
+    "helium": Style(dim=128, qkv_bias="attention_bias", mlp_bias="mlp_bias"),
+    "cwm": Style(window="pattern", period=4),
     "mistral": Style(window="all"),
     "qwen2": Style(qkv_bias=True, window="upper"),
     "qwen3": Style(dim=128, qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="head", window="upper"),

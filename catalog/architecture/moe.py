@@ -164,6 +164,8 @@ def mimo_v2_flash(fields: Fields) -> Architecture:
         names = [("num_attention_heads",), ("num_key_value_heads",), ("head_dim",), ("v_head_dim",)]
         spelled = [(f"{prefix}{name[0]}", *name) for name in names] if prefix else names
         query, kv, k_dim, v_dim = (fields.count(*spelling, most=100_000) for spelling in spelled)
+        if prefix and not fields.has("swa_num_key_value_heads"):
+            kv *= 2  # transformers' own form: windowed layers have twice the KV heads
         check_groups(fields, query, kv, f"{prefix}num_key_value_heads")
         return Heads(hidden, query, kv, k_dim, v_dim)
 

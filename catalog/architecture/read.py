@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from catalog.architecture.architecture import Architecture
-from catalog.architecture.assemble import native_weight_bits
 from catalog.architecture.deepseek_v4 import deepseek_v4
 from catalog.architecture.dense import DENSE, chatglm, internlm2, reader
 from catalog.architecture.fields import Fields, shown
@@ -34,6 +33,24 @@ from catalog.architecture.moe import (
     qwen3_moe,
     step3p7,
 )
+from catalog.architecture.more import (
+    apertus,
+    arcee,
+    dots1,
+    ernie4_5,
+    ernie4_5_moe,
+    granitemoe,
+    hunyuan_dense,
+    hunyuan_moe,
+    mllama,
+    nemotron,
+    olmo,
+    olmoe,
+    phi,
+    phimoe,
+    stablelm,
+)
+from catalog.architecture.quantisation import read_quantisation
 from catalog.architecture.vision import TOWERS
 from catalog.errors import nearest
 
@@ -42,6 +59,8 @@ MAX_BYTES = 16 << 20
 
 READERS: dict[str, Callable[[Fields], Architecture]] = {
     **{name: reader(name) for name in DENSE},
+    "apertus": apertus,
+    "arcee": arcee,
     "bamba": bamba,
     "bloom": bloom,
     "chatglm": chatglm,
@@ -49,17 +68,26 @@ READERS: dict[str, Callable[[Fields], Architecture]] = {
     "deepseek_v3": deepseek,
     "deepseek_v32": deepseek_sparse,
     "deepseek_v4": deepseek_v4,
+    "cwm": reader("cwm"),
+    "dots1": dots1,
+    "ernie4_5": ernie4_5,
+    "ernie4_5_moe": ernie4_5_moe,
     "falcon": falcon,
     "falcon_h1": falcon_h1,
     "gemma3_text": reader("gemma3"),
     "gemma4_text": gemma4,
     "glm4_moe": glm4_moe,
+    "glm4_moe_lite": deepseek,
     "glm_moe_dsa": deepseek_sparse,
     "gpt2": gpt2,
     "gpt_neox": gpt_neox,
     "gpt_oss": gpt_oss,
     "gptj": gptj,
+    "granitemoe": granitemoe,
     "granitemoehybrid": granite_hybrid,
+    "helium": reader("helium"),
+    "hunyuan_v1_dense": hunyuan_dense,
+    "hunyuan_v1_moe": hunyuan_moe,
     "internlm2": internlm2,
     "jamba": jamba,
     "kimi_k2": deepseek,
@@ -74,9 +102,21 @@ READERS: dict[str, Callable[[Fields], Architecture]] = {
     "minimax_m3": minimax_m3,
     "mixtral": mixtral,
     "minimax_text_01": minimax,
+    "ministral": reader("mistral"),
+    "ministral3": reader("mistral"),
+    "mllama_text_model": mllama,
+    "nemotron": nemotron,
     "nemotron-nas": nemotron_nas,
     "nemotron_h": nemotron_h,
+    "olmo": olmo,
+    "olmoe": olmoe,
     "opt": opt,
+    "phi": phi,
+    "phimoe": phimoe,
+    "qwen2_5_vl": reader("qwen2"),
+    "qwen2_5_vl_text": reader("qwen2"),
+    "qwen2_vl": reader("qwen2"),
+    "qwen2_vl_text": reader("qwen2"),
     "qwen2_moe": qwen2_moe,
     "qwen3_5_moe_text": qwen3_next,
     "qwen3_5_text": qwen3_5,
@@ -84,22 +124,29 @@ READERS: dict[str, Callable[[Fields], Architecture]] = {
     "qwen3_next": qwen3_next,
     "qwen3_vl_moe_text": qwen3_moe,
     "qwen3_vl_text": reader("qwen3"),
+    "stablelm": stablelm,
     "step3p7": step3p7,
 }
 """``model_type`` of a text model -> its family's reader."""
 
 WRAPPERS: dict[str, str] = {
+    "exaone4_5": "exaone4",
     "gemma3": "gemma3_text",
     "gemma4": "gemma4_text",
     "kimi_k25": "deepseek_v3",
     "kimi_k3": "kimi_linear",
+    "lfm2_vl": "lfm2",
     "llama4": "llama4_text",
     "minimax_m3_vl": "minimax_m3",
+    "mllama": "mllama_text_model",
     "mistral3": "mistral",
+    "qwen2_5_vl": "qwen2_5_vl_text",
+    "qwen2_vl": "qwen2_vl_text",
     "qwen3_5": "qwen3_5_text",
     "qwen3_5_moe": "qwen3_5_moe_text",
     "qwen3_vl": "qwen3_vl_text",
     "qwen3_vl_moe": "qwen3_vl_moe_text",
+    "voxtral": "llama",
 }
 """``model_type`` of a multimodal config -> that of its ``text_config`` where this doesn't say."""
 
@@ -143,11 +190,12 @@ def read_config(source: Mapping[str, object], *, where: str = "config.json") -> 
     >>> llama = read_config(config)
     >>> llama.total_params, llama.kv_bytes_per_token
     (8030261248, 131072.0)
-    >>> read_config({**config, "model_type": "lama"})
+    >>> read_config({**config, "model_type": "lama"})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
     catalog.architecture.read.UnknownArchitectureError: config.json: model_type: 'lama' isn't known; \
-did you mean llama or llama4 or jamba? Its fields read as Llama's: if it is one in all but name, set model_type to llama
+did you mean llama or llama4 or jamba? Fields alike don't make a model alike (norms, biases and gates differ), so it \
+isn't read as another; known are ...
     """
     if not isinstance(source, Mapping):
         raise UnknownArchitectureError([f"holds {shown(source)}, no object; give a model's config.json"], where)
@@ -165,7 +213,14 @@ did you mean llama or llama4 or jamba? Its fields read as Llama's: if it is one 
         problems.append("num_hidden_layers: no layer keeps a cache or a state; correct the layers")
     if problems:
         raise UnknownArchitectureError(problems, where)
-    return replace(architecture, model_type=name, other_params=other, native_weight_bits=native_weight_bits(source))
+    quantised = read_quantisation(source)
+    return replace(
+        architecture,
+        model_type=name,
+        other_params=other,
+        native_weight_bits=None if quantised is None else quantised.bits,
+        quantised_by=None if quantised is None else quantised.said,
+    )
 
 
 def read_config_file(path: Path) -> Architecture:
@@ -252,8 +307,8 @@ def _text_model(source: Mapping[str, object], problems: list[str]) -> tuple[str 
         text.problem("model_type", f"{shown(inner)} isn't known", _advice(str(inner), {}))
         return None, None
     values = {**DEFAULTS.get(inner, {}), **_mapping(source["text_config"])}
-    if values.get("tie_word_embeddings") is None and source.get("tie_word_embeddings") is not None:
-        values["tie_word_embeddings"] = source["tie_word_embeddings"]
+    if source.get("tie_word_embeddings") is not None:
+        values["tie_word_embeddings"] = source["tie_word_embeddings"]  # the whole model's decides, as in engines
     return inner, Fields(values, problems, "text_config.")
 
 
@@ -261,25 +316,39 @@ def _mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, Mapping) else {}
 
 
-_FOREIGN = ("conv", "expert", "linear", "lora", "mamba", "ssm", "state_size", "window")
-"""Parts of field names that a plain decoder doesn't have."""
-
-
-def _reads_as_llama(source: Mapping[str, object]) -> bool:
-    problems: list[str] = []
-    fields = Fields(source, problems)
-    READERS["llama"](fields)
-    fields.check_unread()
-    return not problems and not any(part in field for field in source for part in _FOREIGN if source[field])
+_ENCODERS = frozenset(
+    {
+        "albert",
+        "bert",
+        "camembert",
+        "clip",
+        "deberta",
+        "deberta-v2",
+        "distilbert",
+        "electra",
+        "mobilebert",
+        "modernbert",
+        "mpnet",
+        "nomic_bert",
+        "roberta",
+        "siglip",
+        "vit",
+        "xlm-roberta",
+    }
+)
+"""Types that read a whole input at once and cache nothing."""
 
 
 def _advice(name: str, source: Mapping[str, object]) -> str:
     known = sorted({*READERS, *WRAPPERS})
     near = nearest(name, known)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
-    if _reads_as_llama(source):
-        return f"{meant}Its fields read as Llama's: if it is one in all but name, set model_type to llama"
+    if name in _ENCODERS:
+        return "it is an encoder, which caches nothing and generates nothing; choose a decoder"
     inner = _mapping(source.get("text_config")).get("model_type")
     if isinstance(inner, str) and inner in READERS:
         return f"{meant}If its language model alone decides what is cached, give its text_config as a config.json"
-    return f"{meant}If it caches exactly as a known family does, set model_type to that: {', '.join(known)}"
+    return (
+        f"{meant}Fields alike don't make a model alike (norms, biases and gates differ), so it isn't read as another; "
+        f"known are {', '.join(known)}"
+    )

@@ -32,7 +32,7 @@ def complete(problem: Problem, service: Service, assumptions: list[str]) -> Serv
     if "weights" not in given:
         native = own_weights(problem).id
         service = service.model_copy(update={"weights": native})
-        assumptions.append(f"weights: {native}, as the checkpoint has them")
+        assumptions.append(f"weights: {native}{_as_checkpoint(problem, native)}")
     if "compression" not in given:
         assumptions.append("compression: none")
     if service.serving == "aggregated":
@@ -53,6 +53,16 @@ def complete(problem: Problem, service: Service, assumptions: list[str]) -> Serv
         decode = pools.decode.model_copy(update={"parallel": _with_tp(pools.decode.parallel, node)})
         pools = pools.model_copy(update={"prefill": prefill, "decode": decode})
     return service.model_copy(update={"parallel": parallel, "pools": pools, "offload": offload})
+
+
+def _as_checkpoint(problem: Problem, weights: str) -> str:
+    """Say how the checkpoint itself has its weights."""
+    said, bits = problem.architecture.quantised_by, problem.architecture.native_weight_bits
+    if said is None or problem.checkpoint is not None:
+        return ", as the checkpoint has them"
+    if bits is None:
+        return f"'s 16 bits, as the checkpoint's quantization_config ({said}) isn't understood here"
+    return f", as the checkpoint has them ({said}, {bits:g} bits a weight with its scales)"
 
 
 def _with_tp(parallel: Parallel, node: int) -> Parallel:

@@ -102,18 +102,18 @@ def test_an_unknown_type_names_the_field_and_the_nearest() -> None:
     assert problem.startswith("my.json: model_type: 'qwen4' isn't known; did you mean qwen")
 
 
-def test_an_unknown_type_with_fields_of_llama_says_what_to_do() -> None:
-    (problem,) = problems_of(LLAMA, model_type="fresh")
-    assert "if it is one in all but name, set model_type to llama" in problem
+def test_an_encoder_is_told_to_be_one() -> None:
+    (problem,) = problems_of(LLAMA, model_type="bert")
+    assert "caches nothing" in problem
 
 
 @pytest.mark.parametrize(
-    "foreign", [{"kv_lora_rank": 512}, {"mamba_d_state": 16}, {"num_experts": 8}, {"sliding_window": 512}]
+    "foreign", [{}, {"kv_lora_rank": 512}, {"mamba_d_state": 16}, {"num_experts": 8}, {"sliding_window": 512}]
 )
 def test_an_unknown_type_that_may_cache_otherwise_is_not_called_a_llama(foreign: dict[str, int]) -> None:
     (problem,) = problems_of({**LLAMA, **foreign}, model_type="fresh")
-    assert "set model_type to llama" not in problem
-    assert "set model_type to that" in problem
+    assert "set model_type" not in problem
+    assert "isn't read as another" in problem
 
 
 @pytest.mark.parametrize("value", [..., None, 7, [], ""])
