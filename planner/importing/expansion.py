@@ -24,7 +24,7 @@ _EXPANSIONS = {
     "process_substitution",
 }
 _QUOTED = {"string", "raw_string", "ansi_c_string", "translated_string"}
-_SEQUENCE = re.compile(r"\{(-?\d+)\.\.(-?\d+)\}")
+_SEQUENCE = re.compile(r"\{(-?[0-9]{1,9})\.\.(-?[0-9]{1,9})\}")
 _MOST_IN_SEQUENCE = 256
 _OPERATORS: Mapping[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
@@ -96,7 +96,7 @@ def sequence(text: str) -> list[str]:
         return []
     first, last = int(match[1]), int(match[2])
     step = 1 if last >= first else -1
-    return [str(n) for n in range(first, last + step, step)][:_MOST_IN_SEQUENCE]
+    return [str(n) for n in range(first, last + step, step)[:_MOST_IN_SEQUENCE]]
 
 
 def arithmetic(text: str, variables: Mapping[str, Value]) -> int | None:
@@ -219,7 +219,7 @@ def _with_default(node: Node, match: re.Match[str], source: str, scope: Scope) -
     found = _operand(node, scope)
     if kind["kind"] == "=":
         scope.variables[name] = " ".join(found)
-    if not name.isdigit() and all(is_known(word) for word in found):
+    if not re.fullmatch("[0-9]+", name) and all(is_known(word) for word in found):
         scope.notes.append(f"{name} isn't set in the file: its default {' '.join(found) or '(empty)'} is taken")
     return found
 
@@ -257,16 +257,16 @@ def _stored(name: str, index: str | None, scope: Scope) -> Value | None:
         return str(len(scope.arguments))
     if name == "0":
         return scope.zeroth
-    if name.isdigit():
+    if re.fullmatch("[0-9]+", name):
         place = int(name) - 1
-        return scope.arguments[place] if place < len(scope.arguments) else None
+        return scope.arguments[place] if 0 <= place < len(scope.arguments) else None
     value = scope.variables.get(name)
     if index is None:
         return value[0] if isinstance(value, list) and value else "" if isinstance(value, list) else value
     elements = value if isinstance(value, list) else None if value is None else [value]
     if elements is None or index in ("@", "*"):
         return elements
-    place = int(index) if index.isdigit() else -1
+    place = int(index) if re.fullmatch("[0-9]{1,6}", index) else -1
     return elements[place] if 0 <= place < len(elements) else None
 
 

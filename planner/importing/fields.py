@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -304,6 +305,6 @@ def _transfers(given: Given) -> list[Mapping[str, Any]]:
 def _number(given: Given, name: str) -> int:
     """Return a count that the flags say, or the engine's own."""
     value = given.said.get(name, 1)
-    if isinstance(value, str) and value.isdigit():
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else 1

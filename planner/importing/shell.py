@@ -15,6 +15,7 @@ from functools import cache
 import tree_sitter_bash
 from tree_sitter import Language, Node, Parser
 
+from planner.errors import InputError
 from planner.importing.conditions import truth_of
 from planner.importing.expansion import Scope, Value, fields_of, filled, text_of
 from planner.importing.unknown import Holes, is_known, unknown
@@ -78,8 +79,11 @@ def read_script(
     root = _parser().parse(source.encode("utf-8", "replace")).root_node
     scope = Scope(dict(variables or {}), list(arguments), zeroth, holes=holes)
     reader = _Reader(scope, tuple(_errors(root)))
-    reader.follow(root)
-    reader.follow_uncalled()
+    try:
+        reader.follow(root)
+        reader.follow_uncalled()
+    except RecursionError:
+        raise InputError("the file: its shell is nested too deeply to follow; give the command alone") from None
     script = reader.script
     script.files, script.notes = scope.files, list(dict.fromkeys(scope.notes))
     script.broken = next(iter(reader.broken), None)
@@ -93,16 +97,18 @@ def _parser() -> Parser:
 
 def _errors(node: Node) -> Iterator[int]:
     """Yield the lines of what isn't shell; where a whole text isn't, those of the pieces that fit nowhere."""
-    if not node.has_error:
-        return
-    if node.is_missing or (node.is_error and not any(child.is_named for child in node.children)):
-        yield int(node.start_point[0]) + 1
-        return
-    if node.is_error:
-        loose = [child for child in node.children if not child.is_named or child.is_error]
-        yield from (int(child.start_point[0]) + 1 for child in loose[:1] or node.children[:1])
-    for child in node.children:
-        yield from _errors(child)
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if not node.has_error:
+            continue
+        if node.is_missing or (node.is_error and not any(child.is_named for child in node.children)):
+            yield int(node.start_point[0]) + 1
+            continue
+        if node.is_error:
+            loose = [child for child in node.children if not child.is_named or child.is_error]
+            yield from (int(child.start_point[0]) + 1 for child in loose[:1] or node.children[:1])
+        waiting += reversed(node.children)
 
 
 class _Reader:
@@ -234,9 +240,13 @@ class _Reader:
         if command.type != "command":
             return None
         words = [word for child in command.named_children for word in fields_of(child, self.scope)]
-        if not all(map(is_known, words)):
+        if not words or not all(map(is_known, words)):
             return None
-        if words[0] == "seq" and all(re.fullmatch(r"-?\d+", word) for word in words[1:]) and 2 <= len(words) <= 3:
+        if (
+            words[0] == "seq"
+            and all(re.fullmatch(r"-?[0-9]{1,9}", word) for word in words[1:])
+            and 2 <= len(words) <= 3
+        ):
             first, last = (1, int(words[1])) if len(words) == 2 else (int(words[1]), int(words[2]))
             return " ".join(map(str, range(first, min(last, first + _MOST_TURNS) + 1)))
         if words[0] == "echo":

@@ -39,26 +39,36 @@ def split_words(text: str) -> list[str]:
 
 
 class Holes:
-    """Placeholders of a text (``<model>``, ``{{ .Values.x }}``), taken out while it is parsed."""
+    """Words that stand for parts of a text while it is parsed.
+
+    Placeholders (``<model>``, ``{{ .Values.x }}``) are unknown. Letters beyond ASCII are kept from the parser: its
+    grammar of bash looks them up in tables of 256 entries, and crashes on some (tree-sitter-bash 0.25).
+    """
 
     _FOUND = re.compile(
-        r"\{\{(?:[^{}]|\{[^{}]*\})*\}\}"  # templates
-        r"|(?<![\w<$)\]])<[A-Za-z_][\w .,:/'-]{0,60}>(?=[\s\"'/:,@]|$)"  # <your model>
+        r"(?P<open>\{\{(?:[^{}]|\{[^{}]*\})*\}\}"  # templates
+        r"|(?<![\w<$)\]])<[A-Za-z_][\w .,:/'-]{0,60}>(?=[\s\"'/:,@]|$))"  # <your model>
+        r"|(?P<plain>[^\t\n -~]+)"
     )
-    _TAKEN = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
 
     def __init__(self) -> None:
         self._sources: list[str] = []
+        self._word = "HOLE"
 
     def take(self, text: str) -> str:
-        """Return the text with a token for every placeholder."""
+        """Return the text with a word for every part that is taken out; it is ASCII."""
+        while self._word in text:
+            self._word += "X"
 
         def token(match: re.Match[str]) -> str:
-            self._sources.append(match[0])
-            return f"{_OPEN}{len(self._sources) - 1}{_CLOSE}"
+            self._sources.append(match[0] if match["open"] is None else unknown(match[0]))
+            return f"{self._word}{len(self._sources) - 1}z"
 
         return self._FOUND.sub(token, shown(text))
 
     def put_back(self, text: str) -> str:
-        """Return the text with every token as a marked placeholder."""
-        return self._TAKEN.sub(lambda match: unknown(self._sources[int(match[1])]), text)
+        """Return the text with every part where it was."""
+        return re.sub(rf"{self._word}(\d+)z", lambda match: self._source(int(match[1])), text)
+
+    def _source(self, index: int) -> str:
+        return self._sources[index] if index < len(self._sources) else ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from textwrap import dedent
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from catalog.load import open_catalog
 from planner.errors import InputError
@@ -190,3 +192,19 @@ def test_every_precision_in_a_name_is_read_or_told(name: str, weights: str | Non
         assert any("precision" in reason for reason in found.unpriced)
     else:
         assert found.decision.weights == weights
+
+
+@given(st.one_of(st.text(max_size=150), st.text(alphabet="${}()[]:-'\" \nab|<>EOF;=`é", max_size=150)))
+@settings(max_examples=300, deadline=None)
+def test_any_text_is_followed_or_refused(text: str) -> None:
+    for script in (text, f"vllm serve {text}", f"A={text}\nvllm serve $A"):
+        try:
+            read_script(script)
+        except InputError:
+            continue
+
+
+def test_what_would_take_forever_is_bounded() -> None:
+    assert len(words_of("for i in {1..999999999}; do echo $i; done")) <= 256
+    with pytest.raises(InputError):
+        read("(" * 3000 + "vllm serve org/m" + ")" * 3000)

@@ -8,6 +8,7 @@ from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.engines.refusals import refuse_unshipped
 from planner.emit.launch import Flags, Launch, servers
 from planner.emit.longer_window import window_change
+from planner.emit.tables import LLAMA_CPP
 from planner.errors import InputError
 from planner.targets import ENGINES
 
@@ -69,23 +70,24 @@ def _flags(deployment: Deployment, pool: PoolPlan, model: str) -> Flags:
     split = "tensor" if pool.tp > 1 else "layer" if pool.pp > 1 else "none"
     k_type, _, v_type = (deployment.kv_format.option if deployment.kv_format else "f16").partition("/")
     flags: Flags = (
-        ("--model", model),
-        ("--alias", deployment.served_name),
+        *LLAMA_CPP.flags(model=model, served_names=deployment.served_name),
         ("--host", "0.0.0.0"),  # noqa: S104 - a server that clients reach
         ("--port", PORT),
-        ("--ctx-size", slots * block * -(-deployment.max_model_len // block)),
-        ("--parallel", slots),
-        ("--no-kv-unified", True),
-        ("--batch-size", chunk),
-        ("--ubatch-size", min(chunk, planned_step_tokens(deployment.problem, deployment.engine) or chunk)),
-        ("--cache-type-k", k_type),
-        ("--cache-type-v", v_type or k_type),
-        ("--flash-attn", "on"),
-        ("--n-gpu-layers", "all"),
-        ("--split-mode", split),
+        *LLAMA_CPP.flags(
+            context_of_all_slots=slots * block * -(-deployment.max_model_len // block),
+            slots=slots,
+            shared_context=False,
+            chunk_tokens=chunk,
+            step_tokens=min(chunk, planned_step_tokens(deployment.problem, deployment.engine) or chunk),
+            kv_k=k_type,
+            kv_v=v_type or k_type,
+            flash_attention="on",
+            layers_on_gpu="all",
+            split=split,
+        ),
         ("--fit", "off"),
         ("--metrics", True),
-        ("--cache-ram", -(-deployment.tier_bytes_per_instance(pool) // _MIB)),
+        *LLAMA_CPP.flags(tier_size=-(-deployment.tier_bytes_per_instance(pool) // _MIB)),
     )
     window = window_change(deployment)
     if window.kind == "rope":

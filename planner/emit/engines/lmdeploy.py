@@ -11,6 +11,7 @@ from planner.emit.engines.refusals import refuse_unshipped
 from planner.emit.engines.settings import weight_flag
 from planner.emit.launch import Flags, Launch, servers
 from planner.emit.longer_window import window_overrides
+from planner.emit.tables import LMDEPLOY
 from planner.targets import ENGINES
 
 FILES = ENGINES["lmdeploy"]
@@ -55,25 +56,24 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
 
 def _flags(deployment: Deployment, pool: PoolPlan, making: bool) -> Flags:
     flags: Flags = (
-        ("--model-name", deployment.served_name),
+        *LMDEPLOY.flags(served_names=deployment.served_name),
         ("--server-name", "0.0.0.0"),  # noqa: S104 - a server that clients reach
         ("--server-port", PORT),
-        ("--backend", "turbomind"),
+        *LMDEPLOY.flags(backend="turbomind"),
         ("--dtype", "bfloat16"),
-        ("--tp", pool.tp),
-        ("--session-len", deployment.max_model_len),
-        ("--max-batch-size", pool.sequences),
-        ("--max-prefill-token-num", deployment.batched_tokens(pool)),
-        ("--cache-block-seq-len", deployment.engine.kv_block_tokens),
+        *LMDEPLOY.flags(
+            tp=pool.tp,
+            window_tokens=deployment.max_model_len,
+            sequences=pool.sequences,
+            batched_tokens=deployment.batched_tokens(pool),
+            block_tokens=deployment.engine.kv_block_tokens,
+        ),
         *_memory_flags(deployment, pool),
     )
     # llm-compressor writes compressed-tensors; a checkpoint that was named has the format of the plan.
     method = "compressed-tensors" if making else deployment.ready.format.quant_method if deployment.ready else None
-    flags += weight_flag(deployment) if method is None else (("--model-format", method),)
-    if deployment.kv_option is not None:
-        flags += (("--quant-policy", int(deployment.kv_option)),)
-    if deployment.reuses_prefixes:
-        flags += (("--enable-prefix-caching", True),)
+    flags += weight_flag(deployment) if method is None else LMDEPLOY.flags(weights=method)
+    flags += LMDEPLOY.flags(kv_option=deployment.kv_option, reuses_prefixes=deployment.reuses_prefixes)
     window = window_overrides(deployment)
     if window:
         flags += (("--hf-overrides", json.dumps(window)),)
@@ -90,7 +90,7 @@ def _memory_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
         hbm = deployment.metrics.hbm_bytes_per_gpu
         free = hbm.limit - hbm.workspace - hbm.overhead - hbm.weights
         share = round(free / (deployment.hardware.hbm - hbm.weights), 4)
-        return (("--cache-max-entry-count", share),)
+        return LMDEPLOY.flags(memory_share=share)
     block = deployment.engine.kv_block_tokens
     least = pool.resident_sessions * -(-deployment.max_model_len // block)
-    return (("--cache-max-entry-count", max(least, tokens // block)),)
+    return LMDEPLOY.flags(memory_share=max(least, tokens // block))

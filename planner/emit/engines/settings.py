@@ -43,6 +43,11 @@ def _in_place(value: Any) -> Any:
     return value.replace("{models}", "models").replace("{directory}/", "") if isinstance(value, str) else value
 
 
+def several(count: int) -> int | None:
+    """Return a count that is more than one, which is all that engines have to be told."""
+    return count if count > 1 else None
+
+
 def weight_flag(deployment: Deployment) -> Flags:
     """Return the flag with which the catalog says that the engine loads the plan's weights, if it needs one."""
     found = deployment.weight_format

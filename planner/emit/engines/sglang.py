@@ -9,12 +9,13 @@ from planner.emit.capacity import kv_tokens
 from planner.emit.checkpoint import COMPRESSOR, checkpoint_script, makes_checkpoint, served_checkpoint
 from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.engines.refusals import refuse_unshipped
-from planner.emit.engines.settings import config_text, expert_traffic, weight_flag
+from planner.emit.engines.settings import config_text, expert_traffic, several, weight_flag
 from planner.emit.launch import Flags, Launch, servers
 from planner.emit.lmcache import DISK, lmcache_file
 from planner.emit.loading import longest_step_s
 from planner.emit.longer_window import window_overrides
 from planner.emit.router import BOOTSTRAP_PORT
+from planner.emit.tables import SGLANG
 from planner.errors import InputError
 from planner.targets import ENGINES
 
@@ -98,14 +99,13 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
 
 def _interface_flags(deployment: Deployment, model: str) -> Flags:
     flags: Flags = (
-        ("--model-path", model),
-        ("--served-model-name", deployment.served_name),
+        *SGLANG.flags(model=model, served_names=deployment.served_name),
         ("--enable-cache-report", True),  # answers then say how much of their prompt was in the cache
         ("--host", "0.0.0.0"),  # noqa: S104 - a server that clients reach
         ("--port", PORT),
         ("--enable-metrics", True),
         ("--dtype", "bfloat16"),
-        ("--context-length", deployment.max_model_len),
+        *SGLANG.flags(window_tokens=deployment.max_model_len),
     )
     if not makes_checkpoint(deployment) and deployment.ready is None:
         flags += weight_flag(deployment)
@@ -116,26 +116,22 @@ def _interface_flags(deployment: Deployment, model: str) -> Flags:
 
 
 def _parallel_flags(pool: PoolPlan) -> Flags:
-    # SGLang counts attention-data-parallel ranks inside tp.
-    flags: list[tuple[str, int]] = [("--tp-size", pool.tp * pool.data_parallel), ("--pp-size", pool.pp)]
-    if pool.data_parallel > 1:
-        flags.append(("--attn-dp-size", pool.data_parallel))
-    if pool.dcp > 1:
-        flags.append(("--dcp-size", pool.dcp))
-    if pool.pcp > 1:
-        flags.append(("--attn-cp-size", pool.pcp))
-    if pool.ep > 1:
-        flags.append(("--ep-size", pool.ep))
-    return tuple(flags)
+    return SGLANG.flags(
+        tp=pool.tp,
+        pp=pool.pp,
+        data=several(pool.data_parallel),
+        dcp=several(pool.dcp),
+        pcp=several(pool.pcp),
+        ep=several(pool.ep),
+    )
 
 
 def _batch_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
     chunk = deployment.batched_tokens(pool) - pool.decode_sequences
     unchunked = pool.chunk_tokens is None and pool.role != "decode"
-    flags: Flags = (
-        ("--max-running-requests", pool.sequences * pool.data_parallel),
-        # SGLang divides the chunk over its attention-data-parallel ranks; the queue is each rank's own.
-        ("--chunked-prefill-size", -1 if unchunked else chunk * pool.data_parallel),
+    # SGLang divides the chunk over its attention-data-parallel ranks; the queue is each rank's own.
+    flags = SGLANG.flags(
+        sequences=pool.sequences, chunk_tokens=-1 if unchunked else chunk, over={"data": pool.data_parallel}
     )
     waiting = _most_waiting(deployment, pool)
     return flags if waiting is None else (*flags, ("--max-queued-requests", waiting))
@@ -150,40 +146,36 @@ def _memory_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
     """Weights and KV take what the plan leaves beside workspace and overhead; tokens bound the pool."""
     hbm = deployment.metrics.hbm_bytes_per_gpu
     static = (hbm.limit - hbm.workspace - hbm.overhead) / deployment.hardware.hbm
-    flags: Flags = (("--mem-fraction-static", math.floor(static * 1e4) / 1e4),)
     tokens = kv_tokens(deployment, pool)
     # Counted in rows of a rank, over which decode context parallelism spreads the tokens.
-    return flags if tokens is None else (*flags, ("--max-total-tokens", -(-tokens // pool.dcp)))
+    rows = None if tokens is None else -(-tokens // pool.dcp)
+    return SGLANG.flags(memory_share=math.floor(static * 1e4) / 1e4, kv_rows=rows)
 
 
 def _cache_flags(deployment: Deployment) -> Flags:
-    flags: list[tuple[str, str | bool]] = []
-    if deployment.kv_option is not None:
-        flags.append(("--kv-cache-dtype", deployment.kv_option))
+    flags = list(SGLANG.flags(kv_option=deployment.kv_option))
     if deployment.technology("hidden") is not None:
         backend = deployment.run.backend_of(deployment.kv_format)
         if backend is not None:
             flags.append(("--attention-backend", backend))
-    if not deployment.reuses_prefixes:
-        flags.append(("--disable-radix-cache", True))
-    return tuple(flags)
+    return (*flags, *SGLANG.flags(no_reuse=None if deployment.reuses_prefixes else True))
 
 
 def _offload_flags(deployment: Deployment, pool: PoolPlan, lmcache: bool) -> Flags:
     if lmcache:
-        return (("--enable-lmcache", True), ("--lmcache-config-file", "{directory}/" + LMCACHE_FILE))
-    flags: Flags = (("--enable-hierarchical-cache", True), ("--hicache-write-policy", "write_through"))
+        return (*SGLANG.flags(lmcache=True), ("--lmcache-config-file", "{directory}/" + LMCACHE_FILE))
+    flags: Flags = (*SGLANG.flags(keeps_below=True), ("--hicache-write-policy", "write_through"))
     if deployment.decision.offload.tier == "nvme":
-        return (*flags, ("--hicache-storage-backend", "file"))
+        return (*flags, *SGLANG.flags(tier_storage="file"))
     # Every rank has a host pool of its own, sized in GB of 1e9 bytes.
     each = deployment.tier_bytes_per_instance(pool) / pool.instance_gpus
-    return (*flags, ("--hicache-size", math.ceil(each / _GB)))
+    return (*flags, *SGLANG.flags(tier_size=math.ceil(each / _GB)))
 
 
 def _transfer_flags(pool: PoolPlan) -> Flags:
     if pool.role == "serve":
         return ()
-    flags: Flags = (("--disaggregation-mode", pool.role), ("--disaggregation-transfer-backend", "nixl"))
+    flags = SGLANG.flags(role=pool.role, transfer_backend="nixl")
     # A decode server has no prefix cache: every prompt's cache is sent to it, which is what the plan counts on.
     # --disaggregation-decode-enable-radix-cache would keep them, and SGLang calls it experimental.
     return (*flags, ("--disaggregation-bootstrap-port", BOOTSTRAP_PORT)) if pool.role == "prefill" else flags

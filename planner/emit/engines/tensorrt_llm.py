@@ -8,11 +8,13 @@ from planner.emit.capacity import kv_tokens
 from planner.emit.checkpoint import makes_checkpoint, modelopt_script, served_checkpoint
 from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.engines.refusals import refuse_unshipped
+from planner.emit.engines.settings import several
 from planner.emit.flags import problems_of_keys
 from planner.emit.launch import Launch, servers
 from planner.emit.lmcache import DISK
 from planner.emit.longer_window import window_change, window_overrides
 from planner.emit.quoting import yaml_text
+from planner.emit.tables import TENSORRT_LLM
 from planner.errors import InputError
 from planner.targets import ENGINES
 
@@ -80,22 +82,22 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
 
 
 def _settings(deployment: Deployment, pool: PoolPlan) -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        "tensor_parallel_size": pool.tp * pool.data_parallel,
-        "pipeline_parallel_size": pool.pp,
-        "max_seq_len": deployment.max_model_len,
-        "max_batch_size": pool.sequences,
-        "max_num_tokens": deployment.batched_tokens(pool),
-        "enable_chunked_prefill": pool.chunk_tokens is not None,
-        "kv_cache_config": _cache_settings(deployment, pool),
-    }
-    if pool.ep > 1:
-        settings["moe_expert_parallel_size"] = pool.ep
-    if pool.data_parallel > 1:
-        settings["enable_attention_dp"] = True
     rocket = deployment.technology("token")
-    if rocket is not None and rocket.point.strength is not None:
-        settings["sparse_attention_config"] = {"algorithm": "rocket", "prompt_budget": int(rocket.point.strength)}
+    budget = None if rocket is None or rocket.point.strength is None else int(rocket.point.strength)
+    settings = TENSORRT_LLM.settings(
+        tp=pool.tp,
+        pp=pool.pp,
+        window_tokens=deployment.max_model_len,
+        sequences=pool.sequences,
+        batched_tokens=deployment.batched_tokens(pool),
+        chunked=pool.chunk_tokens is not None,
+        **_cache_settings(deployment, pool),
+        ep=several(pool.ep),
+        attention_data=True if pool.data_parallel > 1 else None,
+        sparse_algorithm=None if budget is None else "rocket",
+        sparse_budget=budget,
+        over={"data": pool.data_parallel},
+    )
     change = window_change(deployment)
     if change.kind != "none":
         settings["model_kwargs"] = window_overrides(deployment) or _higher_window(deployment, change.max_tokens)
@@ -111,20 +113,20 @@ def _cache_settings(deployment: Deployment, pool: PoolPlan) -> dict[str, Any]:
     hbm = deployment.metrics.hbm_bytes_per_gpu
     free = hbm.limit - hbm.weights - hbm.workspace - hbm.overhead
     settings: dict[str, Any] = {
-        "enable_block_reuse": deployment.reuses_prefixes,
-        "tokens_per_block": deployment.engine.kv_block_tokens,
-        "free_gpu_memory_fraction": round(free / (deployment.hardware.hbm - hbm.weights), 4),
+        "reuses_prefixes": deployment.reuses_prefixes,
+        "block_tokens": deployment.engine.kv_block_tokens,
+        "memory_share": round(free / (deployment.hardware.hbm - hbm.weights), 4),
     }
     block = deployment.engine.kv_block_tokens
     tokens = kv_tokens(deployment, pool)
     if pool.resident_sessions is not None and tokens is not None:
         least = pool.resident_sessions * -(-deployment.max_model_len // block)
-        settings["max_tokens"] = block * max(least, tokens // block)
+        settings["kv_tokens"] = block * max(least, tokens // block)
     if deployment.kv_format is not None and deployment.technology("hidden") is not None:
-        settings["dtype"] = deployment.kv_format.option
+        settings["kv_option"] = deployment.kv_format.option
     offload = deployment.decision.offload
     if offload.policy == "swap" and offload.tier == "nvme":
-        settings |= {"disk_cache_size": deployment.tier_bytes_per_instance(pool), "disk_cache_path": DISK}
+        settings |= {"disk_bytes": deployment.tier_bytes_per_instance(pool), "disk_path": DISK}
     elif offload.policy == "swap":
-        settings["host_cache_size"] = deployment.tier_bytes_per_instance(pool) // pool.instance_gpus
+        settings["tier_size"] = deployment.tier_bytes_per_instance(pool) // pool.instance_gpus
     return settings

@@ -11,13 +11,14 @@ from planner.emit.carried import with_kept
 from planner.emit.checkpoint import COMPRESSOR, checkpoint_script, makes_checkpoint, served_checkpoint
 from planner.emit.deployment import Deployment, PoolPlan
 from planner.emit.engines.refusals import refuse_unshipped
-from planner.emit.engines.settings import config_text, expert_traffic
+from planner.emit.engines.settings import config_text, expert_traffic, several
 from planner.emit.flags import snapshot
-from planner.emit.launch import SHARED_MEMORY_BYTES, Flags, Launch, servers
+from planner.emit.launch import SHARED_MEMORY_BYTES, Flags, Launch, Value, servers
 from planner.emit.lmcache import DISK, lmcache_file
 from planner.emit.loading import longest_request_s
 from planner.emit.longer_window import window_change, window_overrides
 from planner.emit.router import engine_port
+from planner.emit.tables import VLLM
 from planner.errors import InputError
 from planner.targets import ENGINES
 
@@ -70,9 +71,7 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
         *_interface_flags(deployment),
         *_parallel_flags(pool),
         *expert_traffic(deployment, pool, nodes, "--all2all-backend"),
-        ("--max-model-len", deployment.window_tokens),
-        ("--max-num-seqs", pool.sequences),
-        ("--max-num-batched-tokens", batched),
+        *VLLM.flags(window_tokens=deployment.window_tokens, sequences=pool.sequences, batched_tokens=batched),
         *_prefill_flags(deployment, pool),
         *_memory_flags(deployment, reservation),
         *_cache_flags(deployment),
@@ -124,8 +123,8 @@ def _launch(deployment: Deployment, pool: PoolPlan, version: str) -> Launch:
 
 
 def _interface_flags(deployment: Deployment) -> Flags:
-    flags: list[tuple[str, str | int | bool]] = [
-        ("--served-model-name", deployment.served_name),
+    flags: list[tuple[str, Value]] = [
+        *VLLM.flags(served_names=deployment.served_name),
         ("--enable-prompt-tokens-details", True),  # answers then say how much of their prompt was in the cache
         ("--host", "0.0.0.0"),  # noqa: S104 - a server that clients reach
         ("--port", engine_port(deployment, PORT)),
@@ -134,8 +133,7 @@ def _interface_flags(deployment: Deployment) -> Flags:
         ("--shutdown-timeout", math.ceil(longest_request_s(deployment))),
     ]
     method = _quantization(deployment)
-    if method is not None:
-        flags.append(("--quantization", method))
+    flags += VLLM.flags(weights=method)
     overrides = deployment.config_overrides(window_overrides(deployment))
     if overrides:
         flags.append(("--hf-overrides", json.dumps(overrides)))
@@ -157,28 +155,22 @@ def _quantization(deployment: Deployment) -> str | None:
 
 
 def _parallel_flags(pool: PoolPlan) -> Flags:
-    flags: list[tuple[str, int | bool]] = [
-        ("--tensor-parallel-size", pool.tp),
-        ("--pipeline-parallel-size", pool.pp),
-    ]
-    if pool.dcp > 1:
-        flags.append(("--decode-context-parallel-size", pool.dcp))
-    if pool.pcp > 1:
-        flags.append(("--prefill-context-parallel-size", pool.pcp))
-    if pool.ep > 1:
-        flags.append(("--enable-expert-parallel", True))
-    if pool.data_parallel > 1:
-        flags += [("--data-parallel-size", pool.data_parallel), ("--api-server-count", 1)]
-    return tuple(flags)
+    data = several(pool.data_parallel)
+    flags = VLLM.flags(
+        tp=pool.tp,
+        pp=pool.pp,
+        dcp=several(pool.dcp),
+        pcp=several(pool.pcp),
+        experts_spread=True if pool.ep > 1 else None,
+        data=data,
+    )
+    return flags if data is None else (*flags, ("--api-server-count", 1))
 
 
 def _prefill_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
     if pool.chunk_tokens is None and pool.role != "decode":
-        return (("--disable-chunked-prefill", True),)
-    flags: Flags = (("--enable-chunked-prefill", True),)
-    if pool.throttled:
-        flags += (("--long-prefill-token-threshold", _throttle(deployment, pool)),)
-    return flags
+        return VLLM.flags(chunked=False)
+    return VLLM.flags(chunked=True, throttle_tokens=_throttle(deployment, pool) if pool.throttled else None)
 
 
 def _throttle(deployment: Deployment, pool: PoolPlan) -> int:
@@ -201,26 +193,23 @@ def _throttle_note(deployment: Deployment, pool: PoolPlan) -> str:
 
 
 def _memory_flags(deployment: Deployment, reservation: Reservation | None) -> Flags:
-    flags: Flags = (("--gpu-memory-utilization", deployment.memory_share),)
-    if reservation is not None:
-        flags += (("--kv-cache-memory-bytes", reservation.bytes_per_gpu),)
-    if "mla" not in deployment.architecture.attention_kinds:
-        # MLA's backends each want a block of their own; vLLM then picks it.
-        flags += (("--block-size", deployment.engine.kv_block_tokens),)
-    return flags
+    # MLA's backends each want a block of their own; vLLM then picks it.
+    picks = "mla" in deployment.architecture.attention_kinds
+    return VLLM.flags(
+        memory_share=deployment.memory_share,
+        kv_bytes=None if reservation is None else reservation.bytes_per_gpu,
+        block_tokens=None if picks else deployment.engine.kv_block_tokens,
+    )
 
 
 def _cache_flags(deployment: Deployment) -> Flags:
-    flags: list[tuple[str, str | bool]] = []
-    if deployment.kv_option is not None:
-        flags.append(("--kv-cache-dtype", deployment.kv_option))
+    flags = list(VLLM.flags(kv_option=deployment.kv_option))
     if deployment.technology("hidden") is not None:
         backend = deployment.run.backend_of(deployment.kv_format)
         # The backends that take sinks are vLLM's own choice; those of the catalog are for models without.
         if backend is not None and not deployment.architecture.attention_sinks:
             flags.append(("--attention-backend", backend))
-    flags.append(("--enable-prefix-caching" if deployment.reuses_prefixes else "--disable-prefix-caching", True))
-    return tuple(flags)
+    return (*flags, *VLLM.flags(reuses_prefixes=deployment.reuses_prefixes))
 
 
 def _has_windows(deployment: Deployment) -> bool:
@@ -251,8 +240,10 @@ def _connector_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
     if swaps and pool.role == "serve" and not on_disk and not _uses_lmcache(deployment):
         return (
             ("--kv-offloading-backend", "native"),
-            ("--kv-offloading-size", math.ceil(tier_bytes / 2**30 * 1000) / 1000),
-            ("--kv-transfer-config", json.dumps({"kv_connector_extra_config": _WHOLE_SESSIONS})),
+            *VLLM.flags(
+                tier_size=math.ceil(tier_bytes / 2**30 * 1000) / 1000,
+                transfer=json.dumps({"kv_connector_extra_config": _WHOLE_SESSIONS}),
+            ),
         )
     connectors: list[dict[str, Any]] = []
     if pool.role != "serve":
@@ -269,9 +260,9 @@ def _connector_flags(deployment: Deployment, pool: PoolPlan) -> Flags:
     if not connectors:
         return ()
     if len(connectors) == 1:
-        return (("--kv-transfer-config", json.dumps(connectors[0])),)
+        return VLLM.flags(transfer=json.dumps(connectors[0]))
     both = {"kv_connector": "MultiConnector", "kv_role": "kv_both"}
-    return (("--kv-transfer-config", json.dumps({**both, "kv_connector_extra_config": {"connectors": connectors}})),)
+    return VLLM.flags(transfer=json.dumps({**both, "kv_connector_extra_config": {"connectors": connectors}}))
 
 
 def _admission_flags(admitted: int | None) -> Flags:

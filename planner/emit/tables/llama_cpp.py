@@ -18,7 +18,7 @@ LLAMA_CPP = Table(
         Row("served_names", "--alias", spellings=("-a",)),
         Row("context_of_all_slots", "--ctx-size", "tokens over all slots", spellings=("-c",)),
         Row("slots", "--parallel", spellings=("-np",)),
-        Row("shared_context", "--kv-unified", spellings=("-kvu",)),
+        Row("shared_context", "--kv-unified", off="--no-kv-unified", spellings=("-kvu",)),
         Row("chunk_tokens", "--batch-size", "tokens", default=2_048, spellings=("-b",)),
         Row("step_tokens", "--ubatch-size", "tokens", default=512, spellings=("-ub",)),
         Row("kv_k", "--cache-type-k", default="f16", spellings=("-ctk",)),

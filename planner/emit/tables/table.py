@@ -37,6 +37,8 @@ class Row:
     """The flag that says no, of a switch."""
     values: Mapping[Any, Any] = dataclasses.field(default_factory=dict)
     """The flag's value -> the field's, where they differ."""
+    means: Mapping[Any, Any] = dataclasses.field(default_factory=dict)
+    """Other values that the engine takes for one of the field's; they are read and never written."""
     spellings: tuple[str, ...] = ()
     """Other names of the flag, beside those of the engine's own parser."""
 
@@ -63,8 +65,10 @@ class Table:
         """Whether the engine has a flag for a field."""
         return any(row.field == name for row in self.rows)
 
-    def flags(self, **said: Any) -> Flags:
+    def flags(self, over: Mapping[str, int] | None = None, **said: Any) -> Flags:
         """Return flags for fields, in their order; what is None isn't said.
+
+        ``over`` gives fields that count here and are said elsewhere: the ranks over which a flag counts.
 
         >>> from planner.emit.tables import SGLANG
         >>> SGLANG.flags(tp=2, data=4)
@@ -75,7 +79,7 @@ class Table:
             if value is None:
                 continue
             row = self.row(name)
-            flag, spelled = row.flag, self._written(row, value, said)
+            flag, spelled = row.flag, self._written(row, value, {**(over or {}), **said})
             if spelled is False:
                 if row.off is None:
                     continue
@@ -83,7 +87,7 @@ class Table:
             written.append((flag, spelled))
         return tuple(written)
 
-    def settings(self, **said: Any) -> dict[str, Any]:
+    def settings(self, over: Mapping[str, int] | None = None, **said: Any) -> dict[str, Any]:
         """Return fields as the nested keys of a settings file."""
         found: dict[str, Any] = {}
         for name, value in said.items():
@@ -94,7 +98,7 @@ class Table:
             place = found
             for part in above:
                 place = place.setdefault(part, {})
-            place[key] = self._written(row, value, said)
+            place[key] = self._written(row, value, {**(over or {}), **said})
         return found
 
     def read(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,13 +120,14 @@ class Table:
                 spelled: Value = theirs
                 return spelled
         for name in row.times:
-            value *= said.get(name) or 1
+            value = value * (said.get(name) or 1) if value > 0 else value
         written: Value = value
         return written
 
     def _read(self, row: Row, value: Any, found: Mapping[str, Any]) -> Any:
-        if isinstance(value, str | int | float) and value in row.values:
-            return row.values[value]
+        for known in (row.values, row.means):
+            if isinstance(value, str | int | float) and value in known:
+                return known[value]
         if row.times and isinstance(value, int) and not isinstance(value, bool):
             for name in row.times:
                 value = value // (found.get(name) or 1) if value > 0 else value

@@ -48,7 +48,7 @@ VLLM = Table(
         Row("memory_share", "--gpu-memory-utilization", "of HBM", default=0.92),
         Row("kv_bytes", "--kv-cache-memory-bytes", "bytes per GPU"),
         Row("block_tokens", "--block-size", "tokens", default=16),
-        Row("kv_option", "--kv-cache-dtype", default="auto", values={"fp8": "fp8_e4m3"}),
+        Row("kv_option", "--kv-cache-dtype", default="auto", means={"fp8": "fp8_e4m3"}),
         Row("weights", "--quantization"),
         Row("reuses_prefixes", "--enable-prefix-caching", default=True, off="--disable-prefix-caching"),
         Row("tier_size", "--kv-offloading-size", "GiB per instance"),
