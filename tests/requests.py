@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,21 @@ def any_request(seed: int) -> Request:
 def _wide(draw: random.Random, least: float, most: float) -> int:
     """A whole number, as likely between 1 and 10 as between 10 and 100."""
     return round(math.exp(draw.uniform(math.log(least), math.log(most))))
+
+
+def typed(request: Request) -> str:
+    """The command that asks for a request."""
+    left = request.model_dump(exclude_defaults=True)
+    words = []
+    for name, value in left.items():
+        text = f"{value!r} USD/h" if name == "usd_per_gpu_hour" else value
+        if name.startswith("max_") or name == "think_time":
+            unit = {"max_quality_loss": "%", "max_power": "W"}.get(name, "s")
+            text = f"{value * (100 if unit == '%' else 1):.12g}{unit}"
+        elif name == "tolerance":
+            text = f"{value:.12%}"
+        words += [f"--{name.replace('_', '-')}", shlex.quote(str(text))]
+    return " ".join(["plan", *words])
 
 
 def opened(request: Request, catalog: Catalog) -> tuple[Problem, Space] | None:

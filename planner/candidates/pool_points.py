@@ -18,6 +18,7 @@ from planner.cost.candidates import PREFILLED
 from planner.cost.compression import CompressionTable
 from planner.cost.price import Fed
 from planner.limits import SLACK
+from planner.space.splits import fit_together
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -85,6 +86,7 @@ def _counted(search: Search, goal: Goal, halves: _Halves, decode: int, pool: int
     replicas = np.arange(1, min(one.replicas, (total - other.gpus) // one.gpus) + 1)[:, None]
     pool_replicas = np.arange(1, min(other.replicas, (total - one.gpus) // other.gpus) + 1)[None, :]
     gpus = replicas * one.gpus + pool_replicas * other.gpus
+    together = fit_together(search.problem.cluster, one.gpus, replicas, other.gpus, pool_replicas) & (gpus <= total)
     ways, rates, values = halves.ways[decode], halves.rates[decode], halves.values[decode]
     fed = halves.prefill[pool][ways.policy]
     ways, rates, values, fed = ways.take(fed > 0), rates[fed > 0], values[fed > 0], fed[fed > 0]
@@ -95,7 +97,7 @@ def _counted(search: Search, goal: Goal, halves: _Halves, decode: int, pool: int
 
     def could(rate: float, value: Floats | float, fed: float) -> Bools:
         """Whether so fast a way, with so good a value, could be part of a better plan; broadcast."""
-        fits = np.asarray(gpus <= total) & pins.allows_replicas("decode", replicas)
+        fits = together & pins.allows_replicas("decode", replicas)
         fits &= pins.allows_replicas("prefill", pool_replicas)
         if known is None:
             return fits

@@ -24,6 +24,7 @@ from planner.search.columns import reached_otherwise
 from planner.search.feeding import Feeding, fits_on
 from planner.search.known import TIE
 from planner.search.narrowing import MOST_PAIRS, Narrowing, Pairs
+from planner.space import Split
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -95,7 +96,10 @@ class TwoPools(Narrowing):
         """Prefill pools and numbers of replicas that go with a decode pool."""
         unit = self.search.units[decode]
         others = [self.search.units[u].split for u in self.feeders[unit.view, unit.weights]]
-        return sum(int(fits_on(unit.split, other, self.total, self.search.space.pins).sum()) for other in others)
+        return sum(int(self._fits(unit.split, other).sum()) for other in others)
+
+    def _fits(self, split: Split, other: Split) -> Bools:
+        return fits_on(self.search.problem.cluster, split, other, self.total, self.search.space.pins)
 
     # ------------------------------------------------------------- bounds
 
@@ -332,7 +336,7 @@ class TwoPools(Narrowing):
             if not self.search.handing_over(int(feeding.units[at]), unit):
                 continue
             other = self.search.units[int(feeding.units[at])].split
-            fits = fits_on(split, other, self.total, self.search.space.pins)
+            fits = self._fits(split, other)
             r, q = (axis + 1 for axis in np.nonzero(fits))
             gpus = r * split.gpus + q * other.gpus
             link = np.where(gpus <= server[0], server[1], beyond[1]) / moved

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from catalog.architecture import Architecture
 from catalog.schema import Engine
 from planner.cost.replica import Shape, shape_problems
 from planner.problem import Problem
 from planner.request import Cluster
 from planner.space.pins import Pins
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,39 @@ def replicas_that_fit(cluster: Cluster, gpus: int) -> int:
         return whole * (per_node // gpus) + rest // gpus
     nodes = -(-gpus // per_node)
     return cluster.gpus // per_node // nodes
+
+
+def fit_together(cluster: Cluster, gpus: int, replicas: Ints, other: int, others: Ints) -> Bools:
+    """Whether replicas of two sizes fit side by side: the larger ones first, server by server; broadcast.
+
+    Parameters
+    ----------
+    gpus, other
+        GPUs of a replica of each size.
+    replicas, others
+        How many there are of each.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace as Of
+    >>> fit_together(Of(gpus=6, gpus_per_node=3), 2, np.array([1, 1, 2]), 2, np.array([1, 2, 1])).tolist()
+    [True, False, False]
+    """
+    if gpus < other:
+        return fit_together(cluster, other, others, gpus, replicas)
+    size = cluster.gpus_per_node
+    servers, rest = divmod(cluster.gpus, size)
+    if gpus > size:
+        left = servers - -(-gpus // size) * replicas
+        room = left // -(-other // size) if other > size else left * (size // other) + rest // other
+        return np.asarray((left >= 0) & (others <= room))
+    each = size // gpus
+    full = np.minimum(replicas // each, servers)
+    last = replicas - full * each
+    in_rest = full == servers
+    room = full * ((size - each * gpus) // other) + (np.where(in_rest, rest, size) - last * gpus) // other
+    room = room + np.where(in_rest, 0, (servers - full - 1) * (size // other) + rest // other)
+    return np.asarray((last * gpus <= np.where(in_rest, rest, size)) & (others <= room))
 
 
 def _splits(problem: Problem, engines: tuple[Engine, ...]) -> Iterator[Split]:

@@ -57,6 +57,13 @@ def test_a_pinned_number_of_replicas_holds_and_is_all_there_is(plan: Plan) -> No
     assert found["status"] == "optimal"
 
 
+def test_pools_are_as_many_as_servers_have_room_for(plan: Plan) -> None:
+    """Three servers of three GPUs: four replicas of two are eight of nine GPUs, and find no room."""
+    options = ["--ctx", "16K", "--gpus", "3x3xH100", "--model", "llama-3.1-8b", "--engine", "vllm", "--tolerance", "0%"]
+    found = planned(plan, *options, "--pin", "roles=prefill+decode,prefill.tp=2,decode.tp=2")
+    assert sum(group["replicas"] for group in found["decision"]["groups"]) <= 3
+
+
 def test_with_one_round_the_first_answer_is_the_latency(plan: Plan) -> None:
     options = [*LLAMA, "--gpus", "8xH100", "--objective", "latency", "--users", "2", "--rounds", "1"]
     found = planned(plan, *options)
