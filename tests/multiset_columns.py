@@ -96,10 +96,12 @@ def price_some(
     throttled: bool,
 ) -> Priced:
     priced = search.price(points, table, column, np.full(len(points), throttled))
-    held = np.flatnonzero(limits.hold(priced, users=False) & (priced.interactions_per_hour > 0))
+    # One session at a time for want of room is another point, which is alone.
+    held = limits.hold(priced, users=False) & (points.alone | (priced.resident > 1.0))
+    held = np.flatnonzero(held & (priced.interactions_per_hour > 0))
     pp = np.array([unit.split.pp for unit in search.units], dtype=np.int64)
     worst = np.zeros(len(points)) if goal.adds_up else np.asarray(goal.value(priced, losses[column]))
-    paired = points.pool_unit >= 0
+    paired, later = points.pool_unit >= 0, search.problem.request.rounds > 1
     return Priced(
         gpus=search.gpus_of(points)[held],
         rate=priced.interactions_per_hour[held],
@@ -110,7 +112,7 @@ def price_some(
         engine=_engine_of(search, points.take(held), [options[c] for c in column[held].tolist()], throttled),
         stages=(pp[points.unit] + np.where(paired, pp[points.pool_unit], 0))[held],
         techniques=named[column[held]],
-        warm_s=np.where(np.isfinite(priced.ttft_warm_s), priced.ttft_warm_s, 0.0)[held],
+        warm_s=np.where(later & np.isfinite(priced.ttft_warm_s), priced.ttft_warm_s, 0.0)[held],
         row=held,
     )
 

@@ -21,13 +21,14 @@ def service_of(search: Search, kind: Kind) -> Service:
     policy = search.space.policies[int(points.policy[0])]
     engine = next(engine for engine in search.space.engines if engine.id == kind.engine)
     throttled = engine.long_prefill_throttle is not None
+    yields = not alone or search.space.pins.wanted("prefill_throttled", "serve") is True
     sequences = 1 if alone else int(points.micro[0]) * unit.split.pp
     parallel = _parallel(unit.split, int(points.replicas[0]))
     batch = Batch(
         decode_sequences=sequences,
         resident_sessions=1 if alone else search.space.pins.resident("serve" if pool < 0 else "decode") or None,
         prefill_chunk_tokens=int(points.chunk[0]),
-        prefill_throttled=throttled and not alone and pool < 0,
+        prefill_throttled=throttled and yields and pool < 0,
     )
     pools = None
     if pool >= 0:

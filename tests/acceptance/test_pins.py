@@ -48,6 +48,14 @@ def test_a_pin_holds_in_the_plan(plan: Plan, pins: str, where: dict[str, Any]) -
     assert document["objective"]["value"] <= free * (1 + 1e-9)
 
 
+def test_a_throttle_that_is_pinned_holds_for_one_session_at_a_time(plan: Plan) -> None:
+    asked = ("--ctx", "200K", "--model", "llama-3.1-8b", "--gpus", "1xA100", "--max-latency", "20ms")
+    answer = plan(*asked, "--pin", "prefill_throttled=true", "--format", "json")
+    assert answer.code == 0, answer.stderr
+    batch = service_in(answer.json["decision"])["batch"]
+    assert (batch["resident_sessions"], batch["prefill_throttled"]) == (1, True)
+
+
 def test_roles_and_pins_of_one_role(plan: Plan) -> None:
     fixed = "roles=prefill+decode,prefill.tp=2,prefill.replicas=1,decode.tp=1,decode.replicas=2"
     pools = planned(plan, f"{fixed},prefill.prefill_chunk_tokens=8K,decode.decode_sequences=7")["decision"]
