@@ -2,7 +2,7 @@
 
 Interactions and users are scaled once and rounded so that the model is a relaxation: nothing that holds in
 floats is lost. What it answers is checked in floats; an answer that doesn't hold is cut off, and the model is
-asked again. Where the library fails, the cluster that rules composed is taken, and that is said.
+asked again. Where the library fails, or is worse than what rules composed, theirs is taken, and that is said.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class _Master:
         self.found, self.asked = found, asked
         self.columns, self.goal, self.floor = found.columns, found.goal, found.limits.users
         self.faults: list[str] = []
+        self.status = "UNKNOWN"
         self.cp = import_cp_model()
-        self.cuts: list[Ints] = []
         self.ranked = np.unique(self.columns.worst)
         self._build()
 
@@ -90,13 +90,11 @@ class _Master:
         """Variables and the rows that every answer keeps."""
         c, room = self.columns, self.found.room
         self.model = self.cp.CpModel()
-        self.counts = [
-            self.model.new_int_var(0, 1 if service else max(0, room.most // gpus), f"replicas_{row}")
-            for row, (gpus, service) in enumerate(zip(c.gpus.tolist(), c.services.tolist(), strict=True))
-        ]
+        most = np.where(c.services, 1, np.maximum(room.most // c.gpus, 0)).tolist()
+        self.counts = [self.model.new_int_var(0, copies, f"replicas_{row}") for row, copies in enumerate(most)]
         self.used = [self.model.new_bool_var(f"kind_{row}") for row in range(len(c))]
-        for count, used in zip(self.counts, self.used, strict=True):
-            self.model.add(count <= count.proto.domain[-1] * used)
+        for count, used, copies in zip(self.counts, self.used, most, strict=True):
+            self.model.add(count <= copies * used)
             self.model.add(count >= used)
         self.model.add(sum(self.used) <= MOST_KINDS)
         self.model.add(sum(self.counts) >= 1)
@@ -145,11 +143,16 @@ class _Master:
     def composed(self) -> Composed | None:
         """The best cluster, and of those as good as it the simplest."""
         best, bound = self._best()
-        by_rules = best is None
+        known = self.found.known
+        by_rules = known is not None and (best is None or known.value < best.value * (1.0 - 2.0 * TIE) - 1e-15)
+        if by_rules:
+            if self.status in ("OPTIMAL", "INFEASIBLE"):
+                said = "a worse cluster the best" if best is not None else "no cluster possible"
+                self.faults.append(f"CP-SAT called {said}; the cluster was composed another way")
+            best = known
         if best is None:
-            best = self.found.known
-            if best is None:
-                return None
+            return None
+        if by_rules:
             composer = Composer(self.goal, self.found.room, self.floor, alike=self.found.search.space.one_kind)
             bound = composer.least(self.columns, best)
         shown = best
@@ -248,6 +251,7 @@ class _Master:
         for _ in range(MOST_ASKED):
             aim()
             answer = solve_apart(self._solver(), self.model)
+            self.status = answer.status
             if answer.status == DIED:
                 self.faults.append(f"a run of CP-SAT ended with {answer.death}; the cluster was composed another way")
                 return None, answer

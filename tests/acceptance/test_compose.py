@@ -91,3 +91,24 @@ def test_rules_compose_and_say_so_where_the_library_dies(plan: Plan, monkeypatch
     found = planned(plan, *options)
     assert found["objective"]["value"] == pytest.approx(usual["objective"]["value"], rel=1e-9)
     assert any("signal 6" in warning for warning in found["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [(lambda _: Answer("INFEASIBLE"), "no cluster possible"), (lambda model: one_replica(model), "a worse cluster")],
+)
+def test_rules_compose_and_say_so_where_the_library_is_wrong(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, wrong: Callable[[Any], Answer], told: str
+) -> None:
+    options = ("--ctx", "1M", "--gpus", "9xA100", "--max-latency", "200ms", "--tolerance", "0%")
+    usual = planned(plan, *options)
+    monkeypatch.setattr(compose, "solve_apart", lambda _, model: wrong(model))
+    found = planned(plan, *options)
+    assert found["objective"]["value"] == pytest.approx(usual["objective"]["value"], rel=1e-9)
+    assert any(told in warning for warning in found["warnings"])
+
+
+def one_replica(model: Any) -> Answer:
+    """One replica of the first kind, called the best."""
+    names = [variable.name for variable in model.proto.variables]
+    return Answer("OPTIMAL", 1.0, 1.0, tuple(int(name in ("replicas_0", "kind_0")) for name in names))
