@@ -29,13 +29,13 @@ PRECISIONS = (
     Precision(r"mxfp6", None, "MXFP6"),
     Precision(r"w4a8(?:kv\d+)?|w4afp8", None, "W4A8"),
     Precision(r"w4a4(?:kv\d+)?", None, "W4A4"),
-    Precision(r"awq", "awq4", "AWQ, 4 bits"),
-    Precision(r"w8a16|gptq[-_]?int8|int8[-_]?gptq", "gptq8", "8-bit weights"),
+    Precision(r"awq4?", "awq4", "AWQ, 4 bits"),
+    Precision(r"w8a16|gptq8|gptq[-_]?int8|int8[-_]?gptq", "gptq8", "8-bit weights"),
     Precision(r"w8a8(?:kv\d+)?|int8", "int8_w8a8", "INT8 W8A8"),
     Precision(r"fp8|fp8[-_]dynamic|w8a8fp8|fbgemm", "fp8", "FP8"),
     Precision(r"bnb(?:[-_]4bit)?|nf4|bitsandbytes", "nf4", "bitsandbytes NF4"),
     Precision(
-        r"gptq|gptq[-_]?int4|int4|w4a16|autoround|auto[-_]round|4[-_]?bits?|w4", "gptq4", "4-bit weights in groups"
+        r"gptq4?|gptq[-_]?int4|int4|w4a16|autoround|auto[-_]round|4[-_]?bits?|w4", "gptq4", "4-bit weights in groups"
     ),
     Precision(r"8[-_]?bits?", None, "8 bits of a kind that isn't said"),
     Precision(r"(?:iq|q)\d(?:_[\w]+)?|gguf", None, "GGUF of a quantised type"),
@@ -74,6 +74,8 @@ def precision_in_name(name: str) -> Precision | None:
     ('gptq4', None)
     """
     base = name.rstrip("/").rsplit("/", 1)[-1]
+    if base.lower().endswith(".gguf") and re.search(r"(?:^|[-_.])(?:bf16|f16|fp16|f32)\.gguf$", base, re.IGNORECASE):
+        return None
     for precision in PRECISIONS:
         if re.search(rf"(?:^|[-_.])(?:{precision.word})(?=$|[-_.])", base, re.IGNORECASE):
             if precision.weights == "gptq4" and _EIGHT_BITS.search(base) and not re.search("int4|w4|4bit", base, re.I):

@@ -42,7 +42,7 @@ def commands_of_compose(document: Mapping[str, Any], neighbour: Neighbour) -> It
                 environment=environment,
                 role=server.role or role_of(str(labels.get("plan/pool", name))),
                 stamp=stamp_of(labels),
-                config_files=_configs(document, filled),
+                config_files=_configs(document, filled, neighbour),
                 engine=server.engine,
                 notes=(*notes, *server.notes),
             )
@@ -65,8 +65,8 @@ def _environment(service: Mapping[str, Any], neighbour: Neighbour) -> dict[str, 
     return found | {str(k): str(v) for k, v in given.items() if v is not None}
 
 
-def _configs(document: Mapping[str, Any], service: Mapping[str, Any]) -> dict[str, str]:
-    """Return the texts of ``configs`` that stand in the file, by the names of their targets."""
+def _configs(document: Mapping[str, Any], service: Mapping[str, Any], neighbour: Neighbour) -> dict[str, str]:
+    """Return the texts of ``configs`` in the file and of files that are mounted, by the names of their targets."""
     texts = {str(k): mapping(v).get("content") for k, v in mapping(document.get("configs")).items()}
     found: dict[str, str] = {}
     for item in service.get("configs") or ():
@@ -75,6 +75,15 @@ def _configs(document: Mapping[str, Any], service: Mapping[str, Any]) -> dict[st
         text = texts.get(str(source))
         if isinstance(text, str):
             found[str(target).rsplit("/", 1)[-1]] = text.replace("$$", "$")
+    for item in service.get("volumes") or ():
+        source, target = (
+            (str(item.get("source")), str(item.get("target")))
+            if isinstance(item, dict)
+            else (*str(item).split(":"), "")[:2]
+        )
+        text = neighbour(source) if source.endswith((".yaml", ".yml", ".json")) else None
+        if text is not None:
+            found[target.rsplit("/", 1)[-1]] = text
     return found
 
 

@@ -91,7 +91,7 @@ def import_text(
     """
     resolve_cluster(gpus, catalog)
     commands = read_commands(text, neighbour)
-    given = [read_flags(command) for command in commands]
+    given = [read_flags(command, neighbour) for command in commands]
     _check_alike(given)
     engine = catalog.get(Engine, given[0].engine)
     stamp = next((c.stamp for c in commands if c.stamp is not None), None)

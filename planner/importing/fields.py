@@ -15,17 +15,21 @@ from planner.emit.tables import TABLES
 from planner.errors import InputError
 from planner.importing.command import Command
 from planner.importing.flags import Given
+from planner.importing.model import is_native
 from planner.service import Choice
 
 TRANSFER = ("NixlConnector", "NixlPullConnector", "NixlPushConnector", "MooncakeConnector", "MoRIIOConnector")
 _TRANSFER_WORDS = ("Nixl", "Mooncake", "MoRIIO", "P2pNccl", "PyNccl")
 _OFFLOAD = ("OffloadingConnector", "SimpleCPUOffloadConnector", "LMCacheConnectorV1", "LMCacheMPConnector")
+_LMCACHE = ("LMCacheConnectorV1", "LMCacheMPConnector")
 _STAMPED_ONLY = ("batch.resident_sessions",)
 """Fields that no flag expresses."""
 _PLAIN_KV = {"auto", "bfloat16", "bf16", "float16", "f16", "f16/f16", "f32/f32", "0"}
 _OWN_LAYOUT = {"fp8_ds_mla"}
 """KV formats that are a model's own, and priced with it."""
 _DIVISION = ("tp", "pp", "dcp", "pcp", "data", "experts_spread", "ep", "attention_data", "replicas")
+_LARGEST_BLOCK = 256
+"""Tokens to which engines round a window up, at most [tokens]."""
 _ROLES = {"kv_producer": "prefill", "kv_consumer": "decode"}
 
 
@@ -38,7 +42,7 @@ def fields_of(
     first = given[0]
     _hidden(first, engine, catalog, fields, open_fields)
     _token(first, catalog, fields)
-    _weights(first, fields, open_fields, notes)
+    _weights(first, catalog, fields, open_fields, notes)
     roles = [role_of(c, g) for c, g in zip(commands, given, strict=True)]
     transfers = any(passes_on(g) for g in given)
     _offload(_holder(roles, given, transfers), fields, open_fields)
@@ -173,9 +177,9 @@ def _chunk(prefix: str, given: Given, fields: dict[str, Any], open_fields: list[
 def _is_whole(given: Given, chunk: int) -> bool:
     """Whether a chunk is as long as any prompt, for engines that have no other way to say so."""
     window = said_window(given)
-    return (
-        not TABLES[given.engine].has("chunked") and given.engine != "sglang" and window is not None and chunk >= window
-    )
+    if window is None or TABLES[given.engine].has("chunked") or given.engine == "sglang":
+        return False
+    return chunk > window - _LARGEST_BLOCK  # a slot's window is rounded up to whole blocks
 
 
 def said_window(given: Given) -> int | None:
@@ -227,7 +231,7 @@ def _token(given: Given, catalog: Catalog, fields: dict[str, Any]) -> None:
     )
 
 
-def _weights(given: Given, fields: dict[str, Any], open_fields: list[str], notes: list[str]) -> None:
+def _weights(given: Given, catalog: Catalog, fields: dict[str, Any], open_fields: list[str], notes: list[str]) -> None:
     method = given.said.get("weights")
     name = given.model or ""
     named = precision_in_name(name)
@@ -243,8 +247,11 @@ def _weights(given: Given, fields: dict[str, Any], open_fields: list[str], notes
             open_fields.append("weights")
             notes.append(f"weights: {method} isn't a format that is priced")
             return
-    if named is None:
-        fields["weights"] = "bf16"
+    ready = catalog.checkpoint(name)
+    if ready is not None and ready[1].point is not None:
+        fields["weights"] = ready[1].point.removeprefix("w_")
+    elif named is None:
+        fields["weights"] = "native" if is_native(given.model, catalog) else "bf16"
     elif named.weights is None:
         open_fields.append("weights")
         notes.append(f"weights: {named.said} by the checkpoint's name, which isn't a format that is priced")
@@ -265,6 +272,11 @@ def _offload(given: Given | None, fields: dict[str, Any], open_fields: list[str]
     recompute = reuses is False or said.get("no_reuse") is True
     fields["offload.policy"] = "swap" if tier is not None else "recompute" if recompute else "none"
     fields["offload.tier"] = tier
+    if tier is None and not table.has("reuses_prefixes") and not table.has("no_reuse"):
+        open_fields.append("offload.policy")  # whether caches are kept between rounds isn't a flag
+    uses_lmcache = bool(said.get("lmcache") or set(connectors_of(given)) & set(_LMCACHE))
+    if uses_lmcache and given.below is None:
+        open_fields.append("offload.tier")
 
 
 def _tier(given: Given) -> str | None:
@@ -273,11 +285,13 @@ def _tier(given: Given) -> str | None:
     if given.engine == "vllm":
         if said.get("tier_size") is None and not set(connectors_of(given)) & set(_OFFLOAD):
             return None
+        if set(connectors_of(given)) & set(_LMCACHE):
+            return given.below or "ddr"
         return "nvme" if "TieringOffloadingSpec" in str(said.get("transfer", "")) else "ddr"
     if given.engine == "sglang":
         if said.get("keeps_below"):
             return "nvme" if said.get("tier_storage") == "file" else "ddr"
-        return "ddr" if said.get("lmcache") else None
+        return (given.below or "ddr") if said.get("lmcache") else None
     size = said.get("tier_size")
     if said.get("disk_bytes"):
         return "nvme"

@@ -12,8 +12,8 @@ import yaml
 
 from planner.emit.flags import problems_of_flags, snapshot, versions
 from planner.emit.tables import TABLES
-from planner.importing.command import Command
-from planner.importing.settings_files import flags_of_settings, words_of_config
+from planner.importing.command import Command, Neighbour, alone
+from planner.importing.settings_files import file_text, flags_of_settings, lmcache_tier, words_of_config
 from planner.importing.unknown import is_known, is_wholly_unknown, shown
 
 _HUMAN = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgGtT])(i?)")
@@ -30,6 +30,8 @@ _LEVEL = re.compile(r"-O(?:=|\.level=)?(\d)")
 _POSITIONAL = {"vllm", "tensorrt-llm", "lmdeploy"}
 """Engines that take the model as a word of its own."""
 _MODEL_FLAGS = ("--model", "--model-path", "--model-tag", "--hf-repo", "--model-name-or-path")
+_PATHS = (*_MODEL_FLAGS, "--config", "--extra_llm_api_options", "--lmcache-config-file")
+"""Flags with a path, of which the last part says enough."""
 _UNSET = "left to whoever starts it; not read"
 _NAMES = {"vllm": "vLLM", "sglang": "SGLang", "tensorrt-llm": "TensorRT-LLM", "lmdeploy": "LMDeploy"}
 
@@ -52,6 +54,8 @@ class Given:
     """Fields whose flag is given without a value that is known."""
     open_words: tuple[str, ...] = ()
     """Words that may be any flags."""
+    below: str | None = None
+    """Tier of LMCache, if the server uses it; None where nothing says it."""
 
 
 @dataclass(slots=True)
@@ -72,7 +76,7 @@ class _Reading:
         return f"{_NAMES.get(self.engine, self.engine)} {self.version}"
 
 
-def read_flags(command: Command) -> Given:
+def read_flags(command: Command, neighbour: Neighbour = alone) -> Given:
     """Return the flags of a command; what can't be read or isn't known is noted, not dropped."""
     known_versions = versions(command.engine)
     version = command.version if command.version in known_versions else known_versions[-1]
@@ -81,7 +85,7 @@ def read_flags(command: Command) -> Given:
         name = _NAMES.get(command.engine, command.engine)
         reading.notes.append(f"{name} {command.version}: its flags aren't known here; read as those of {version}")
     _read(list(command.arguments), reading)
-    _read_config(command, reading)
+    _read_config(command, reading, neighbour)
     flags = reading.flags
     named = next((flags.pop(name) for name in _MODEL_FLAGS if name in flags), None)
     model = reading.model or (None if named is None else str(named))
@@ -89,11 +93,11 @@ def read_flags(command: Command) -> Given:
     notes = [f"{text}: {reason}" for text, reason in unread] + reading.notes
     notes += _refused(reading)
     table = TABLES[command.engine]
-    flags |= flags_of_settings(command, flags, notes)
+    flags |= flags_of_settings(command, flags, notes, neighbour)
     unset = frozenset(row.field for row in table.rows if row.flag in reading.unset)
     given = Given(model or None, version, flags, tuple(notes), unread, command.engine, unset=unset)
     open_words = tuple(map(shown, reading.open_words))
-    return replace(given, said=table.read(flags), open_words=open_words)
+    return replace(given, said=table.read(flags), open_words=open_words, below=lmcache_tier(command, flags, neighbour))
 
 
 def _refused(reading: _Reading) -> list[str]:
@@ -157,7 +161,7 @@ def _read(words: Sequence[str], reading: _Reading) -> None:
         many = bool(record.get("many"))
         taken = [value] if equals else _values(words, index, many=many)
         index += 0 if equals else len(taken)
-        if first in _MODEL_FLAGS and taken and _is_known_path(taken[0]):
+        if first in _PATHS and taken and _is_known_path(taken[0]):
             reading.flags[first] = shown(taken[0])
         elif taken and not all(map(is_known, taken)):
             reading.unset.add(first)
@@ -277,12 +281,12 @@ def _value(name: str, text: str, kind: str) -> Any:
     return text
 
 
-def _read_config(command: Command, reading: _Reading) -> None:
+def _read_config(command: Command, reading: _Reading, neighbour: Neighbour) -> None:
     """Add the flags of a ``--config`` file that came with the command; those of the command itself win."""
     path = reading.flags.pop("--config", None)
     if path is None:
         return
-    text = command.config_files.get(str(path).rsplit("/", 1)[-1])
+    text = file_text(command, str(path), neighbour)
     if text is None:
         reading.notes.append(f"--config {path}: the file isn't part of what was given; its flags aren't read")
         reading.open_words.append(f"--config {path}")

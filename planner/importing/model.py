@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from catalog.architecture.quantisation import native_weight_bits
 from catalog.identity import hub_id_of, listed_name
 from catalog.load import Catalog
 from catalog.schema import Model
@@ -46,3 +47,17 @@ def catalog_model(name: str | None, served: str | None, catalog: Catalog) -> tup
             exact = given is not None and given.lower() in (listed.lower(), meant.lower())
             return meant, None if exact else f"{given}: taken to be a checkpoint of {meant}"
     return None, None
+
+
+def is_native(name: str | None, catalog: Catalog) -> bool:
+    """Whether a model's makers quantised it themselves, so that its name and its flags say nothing of it.
+
+    >>> from catalog.load import open_catalog
+    >>> is_native("deepseek-ai/DeepSeek-V3", open_catalog()), is_native("Qwen/Qwen3-32B", open_catalog())
+    (True, False)
+    """
+    found, _ = catalog_model(name, None, catalog)
+    if found is None or not catalog.has(Model, found):
+        return False
+    config = catalog.get(Model, found).config
+    return bool(config) and (native_weight_bits(config) or 16.0) < 16.0

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from planner.importing.command import Command
+from planner.importing.command import Command, Neighbour
+from planner.importing.unknown import shown
 
 _TENSORRT_FILES = ("--extra_llm_api_options", "--config")
 
@@ -32,22 +33,49 @@ def words_of_config(content: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def flags_of_settings(command: Command, flags: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+def file_text(command: Command, path: str, neighbour: Neighbour) -> str | None:
+    """Return the text of a file that a command names: one that came with it, or one beside what was read."""
+    name = shown(path).rsplit("/", 1)[-1]
+    found = command.config_files.get(name)
+    if found is None:
+        found = neighbour(shown(path))
+    return neighbour(name) if found is None else found
+
+
+def flags_of_settings(
+    command: Command, flags: Mapping[str, Any], notes: list[str], neighbour: Neighbour
+) -> dict[str, Any]:
     """Return the keys of TensorRT-LLM's options by their path, with dots; empty for other engines."""
     if command.engine != "tensorrt-llm":
         return {}
     path = next((str(flags[name]) for name in _TENSORRT_FILES if name in flags), None)
     if path is None:
         return {}
-    text = command.config_files.get(path.rsplit("/", 1)[-1])
-    try:
-        content = yaml.safe_load(text) if text is not None else None
-    except yaml.YAMLError:
-        content = None
-    if not isinstance(content, dict):
+    content = _mapping_of(file_text(command, path, neighbour))
+    if content is None:
         notes.append(f"{path}: the file isn't part of what was given; its settings aren't read")
         return {}
     return dict(_paths(content, ""))
+
+
+def lmcache_tier(command: Command, flags: Mapping[str, Any], neighbour: Neighbour) -> str | None:
+    """Return the tier that LMCache keeps caches in, by its file or its variables; None where neither says it."""
+    path = flags.get("--lmcache-config-file") or command.environment.get("LMCACHE_CONFIG_FILE")
+    variables = {key.removeprefix("LMCACHE_").lower(): value for key, value in command.environment.items()}
+    settings = variables if path is None else _mapping_of(file_text(command, str(path), neighbour))
+    if settings is None:
+        return None
+    if settings.get("local_disk") and str(settings["local_disk"]).lower() not in ("false", "none", "null"):
+        return "nvme"
+    return "ddr"
+
+
+def _mapping_of(text: str | None) -> dict[str, Any] | None:
+    try:
+        content = yaml.safe_load(text) if text is not None else None
+    except yaml.YAMLError:
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _paths(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -45,6 +45,11 @@ def launches(deployment: Deployment, version: str) -> list[Launch]:
         problems.append(
             "parallel: tensorrt-llm spans servers through MPI, which isn't written here; use vllm or sglang"
         )
+    if pool.data_parallel > 1 and pool.tp > 1:
+        problems.append(
+            "parallel: tensorrt-llm's ranks that share experts each hold all of attention; plan tp 1 with these "
+            "experts, or use vllm or sglang"
+        )
     settings = _settings(deployment, pool)
     problems += problems_of_keys(settings, "LlmArgs", "tensorrt-llm", version)
     if problems:
