@@ -131,7 +131,7 @@ def _bare(text: str) -> str:
 def test_what_is_emitted_reads_back(engine: str, platform: str) -> None:
     @given(plans(engine))
     @settings(
-        max_examples=12,
+        max_examples=6,
         deadline=None,
         suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow, HealthCheck.data_too_large],
     )
