@@ -2,7 +2,7 @@
 
 A cell's best row has the best of every effect that any member reaches, its worst row the worst: neither
 exists, but every member lies between them. A cell is split where its members differ most. Cells are
-for bounds; what is chosen, CP-SAT chooses.
+for bounds; single combinations become columns, and OR-Tools chooses among those.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Combinations of compression options, and what a whole space of them can reach at best.
 
-The solver never lists combinations; they are for the exhaustive oracle, for a first good plan, and
-for bounds.
+They are for bounds, which group them into cells, for a first good plan, and for the exhaustive oracle; OR-Tools sees
+only those that become columns.
 """
 
 from __future__ import annotations

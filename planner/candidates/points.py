@@ -1,8 +1,8 @@
 """Operating points: everything of a decision but its compression, as struct of arrays.
 
 A point is a split with weights, a decode cap, a chunk, a policy between rounds, and whether
-sessions are served one at a time; for a disaggregated deployment also the prefill pool. The solver
-bounds points before it models them, and the exhaustive oracle prices every one.
+sessions are served one at a time; for a disaggregated deployment also the prefill pool. The search
+bounds points with cells of combinations, and the exhaustive oracle prices every one.
 """
 
 from __future__ import annotations
