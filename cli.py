@@ -7,6 +7,8 @@ done; 2 usage or bad input; 3 infeasible, explained; 4 no plan in time; 70 a fau
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -29,6 +31,8 @@ from planner.commands.sweep import sweep_grid
 
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
+_COLLECTED_EVERY = 50_000
+"""Objects made between two searches for cycles, of which there are few."""
 _OF_NO_VERB = {"-h", "--help", "--version"}
 
 app = typer.Typer(
@@ -99,6 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from catalog.errors import CatalogError, UnknownEntryError
     from planner.errors import PlannerError
 
+    if arguments is None:  # The program itself, which ends with this: what it makes, it keeps.
+        gc.set_threshold(_COLLECTED_EVERY)
+        atexit.register(gc.freeze)
     given = sys.argv[1:] if arguments is None else arguments
     try:
         code = _run(name_verb(given))

@@ -11,12 +11,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from catalog.read_yaml import describe, parse_yaml
 from planner.decision import Decision, group_name
 from planner.errors import InputError
 from planner.plan import SCHEMA_VERSION, Document
 from planner.service import Service
-from planner.version_one import PlanOfVersionOne
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -43,6 +41,8 @@ def document_of(raw: dict[str, Any], name: str) -> Document:
     if "schema_version" not in raw:
         raise InputError(f"{name}: isn't a plan; give what `plan --format json` or `plan -o FILE` wrote")
     if raw["schema_version"] == 1:
+        from planner.version_one import PlanOfVersionOne
+
         return _validated(PlanOfVersionOne, raw, name).document()
     if raw["schema_version"] != SCHEMA_VERSION:
         found = str(raw["schema_version"])[:20]
@@ -101,6 +101,8 @@ def _with_ids(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mapping(text: str, name: str) -> dict[str, Any]:
+    from catalog.read_yaml import parse_yaml
+
     try:
         raw = parse_yaml(text)
     except ValueError as error:
@@ -114,4 +116,6 @@ def _validated(model: type[M], raw: dict[str, Any], name: str) -> M:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
+        from catalog.read_yaml import describe
+
         raise InputError([f"{name}: {problem}" for problem in describe(error, model)]) from None

@@ -20,7 +20,6 @@ from pathlib import Path
 from catalog.load import cache_directory
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.frontier import frontier
 from planner.space import open_space
 
 PARITY_TOKENS = 4000
@@ -66,6 +65,8 @@ def at_short_end(problem: Problem) -> Problem:
 
 def _gpu_hours(short: Problem) -> float | None:
     """GPU-hours per interaction of the cheapest plan; prices may change."""
+    from planner.search.frontier import frontier  # Not needed where the value is kept.
+
     found = frontier(short, open_space(short), ("cost",))
     return float(found.plans[0].vector[0]) if found.plans else None
 

@@ -34,7 +34,7 @@ ALMOST = 1e-9
 """Relative: effects that differ by less are the same."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Cell:
     """Some combinations with weights."""
 

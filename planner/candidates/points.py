@@ -46,7 +46,7 @@ class Unit:
         return self.split.shape(weights.id)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Points:
     """Operating points, ``(point,)`` each."""
 

@@ -31,7 +31,7 @@ MARGIN = 1e-6
 """Relative: what is worse by more is dropped."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Best:
     """What a plan that is known reaches."""
 
@@ -40,7 +40,7 @@ class Best:
     gpus: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Halves:
     """What pools reach on their own, by unit."""
 

@@ -52,7 +52,7 @@ class Setting:
         return self.hardware.hbm * view.hbm_utilisation - view.workspace_bytes - view.overhead_bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Candidates:
     """Decisions as struct of arrays, ``(candidate,)`` each."""
 

@@ -24,7 +24,7 @@ Bools = NDArray[np.bool_]
 LAYER, HEAD, TOKEN, HIDDEN, ATTENTION = range(5)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class CompressionTable:
     """Combinations of compression options, as struct of arrays."""
 

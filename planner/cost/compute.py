@@ -47,7 +47,7 @@ def rates(flops_per_s: float, linear_flops_per_s: float, hbm_bytes_per_s: float,
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Compressed:
     """What compression leaves at one length, ``(candidate,)`` each."""
 
@@ -129,7 +129,7 @@ def experts_read_bytes(experts: tuple[ExpertCost, ...], tokens: Floats) -> Float
     return total
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class _Work:
     """Times that the four resources of a step or a chunk take on their own [s]."""
 

@@ -23,7 +23,7 @@ MOST_WORKLOADS = 4
 """Workloads whose prefills are remembered: a request, its parity at 4K, what explanations ask."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Prefill:
     """One prefill, ``(candidate,)`` each."""
 
@@ -36,7 +36,7 @@ class Prefill:
     """Its longest chunk through the whole pipeline."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Prefills:
     """The prefills that a pool may do."""
 

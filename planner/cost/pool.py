@@ -18,7 +18,7 @@ from planner.cost.replica import Replica, shard
 from planner.cost.times import ReplicaTimes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Pool:
     """A replica, with arrays over the combinations of compression or, after `take`, over candidates."""
 

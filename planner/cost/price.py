@@ -25,7 +25,7 @@ _BLOCK = 16_384
 _UNLIMITED = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Priced:
     """Metrics of candidates, ``(candidate,)`` each; over the cluster unless said otherwise."""
 
@@ -166,7 +166,7 @@ def _service(
     return phases, disaggregated(phases, traffic, handover, sessions_per_s), prefills.document.latency_s
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Fed:
     """What one prefill replica reaches whatever decodes, ``(candidate,)`` each: no pair of pools does better."""
 

@@ -22,7 +22,7 @@ BOUNDS = ("gpu", "hbm", "ddr", "pcie", "link", "serial", "prefill", "memory")
 """What throughput meets first; ``memory``: the decision doesn't fit at all. ``ddr`` includes NVMe as tier."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Phases:
     """Times of one session's parts on one replica, before any interference."""
 
@@ -52,7 +52,7 @@ class Phases:
     """One whole cache out plus one in, whatever the policy."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Traffic:
     """What the workload and the decision ask of a replica."""
 
@@ -75,7 +75,7 @@ class Traffic:
     """Both directions' bandwidth over one direction's: 2 is full duplex."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Steady:
     """Steady state of one replica."""
 
@@ -90,7 +90,7 @@ class Steady:
     """How long one session lasts."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Handover:
     """What a prefill pool is to each decode replica, and the way of caches from one to the other."""
 

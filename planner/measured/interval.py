@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.measured.batch import Batch, Deployment
 from planner.measured.machine import Machine
+
+if TYPE_CHECKING:
+    from planner.measured.batch import Batch, Deployment
 
 Floats = NDArray[np.float64]
 

@@ -23,7 +23,7 @@ MOST_PAIRS = 3_000_000
 """Pairs that are priced in all: the budget is counted in work, so that a busy machine gives the same answer."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pairs:
     """Points with cells, ``(pair,)`` each, and what none of their members exceeds."""
 
