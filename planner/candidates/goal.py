@@ -17,7 +17,9 @@ from planner.request import Request
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-Name = Literal["throughput", "cost", "gpus", "latency", "quality", "tpot_s", "ttft_cold_s", "ttft_warm_s", "switch_s"]
+Name = Literal[
+    "throughput", "cost", "gpus", "users", "latency", "quality", "tpot_s", "ttft_cold_s", "ttft_warm_s", "switch_s"
+]
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,25 @@ class Goal:
     @property
     def adds_up(self) -> bool:
         """Whether columns add to it; else the worst of them counts: mixing ratios is no better than the best ratio."""
-        return self.name in ("throughput", "gpus")
+        return self.most or self.name == "gpus"
+
+    @property
+    def most(self) -> bool:
+        """Whether it is as much as possible of what columns add to: interactions, or users."""
+        return self.name in ("throughput", "users")
+
+    def counts_users(self, limits: Limits) -> bool:
+        """Whether it matters how many users there are: longer sessions have more."""
+        return limits.users is not None or self.name == "users"
+
+    def rate(self, priced: Priced) -> Floats:
+        """What columns add: interactions per hour, or users."""
+        return priced.users if self.name == "users" else priced.interactions_per_hour
 
     def value(self, priced: Priced, loss_at_confidence: Floats | float) -> Floats:
         """The number that is minimised, per candidate: seconds, USD, GPU-seconds or a fraction."""
+        if self.name == "users":
+            return 1.0 / np.maximum(priced.users, 1e-300)
         if self.name not in OBJECTIVES:
             return np.asarray(getattr(priced, self.name))
         first_s = priced.ttft_warm_s if self.rounds > 1 else priced.ttft_cold_s

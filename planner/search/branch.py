@@ -117,7 +117,7 @@ class Branch(Narrowing):
     def _choose_trade(self, gpus: Ints, rate: Floats, users: Floats) -> None:
         """Choose what a user is worth so that the bound on interactions with enough users is least."""
         assert self.floor is not None  # noqa: S101
-        if self.alike or self.goal.name != "throughput" or not len(gpus):
+        if self.alike or not self.goal.most or not len(gpus):
             return
         mean = float(rate.sum() / max(users.sum(), 1e-300))
         least = np.inf
@@ -143,7 +143,7 @@ class Branch(Narrowing):
             return keep
         if not self.goal.adds_up:
             keep &= value <= known.value + self.allowed(slack)
-        elif self.goal.name == "throughput":
+        elif self.goal.most:
             keep &= self._most(gpus, rate, users, services) >= (1.0 - slack) / known.value
         return keep & ~self._beaten(gpus, rate, users, value, services, slack)
 
@@ -286,7 +286,7 @@ class Branch(Narrowing):
         keep = self.limits.hold(priced, users=False) & reached_otherwise(priced, points)
         return replace(
             pairs,
-            rate=priced.interactions_per_hour,
+            rate=self.goal.rate(priced),
             users=priced.users,
             value=self._values(priced, self.losses_of(indices)[row]),
             used=self.limits.used(priced),

@@ -41,7 +41,7 @@ class Columns:
     """Which are a whole service, that nothing stands beside: two pools, or as many replicas as are pinned."""
     gpus: Ints
     rate: Floats
-    """Interactions per hour."""
+    """Interactions per hour, or users where the goal is to have many."""
     users: Floats
     worst: Floats
     """What the goal is, where the worst column counts; 0 where the goal adds up."""
@@ -114,7 +114,7 @@ class Pricer:
         engines = self.runnable(points, able, forbidding_conditions(space, distinct)[column])
         yielding = engines & self._throttling
         others = engines & ~self._throttling
-        others = others if self.limits.users is not None else np.where(yielding, 0, others)
+        others = others if self.goal.counts_users(self.limits) else np.where(yielding, 0, others)
         parts = []
         for some, yields in ((yielding, True), (others, False)):
             rows = np.flatnonzero(some)
@@ -139,7 +139,7 @@ class Pricer:
             throttled=throttled,
             services=self.search.is_service(points),
             gpus=self.search.gpus_of(points),
-            rate=priced.interactions_per_hour,
+            rate=self.goal.rate(priced),
             users=priced.users,
             worst=np.zeros(len(points)) if self.goal.adds_up else np.array(self.goal.value(priced, loss)),
             warm_s=priced.ttft_warm_s,

@@ -232,7 +232,7 @@ class _Master:
         if not self.goal.adds_up:
             most = best.value + allowed(self.goal.name, best.value, tolerance)
             self.model.add(self.worst <= int(np.searchsorted(self.ranked, most, side="right")) - 1)
-        elif self.goal.name == "throughput":
+        elif self.goal.most:
             weights, unit = self._rates()
             self.model.add(self._sum(weights) >= math.floor((1.0 - tolerance) / best.value * unit))
         else:

@@ -75,7 +75,7 @@ class Composer:
 
     def least(self, columns: Columns, known: Composition) -> float:
         """No composition of the columns has a lower value, as far as rules can tell."""
-        if self.goal.name != "throughput":
+        if not self.goal.most:
             return known.value  # thresholds are tried one by one, and room for users is packed exactly
         alone = float(columns.rate[columns.services].max(initial=0.0))
         if self.alike:
@@ -116,7 +116,7 @@ class Composer:
         gpus, rate = columns.gpus[kinds], columns.rate[kinds]
         most = self.room.copies(gpus)
         counts = most
-        if self.goal.name != "throughput":
+        if not self.goal.most:
             users = np.maximum(columns.users[kinds], 1e-12)
             counts = np.ones_like(most)
             if self.floor is not None:
@@ -134,9 +134,9 @@ class Composer:
         return [(kinds[best], counts[best])]
 
     def _without_floor(self, columns: Columns, kinds: Ints) -> list[tuple[Ints, Ints]]:
-        if self.goal.name == "throughput":
+        if self.goal.most:
             return [self._packed(columns, kinds, columns.rate)]
-        best = np.lexsort((columns.gpus[kinds], columns.worst[kinds]))[:1]
+        best = np.lexsort((columns.gpus[kinds], self._values(columns)[kinds]))[:1]
         return [(kinds[best], np.ones(1, dtype=np.int64))]
 
     def _thresholds(self, columns: Columns, kinds: Ints) -> list[tuple[Ints, Ints]]:

@@ -30,7 +30,7 @@ class Pairs:
     point: Ints
     cell: Ints
     rate: Floats
-    """Interactions per hour at most."""
+    """Interactions per hour, or users where the goal is to have many, at most."""
     users: Floats
     """At most."""
     value: Floats
@@ -129,7 +129,7 @@ class Narrowing:
     def rows_of(self, indices: list[int]) -> tuple[CompressionTable, int | None]:
         """Best rows of cells, then, where users are counted, their worst rows; and where those begin."""
         best = self.cells.rows(indices, worst=False)
-        if self.limits.users is None:
+        if not self.goal.counts_users(self.limits):
             return best, None
         return CompressionTable.joined([best, self.cells.rows(indices, worst=True)]), len(indices)
 

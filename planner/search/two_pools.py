@@ -71,7 +71,7 @@ class TwoPools(Narrowing):
         known = self.branch.known
         if known is None:
             return np.ones(len(values), dtype=np.bool_)
-        if self.goal.name == "throughput":
+        if self.goal.most:
             return np.asarray(values <= known.value * (1.0 + self.slack) + 1e-15)
         return np.asarray(values <= known.value + self.branch.allowed(self.slack))
 
@@ -133,10 +133,12 @@ class TwoPools(Narrowing):
         priced = self._with_least(priced, points, pairs.cell)
         keep = self.limits.hold(priced, users=False) & reached_otherwise(priced, points) & (sessions > 0)
         used = self.limits.used(priced, users=False)
-        if self.limits.users is not None:
+        users = np.zeros(len(points))
+        if self.goal.counts_users(self.limits):
             session_s = priced.users / np.maximum(priced.sessions_per_s, 1e-300)
             session_s = session_s + self._sent(points, row + (slowest or 0), table)
             users = sessions * (session_s + wait_s)
+        if self.limits.users is not None:
             keep &= users >= self.limits.users * (1.0 - TIE)
             used = np.maximum(used, self.limits.users / np.maximum(users, 1e-300))
         per_hour = 3600.0 * self.search.problem.request.rounds
@@ -147,6 +149,8 @@ class TwoPools(Narrowing):
                 value = per_gpu_s / per_hour
             elif self.goal.name == "gpus":
                 value = self._least_gpus(points)
+            elif self.goal.name == "users":
+                value = 1.0 / users
             else:
                 value = self.goal.value(priced, self.losses_of(indices)[row])
         pairs = replace(pairs, value=value, used=used).take(keep)
@@ -343,12 +347,12 @@ class TwoPools(Narrowing):
             sessions = np.minimum(
                 np.minimum(rate, link * np.minimum(1.0, q * other.gpus / (r * split.gpus))) * r, rates[at] * q
             )
-            keep = self._could(sessions, gpus, float(pair.value[0]))
+            users = sessions * (session_s + longest_s[at])
+            keep = self._could(sessions, users, gpus, float(pair.value[0]))
             if self.limits.users is not None:
-                most_s = session_s + longest_s[at]
-                keep &= sessions * most_s >= self.limits.users * (1.0 - TIE)
+                keep &= users >= self.limits.users * (1.0 - TIE)
             r, q = r[keep], q[keep]
-            if self.branch.known is None and self.goal.name not in ("cost", "gpus"):
+            if self.branch.known is None and self.goal.name not in ("cost", "gpus", "users"):
                 r, q = self._most_fed(r, q, gpus[keep])
             if len(r):
                 points = way.take(np.zeros(len(r), dtype=np.int64))
@@ -371,14 +375,16 @@ class TwoPools(Narrowing):
         session_s = session_s + self._sent(points, row + (slowest or 0), table)
         return np.stack([priced.sessions_per_s, self._moved(points, row, table), session_s], axis=1)
 
-    def _could(self, sessions: Floats, gpus: Ints, value: float) -> Bools:
-        """Whether so many sessions on so many GPUs could be part of a better plan."""
+    def _could(self, sessions: Floats, users: Floats, gpus: Ints, value: float) -> Bools:
+        """Whether so many sessions per second and users on so many GPUs could be part of a better plan."""
         values: Floats = np.full(len(sessions), value)
         if self.goal.name in ("throughput", "cost"):
             weight = gpus if self.goal.name == "cost" else 1.0
             values = weight / (3600.0 * self.search.problem.request.rounds * sessions)
         elif self.goal.name == "gpus":
             values = gpus.astype(np.float64)
+        elif self.goal.name == "users":
+            values = 1.0 / np.maximum(users, 1e-300)
         return self._reaches(values)
 
     def _most_fed(self, r: Ints, q: Ints, gpus: Ints) -> tuple[Ints, Ints]:
