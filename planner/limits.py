@@ -61,8 +61,8 @@ class Limit:
     """What the request has without it."""
     beyond: Callable[[float], float | None] = lambda amount: None
     """As much as anybody asks for, where its worth is sought; None: no limit at all."""
-    goal: str | None = None
-    """The goal that minimises what it limits; None: nothing does."""
+    goal: str = ""
+    """The goal of the plan that is furthest on the right side of it (`planner.candidates.goal`)."""
     candidates: tuple[str, ...] = ()
     """What priced candidates call those metrics, where another name; empty: the same."""
     per_gpu: str | None = None
@@ -214,6 +214,7 @@ LIMITS = (
         at_least=True,
         holds_in="cluster",
         beyond=lambda amount: 1,
+        goal="users",
     ),
     Limit(
         field="max_power",
@@ -223,6 +224,7 @@ LIMITS = (
         help="Limit on the board power of the GPUs in use, all together: 2kW, 700W.",
         personal=1,
         holds_in="cluster",
+        goal="gpus",
         per_gpu="tdp",
     ),
 )

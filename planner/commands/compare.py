@@ -62,7 +62,6 @@ def compare_scenarios(
     understood is shown with its explanation. Exit 2 where one can't be understood, 3 where nothing
     has a plan, 4 where that may be a matter of time.
     """
-    from planner.explain.gains import GAIN_SECONDS
     from planner.search.solver import read_settings
     from planner.whatif.compare import compare_scenarios as compare
 
@@ -70,8 +69,7 @@ def compare_scenarios(
     base, variants = _columns(given, plans or [], sets or [], scenarios)
     settings = read_settings(time_limit, workers, seed)
     with progress("comparing", lines=True) as talk:
-        seconds = GAIN_SECONDS if gains else 0.0
-        found = compare(base, variants, open_overlays(context, catalog), settings, talk, gain_seconds=seconds)
+        found = compare(base, variants, open_overlays(context, catalog), settings, talk, gains=gains)
     if form is TableFormat.json:
         print_json(found.model_dump(mode="json", by_alias=True))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,8 +20,8 @@ from planner.search.solver import Settings, solve
 from planner.space import open_space
 from planner.verify import objective_value
 
-GAIN_SECONDS = 1.2
-"""Time for all lines of a plan together [s]."""
+GAIN_PAIRS = 300_000
+"""Work of one line; what it doesn't decide is told with its bound."""
 SMALLEST_GAIN = 0.005
 """Relative gains below this are told as none."""
 MORE_MEMORY = 1.1
@@ -37,34 +38,31 @@ class Gain:
     """As one would type it, or in words."""
     share: float
     """By which the objective gets better; 0.05 is 5 % more throughput, or 5 % less of what is minimised."""
+    most: float | None
+    """By which it gets better at most; None where nothing is known."""
     proved: bool
-    """False: at least so much."""
+    """False: at least ``share`` and at most ``most``."""
 
     @property
     def text(self) -> str:
         """One line for a person."""
-        if self.share < SMALLEST_GAIN:
-            return f"With {self.change}: no better" + ("" if self.proved else " plan found in the time")
-        least = "" if self.proved else "at least "
-        return f"With {self.change}: {least}{self.share:.1%} better"
+        if self.proved and self.share < SMALLEST_GAIN:
+            return f"With {self.change}: no better"
+        if self.proved:
+            return f"With {self.change}: {self.share:.1%} better"
+        most = "how much isn't decided" if self.most is None else f"at most {self.most:.1%}"
+        return f"With {self.change}: at least {self.share:.1%} better, {most}"
 
 
-def gains(document: Document, catalog: Catalog, settings: Settings, seconds: float = GAIN_SECONDS) -> list[str]:
-    """Every line that fits the time: published techniques first, then each binding limit."""
+def gains(document: Document, catalog: Catalog, settings: Settings) -> list[str]:
+    """Every line: published techniques first, then each binding limit."""
     if document.decision is None or document.objective is None:
         return []
     problem = resolve(Request.model_validate(document.request), catalog)
-    return [gain.text for gain in binding_gains(problem, document, settings, seconds)]
+    return [gain.text for gain in binding_gains(problem, document, settings)]
 
 
-def binding_gains(
-    problem: Problem,
-    document: Document,
-    settings: Settings,
-    seconds: float = GAIN_SECONDS,
-    *,
-    published: bool = True,
-) -> list[Gain]:
+def binding_gains(problem: Problem, document: Document, settings: Settings, *, published: bool = True) -> list[Gain]:
     """What one unit more of each binding limit adds to the objective.
 
     Parameters
@@ -72,46 +70,47 @@ def binding_gains(
     problem
         Of the plan.
     document
-        The plan.
+        The plan: it keeps every limit that is loosened, too.
     settings
-        How the solver runs.
-    seconds
-        Time for all rows together; what doesn't fit is left out [s].
+        How the search runs.
     published
         Whether the published techniques are asked about too, where the request plans deployable ones.
 
     Returns
     -------
     list of Gain
-        By re-solving: other limits stay as they are.
+        By planning anew: other limits stay as they are.
     """
     if document.decision is None:
         return []
-    ends_s = time.monotonic() + seconds
     now = objective_value(problem, evaluate(problem, document.decision))
     if document.objective is not None and document.objective.value:
         # The plan that is shown may be a little worse than the best, for its simplicity: gains are over the best.
         ratio = document.objective.best / document.objective.value
         now = now / ratio if problem.request.objective == "throughput" else now * ratio
+    ends_s = time.monotonic() + settings.time_limit_s
     rows = []
-    changes = [row for row in _changes(problem, document) if published or row[0] != "techniques"]
-    for index, (constraint, change, changed) in enumerate(changes):
+    for constraint, change, changed in _changes(problem, document):
         left = ends_s - time.monotonic()
-        if left <= 0:
-            break
-        share_s = left / (len(changes) - index)
+        if left <= 0 or (constraint == "techniques" and not published):
+            continue
         try:
-            found = solve(changed, open_space(changed), None, replace(settings, time_limit_s=share_s))
+            space = open_space(changed)
         except InputError:
             continue
-        if found.value is None:
-            continue
-        if problem.request.objective == "throughput":
-            share = now / found.value - 1.0
-        else:
-            share = 1.0 - found.value / now if now else 0.0
-        rows.append(Gain(constraint, change, max(share, 0.0), found.status == "optimal"))
+        found = solve(changed, space, None, replace(settings, time_limit_s=left, most_pairs=GAIN_PAIRS))
+        proved = found.status in ("optimal", "infeasible")
+        share = 0.0 if found.best is None else max(_better(problem, now, found.best), 0.0)
+        most = None if found.bound is None else max(_better(problem, now, found.bound), share)
+        rows.append(Gain(constraint, change, share, most, proved))
     return rows
+
+
+def _better(problem: Problem, now: float, value: float) -> float:
+    """The share by which a value of the goal is better."""
+    if problem.request.objective == "throughput":
+        return now / value - 1.0 if value else math.inf
+    return 1.0 - value / now if now else 0.0
 
 
 def _changes(problem: Problem, document: Document) -> Iterator[tuple[str, str, Problem]]:

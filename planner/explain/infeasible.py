@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from planner.ask import Asker, Question, smallest
 from planner.candidates.goal import Goal
-from planner.explain.asking import Asker, smallest
 from planner.explain.clusters import Sizes, sizes_of
-from planner.explain.limits import Stated, deployable, stated, without
-from planner.limits import Limit, asked
-from planner.plan import UNDECIDED, Infeasible, Metrics, Relaxation
+from planner.explain.limits import Stated, changes_without, deployable, stated
+from planner.limits import SLACK, Limit
+from planner.plan import UNDECIDED, Infeasible, Relaxation
 from planner.price import evaluate
 from planner.problem import Problem
-from planner.request import Request
 from planner.search.services import services_of
 from planner.search.solver import Kind, Settings, Solution
 from planner.space import Space
@@ -24,8 +23,10 @@ MOST_GPUS = 1024
 """The largest cluster that is tried; what it can't do counts as no matter of GPUs."""
 SOME_MORE = 16
 """So many times the request's GPUs are tried before `MOST_GPUS`."""
+SOME_MORE_ROOM = 1.1
+"""A guess at the GPUs that users take leaves so much room, as whole replicas are what there is."""
 FEW_MORE = 4
-"""So many times the request's GPUs tell how many its users take."""
+"""So many times the request's GPUs are tried, again and again, for how many of them it takes."""
 
 
 def explain_infeasible(problem: Problem, space: Space, settings: Settings) -> Infeasible:
@@ -51,14 +52,21 @@ def explain_infeasible(problem: Problem, space: Space, settings: Settings) -> In
 
 
 class _Explanation:
-    """One request, its limits, and what is known about lifting them."""
+    """One request, its limits, and what is known about lifting them.
+
+    Where fewer limits hold nothing becomes impossible: what is known of some limits answers for others.
+    """
 
     def __init__(self, problem: Problem, space: Space, settings: Settings) -> None:
         self.problem, self.space = problem, space
+        self.request = problem.request.model_copy(update={"model": problem.model_name})
         self.asker = Asker(problem, settings)
         self.sizes = sizes_of(problem)
         self.gpus = Stated("gpus", "--gpus", problem.request.gpus, self._unlimited_gpus(self.sizes))
-        self.limits = [*stated(self.asker.request), self.gpus]
+        self.limits = [*stated(self.request), self.gpus]
+        self.possible_with: list[frozenset[str]] = []
+        """Fields of limits that some plan keeps, with all others lifted."""
+        self.impossible_with = [frozenset(limit.field for limit in self.limits)]
         self.first = self._core(self.limits)
         self.others = {limit.field: self._core_without(limit) for limit in self.first}
 
@@ -80,7 +88,7 @@ class _Explanation:
         if not proved and self.first and self._possible(self.first) is False:
             proved = [self.first]  # They do clash; whether all of them are needed wasn't decided in the time.
         found = list(dict.fromkeys(tuple(limit.text for limit in core) for core in proved))
-        limits = [*self.limits[:-1], *filter(None, [deployable(self.asker.request)]), self.gpus]
+        limits = [*self.limits[:-1], *filter(None, [deployable(self.request)]), self.gpus]
         return Infeasible(
             conflicts=tuple(found[:MOST_CONFLICTS]), relaxations=tuple(self._relaxation(limit) for limit in limits)
         )
@@ -88,15 +96,49 @@ class _Explanation:
     # ------------------------------------------------------------- conflicts
 
     def _possible(self, kept: Sequence[Stated]) -> bool | None:
-        """Whether a plan keeps these limits, with all others lifted."""
-        lifted = [limit for limit in self.limits if limit not in kept]
-        request = without(self.asker.request, lifted)
+        """Whether a plan keeps these limits, with all others lifted; None where time ran out."""
+        fields = frozenset(limit.field for limit in kept)
+        if "gpus" not in fields and self.sizes is not None:
+            fields -= {"users"}  # Any number of users is served by as many replicas.
+        if any(fields <= known for known in self.possible_with):
+            return True
+        if any(fields >= known for known in self.impossible_with):
+            return False
+        found = self._asked(fields)
+        if found is not None:
+            (self.possible_with if found else self.impossible_with).append(fields)
+        return found
+
+    def _asked(self, fields: frozenset[str]) -> bool | None:
+        lifted = [limit for limit in self.limits if limit.field not in fields]
+        changes = changes_without(lifted)
         if self.gpus in lifted and self.sizes is not None:
             # What some more GPUs can do needn't be asked of a great many.
             some = self.sizes.text(self.sizes.count * SOME_MORE)
-            if self.asker.feasible(request.model_copy(update={"gpus": some})):
+            if self._feasible({**changes, "gpus": some}):
                 return True
-        return self.asker.feasible(request)
+        elif len(lifted) == 1 and lifted[0].limit is not None:
+            # The amount that would do is asked for anyway.
+            best = self._best(lifted[0])
+            return None if best is None or best.status == "unknown" else best.status != "infeasible"
+        return self._feasible(changes)
+
+    def _feasible(self, changes: Mapping[str, Any]) -> bool | None:
+        """Whether any plan answers a changed request; whatever it is the best of."""
+        question = Question({"objective": "throughput", **changes})
+        if self.asker.is_answered(question):
+            return True
+        found = self.asker.ask(question, self._any(), first=True)
+        return None if found is None or found.status == "unknown" else found.status != "infeasible"
+
+    def _any(self) -> Goal:
+        return Goal.of(self.request, "throughput")
+
+    def _best(self, stated: Stated) -> Solution | None:
+        """The plan that is furthest on the right side of a limit, without it."""
+        assert stated.limit is not None  # noqa: S101
+        goal = Goal.of(self.request, stated.limit.goal)  # type: ignore[arg-type]
+        return self.asker.ask(Question({"objective": "throughput", **stated.lifted}), goal)
 
     def _core(self, kept: Sequence[Stated]) -> list[Stated]:
         """Limits of a clash that all are needed for it: what can be lifted without making a plan possible, is."""
@@ -129,9 +171,7 @@ class _Explanation:
             return limit.row(None, UNDECIDED)
         if limit is self.gpus:
             return self._more_gpus(limit)
-        if limit.limit is None:
-            return self._other_choice(limit)
-        return self._at_least(limit, limit.limit) if limit.limit.at_least else self._at_most(limit, limit.limit)
+        return self._other_choice(limit) if limit.limit is None else self._amount(limit, limit.limit)
 
     def _not_alone(self, limit: Stated, clash: Sequence[Stated]) -> str:
         texts = " and ".join(other.text for other in clash)
@@ -142,79 +182,63 @@ class _Explanation:
             return f"{impossible} even on {self.gpus.lifted['gpus']}"
         return f"{impossible} without it, too"
 
-    def _with(self, limit: Limit, amount: float) -> Request:
-        return self.asker.request.model_copy(update={limit.field: asked(limit, amount)})
-
-    def _at_most(self, stated: Stated, limit: Limit) -> Relaxation:
-        """The smallest amount that makes a plan possible, sought from the least that a plan reaches."""
-        unit, now = limit.unit, limit.amount(self.asker.request) or 0.0
-        step = limit.step(self.problem.cluster.hardware)
-        low = math.floor(now / step * (1.0 + 1e-12))
-        metrics = self._metrics(stated, limit.goal or "throughput")
-        reached = now if metrics is None else metrics.named(limit.metrics[-1]) or now
-        found, sure = smallest(
-            lambda count: self.asker.feasible(self._with(limit, _amount(count, step))),
-            *(low, unit.most_steps, math.ceil(reached / step * (1.0 - 1e-9))),
-        )
-        if found is None:
+    def _amount(self, stated: Stated, limit: Limit) -> Relaxation:
+        """The tightest amount that makes a plan possible: what the best plan for it reaches, in printed steps."""
+        best = self._best(stated)
+        if best is None or not best.kinds:
             return stated.row(None, UNDECIDED)
-        return stated.row(unit.step_text(found * step / unit.step), None if sure else "less may do: " + UNDECIDED)
-
-    def _at_least(self, stated: Stated, limit: Limit) -> Relaxation:
-        """The largest amount that a plan serves within the other limits."""
-        wanted = math.floor(limit.amount(self.asker.request) or 1)
-        metrics = self._metrics(stated, limit.goal or "throughput")
-        served = 0 if metrics is None else math.floor(metrics.named(limit.metrics[-1]) or 0.0)
-        # Counted down from what was wanted, so that the smallest step down is the most that is served.
-        found, sure = smallest(
-            lambda step: self.asker.feasible(self._with(limit, wanted - step)), 0, wanted - 1, wanted - served
-        )
-        if found is None:
-            return stated.row(
-                None, "not even one user at a time is served within the other limits" if sure else UNDECIDED
-            )
-        return stated.row(limit.unit.text(wanted - found), None if sure else "more may do: " + UNDECIDED)
-
-    def _metrics(self, stated: Stated, goal: str) -> Metrics | None:
-        """What the best plan for a goal gives without a limit, or any plan where the best isn't found in the time."""
-        asked_for = Goal.of(self.asker.request, goal)  # type: ignore[arg-type]
-        return self._best_metrics(without(self.asker.request, [stated]), asked_for)
-
-    def _best_metrics(self, request: Request, goal: Goal) -> Metrics | None:
-        best = self.asker.plan(request, goal)
-        if best is None or not best.kinds:
-            best = self.asker.plan(request)
-        if best is None or not best.kinds:
-            return None
-        return evaluate(best.search.problem, services_of(best)).metrics
+        reached = evaluate(best.search.problem, services_of(best)).metrics.named(limit.metrics[-1]) or 0.0
+        proved = best.status == "optimal"
+        if limit.at_least:
+            most = math.floor(reached * (1.0 + SLACK))
+            if most < 1:
+                return stated.row(None, "not even one user at a time is served within the other limits")
+            return stated.row(limit.unit.text(most), None if proved else "more may do: " + UNDECIDED)
+        step = limit.step(self.problem.cluster.hardware)
+        steps = math.ceil(reached / step * (1.0 - SLACK)) * (step / limit.unit.step)
+        return stated.row(limit.unit.step_text(steps), None if proved else "less may do: " + UNDECIDED)
 
     def _more_gpus(self, limit: Stated) -> Relaxation:
         sizes = self.sizes
         if sizes is None:
             return limit.row(None, "edit the cluster file: more nodes, or a larger GPU")
         most = max(MOST_GPUS // sizes.gpus_each, sizes.count)
-        guess = min(max(self._guess(sizes), sizes.count + 1), most)
         found, sure = smallest(
-            lambda count: self.asker.feasible(self.asker.request.model_copy(update={"gpus": sizes.text(count)})),
-            *(sizes.count, most, guess),
+            lambda count: self._feasible({"gpus": sizes.text(count)}),
+            *(sizes.count, most, self._guess(sizes, most)),
         )
         if found is None:
             return limit.row(None, f"{most} {sizes.unit} aren't enough" if sure else UNDECIDED)
         return limit.row(sizes.text(found), None if sure else "fewer may do: " + UNDECIDED)
 
-    def _guess(self, sizes: Sizes) -> int:
-        """How many GPUs or servers the users take if they are served as by the best plan of a few more."""
-        request, few = self.asker.request, sizes.count * FEW_MORE
-        if request.users is None:
-            return sizes.count + 1
-        asked = request.model_copy(update={"gpus": sizes.text(few), "users": None})
-        metrics = self._best_metrics(asked, Goal.of(request, "throughput"))
-        return sizes.count + 1 if metrics is None else math.ceil(few * request.users / max(metrics.users, 1e-9))
+    def _guess(self, sizes: Sizes, most: int) -> int:
+        """How many GPUs or servers it takes on a cluster that is large enough, where that is known soon."""
+        count = self._as_served_here(sizes) or sizes.count * FEW_MORE
+        while True:
+            asked = Question({"gpus": sizes.text(min(count, most)), "objective": "throughput"})
+            best = self.asker.ask(asked, Goal.of(self.request, "gpus"))
+            if best is None:
+                return sizes.count + 1
+            if best.kinds:
+                gpus = evaluate(best.search.problem, services_of(best)).metrics.gpus_used
+                return min(max(-(-gpus // sizes.gpus_each), sizes.count + 1), most)
+            if count >= most:
+                return most
+            count *= FEW_MORE
+
+    def _as_served_here(self, sizes: Sizes) -> int | None:
+        """How many GPUs or servers the users take, and some more, if each is served as on those that are there."""
+        users = next((limit for limit in self.limits if limit.field == "users"), None)
+        best = self._best(users) if users is not None and self.others.get("users") is None else None
+        if best is None or not best.kinds:
+            return None
+        served = evaluate(best.search.problem, services_of(best)).metrics.users
+        return math.ceil(SOME_MORE_ROOM * sizes.count * (self.request.users or 1) / max(served, 1e-9))
 
     def _other_choice(self, limit: Stated) -> Relaxation:
         """Techniques, engines or weights that the request leaves out, with what of them it would take."""
         (wanted,) = limit.lifted.values()
-        found = self.asker.plan(without(self.asker.request, [limit]))
+        found = self.asker.ask(Question({"objective": "throughput", **limit.lifted}), self._any(), first=True)
         if found is None or found.status == "unknown":
             return limit.row(None, UNDECIDED)
         if not found.kinds:
@@ -233,8 +257,3 @@ class _Explanation:
         if limit.field == "weights":
             return f"for example {found.search.space.weights[found.search.units[int(points.unit[0])].weights].id}"
         return f"for example {kind.engine}"
-
-
-def _amount(count: int, step: float) -> float:
-    """So many steps; decimal ones as one types them, without the rounding of their product."""
-    return count * step if step >= 1.0 else count / round(1.0 / step)

@@ -64,9 +64,9 @@ def deployable(request: Request) -> Stated | None:
     return _choice("techniques", "deployable") if request.techniques == "deployable" else None
 
 
-def without(request: Request, limits: Sequence[Stated]) -> Request:
-    """The request with some limits lifted."""
+def changes_without(limits: Sequence[Stated]) -> dict[str, Any]:
+    """A request's changes that lift some limits."""
     changes: dict[str, Any] = {}
     for limit in limits:
         changes.update(limit.lifted)
-    return request.model_copy(update=changes)
+    return changes

@@ -302,8 +302,11 @@ def _gains(variant: Variant) -> str:
     """What a unit more of what binds would buy there."""
     told = []
     for row in variant.gains:
-        least = "" if row.proved else "at least "
-        told.append(f"{row.change} {'no better' if row.gain < SMALL else f'{least}{row.gain:.1%} better'}")
+        if row.proved:
+            told.append(f"{row.change} {'no better' if row.gain < SMALL else f'{row.gain:.1%} better'}")
+        else:
+            most = "how much isn't decided" if row.most is None else f"at most {row.most:.1%}"
+            told.append(f"{row.change} at least {row.gain:.1%} better, {most}")
     return f"solved again with {', '.join(told)}"
 
 

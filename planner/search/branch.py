@@ -21,8 +21,9 @@ from planner.candidates.points import Points, Search
 from planner.cost.price import Priced
 from planner.search.columns import Columns, Pricer, reached_otherwise
 from planner.search.known import TIE, TRADES, Composer, Composition, most_by_gpus
-from planner.search.narrowing import MOST_PAIRS, Narrowing, Pairs
+from planner.search.narrowing import Narrowing, Pairs
 from planner.search.room import Room
+from planner.search.solution import MOST_PAIRS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -42,12 +43,12 @@ class Branch(Narrowing):
         goal: Goal,
         limits: Limits,
         room: Room,
-        ends_s: float = np.inf,
+        stops: tuple[float, int] = (np.inf, MOST_PAIRS),
         *,
         first: bool = False,
         tolerance: float = 0.0,
     ) -> None:
-        super().__init__(search, cells, goal, limits, ends_s)
+        super().__init__(search, cells, goal, limits, stops)
         self.room, self.first, self.tolerance = room, first, tolerance
         self.alike = search.space.one_kind
         """Whether a cluster is one column, as often as it fits."""
@@ -217,7 +218,7 @@ class Branch(Narrowing):
 
     def narrow(self) -> None:
         """Split the most promising pairs until none may be part of a better plan, or the work or the time is over."""
-        while self.priced < MOST_PAIRS and time.monotonic() < self.ends_s:
+        while self.priced < self.most_pairs and time.monotonic() < self.ends_s:
             if self.first and self.known is not None:
                 break
             p = self.pairs

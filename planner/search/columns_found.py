@@ -16,6 +16,7 @@ from planner.search.columns import Columns
 from planner.search.first_plan import try_plans
 from planner.search.known import TIE, Composition
 from planner.search.room import Room
+from planner.search.solution import MOST_PAIRS
 from planner.search.two_pools import TwoPools
 
 
@@ -52,6 +53,7 @@ def find_columns(
     first: bool = False,
     tolerance: float = 0.0,
     ends_s: float = math.inf,
+    most_pairs: int = MOST_PAIRS,
 ) -> Found:
     """Bound every point, find a first good cluster, and list what a better one can hold.
 
@@ -67,10 +69,12 @@ def find_columns(
         Columns for plans that are worse by such a share are listed too, as they may be simpler.
     ends_s
         When to stop, on the monotonic clock [s].
+    most_pairs
+        When to stop, in pairs of points and cells that are bounded.
     """
     problem, space = search.problem, search.space
     cells = Cells(problem, space, some_combinations(problem, space, MOST_LISTED))
-    branch = Branch(search, cells, goal, limits, room, ends_s, first=first, tolerance=tolerance)
+    branch = Branch(search, cells, goal, limits, room, (ends_s, most_pairs), first=first, tolerance=tolerance)
     points = aggregated_points(search)
     considered = len(points)
     pinned = space.pins.wanted("replicas", "serve")

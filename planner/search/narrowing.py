@@ -19,8 +19,6 @@ Bools = NDArray[np.bool_]
 
 WAVE = 30_000
 """Pairs that are priced at a time."""
-MOST_PAIRS = 3_000_000
-"""Pairs that are priced in all: the budget is counted in work, so that a busy machine gives the same answer."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,8 +57,9 @@ class Pairs:
 class Narrowing:
     """Points with cells, split until few are left: what both kinds of service share."""
 
-    def __init__(self, search: Search, cells: Cells, goal: Goal, limits: Limits, ends_s: float) -> None:
-        self.search, self.cells, self.goal, self.limits, self.ends_s = search, cells, goal, limits, ends_s
+    def __init__(self, search: Search, cells: Cells, goal: Goal, limits: Limits, stops: tuple[float, int]) -> None:
+        self.search, self.cells, self.goal, self.limits = search, cells, goal, limits
+        self.ends_s, self.most_pairs = stops
         self.points = Points.none()
         self.gpus = np.zeros(0, dtype=np.int64)
         self.services = np.zeros(0, dtype=np.bool_)

@@ -11,6 +11,7 @@ from planner.errors import InputError
 from planner.search.known import TIE
 from planner.space import Option
 
+MOST_PAIRS = 3_000_000
 WORKERS = 2
 SEED = 0
 
@@ -27,6 +28,8 @@ class Settings:
     seed: int = SEED
     first: bool = False
     """Any plan will do: only whether there is one is asked."""
+    most_pairs: int = MOST_PAIRS
+    """Operating points with combinations that are bounded at most: work, which a busy machine has as much of."""
 
 
 def read_settings(time_limit: str, workers: int, seed: int) -> Settings:

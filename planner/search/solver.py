@@ -48,6 +48,7 @@ def solve(
         Limits.of(problem.request),
         Room.of(problem.cluster, problem.most_gpus),
         first=settings.first,
+        most_pairs=settings.most_pairs,
         tolerance=tolerance,
         ends_s=starts_s + BOUNDS_SHARE * settings.time_limit_s,
     )

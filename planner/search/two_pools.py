@@ -23,7 +23,7 @@ from planner.search.branch import Branch
 from planner.search.columns import reached_otherwise
 from planner.search.feeding import Feeding, fits_on
 from planner.search.known import TIE
-from planner.search.narrowing import MOST_PAIRS, Narrowing, Pairs
+from planner.search.narrowing import Narrowing, Pairs
 from planner.space import Split
 
 Ints = NDArray[np.int64]
@@ -42,13 +42,13 @@ class TwoPools(Narrowing):
     """Ways of decode pools with cells; their value assumes the best prefill pools beside them."""
 
     def __init__(self, branch: Branch) -> None:
-        super().__init__(branch.search, branch.cells, branch.goal, branch.limits, branch.ends_s)
+        super().__init__(branch.search, branch.cells, branch.goal, branch.limits, (branch.ends_s, branch.most_pairs))
         self.branch = branch
         self.slack = TIE
 
     def narrow(self) -> None:
         """Split the most promising ways until few are left, or the work or the time is over."""
-        while not self._few() and self.priced < MOST_PAIRS and time.monotonic() < self.ends_s:
+        while not self._few() and self.priced < self.most_pairs and time.monotonic() < self.ends_s:
             rows = np.flatnonzero(self.splittable())
             if not len(rows):
                 break

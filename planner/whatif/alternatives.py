@@ -19,7 +19,7 @@ TIE = 1e-6
 """Relative: what is closer than this is no better."""
 
 
-def alternatives(solver: Solver, decision: Service, now: float, ends_s: float) -> list[Alternative]:
+def alternatives(solver: Solver, decision: Service, now: float) -> list[Alternative]:
     """Solve again without each choice that the space has an alternative to.
 
     Parameters
@@ -30,17 +30,14 @@ def alternatives(solver: Solver, decision: Service, now: float, ends_s: float) -
         The plan's.
     now
         Its objective.
-    ends_s
-        When all must be answered, on the monotonic clock [s].
     """
     space = affordable(solver.problem, open_space(solver.problem))
     found = without_choices(space, decision)
-    solver.until(ends_s, len(found))
     rows: list[Alternative] = []
     for row in found:
         if row.technique is not None and not _takes(rows[-1].decision, row.part, row.technique):
             continue  # The best plan without that strength is without the technique already.
-        answer = solver.solve(solver.problem, row.space, f"the best plan without {row.without}")
+        answer = solver.solve(row.space, f"the best plan without {row.without}")
         rows.append(_row(solver, row, answer, decision, now))
     return rows
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from catalog.load import Catalog, open_catalog
 from planner.errors import InputError
-from planner.explain.gains import GAIN_SECONDS, binding_gains
+from planner.explain.gains import binding_gains
 from planner.objectives import MEASURES
 from planner.pipeline import OutOfTimeError, make_plan
 from planner.plan import Document
@@ -30,7 +30,7 @@ def compare(
     catalog: Catalog | None = None,
     settings: Settings | None = None,
     *,
-    gain_seconds: float = GAIN_SECONDS,
+    gains: bool = True,
 ) -> Comparison:
     """Plan a base and its variants, and tell each difference by its causes.
 
@@ -45,8 +45,8 @@ def compare(
         Facts; None: the built-in ones under the user's overlay.
     settings
         How the solver runs, for each plan.
-    gain_seconds
-        Time for asking what a unit more of each binding limit would buy, for each plan; 0 asks nothing [s].
+    gains
+        Whether what a unit more of each binding limit would buy is asked too.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def compare(
     first: Scenario | tuple[str, Document]
     first = ("base", base) if isinstance(base, Document) else Scenario("base", {}, base)
     catalog, settings = catalog or open_catalog(), settings or Settings()
-    return compare_scenarios(first, columns, catalog, settings, gain_seconds=gain_seconds)
+    return compare_scenarios(first, columns, catalog, settings, gains=gains)
 
 
 def compare_scenarios(
@@ -88,7 +88,7 @@ def compare_scenarios(
     settings: Settings,
     talk: Talk = lambda text: None,
     *,
-    gain_seconds: float = GAIN_SECONDS,
+    gains: bool = True,
 ) -> Comparison:
     """As `compare`, of scenarios as they were read and of plan files with their names.
 
@@ -100,7 +100,7 @@ def compare_scenarios(
 
     def column(one: Scenario | tuple[str, Document]) -> _Column:
         found = _column(one, catalog, settings, talk)
-        return replace(found, shown=_with_gains(found, catalog, settings, gain_seconds))
+        return replace(found, shown=_with_gains(found, catalog, settings) if gains else found.shown)
 
     first = column(base)
     if first.shown.status == "bad input":
@@ -150,13 +150,16 @@ def _column(one: Scenario | tuple[str, Document], catalog: Catalog, settings: Se
     return _Column(Variant(name=one.name, changes=one.changes, status=document.status, plan=document))
 
 
-def _with_gains(column: _Column, catalog: Catalog, settings: Settings, seconds: float) -> Variant:
+def _with_gains(column: _Column, catalog: Catalog, settings: Settings) -> Variant:
     plan = column.shown.plan
-    if plan is None or plan.decision is None or plan.objective is None or not column.holds or seconds <= 0:
+    if plan is None or plan.decision is None or plan.objective is None or not column.holds:
         return column.shown
     problem = resolve(read_request(plan.request), catalog)
-    found = binding_gains(problem, plan, settings, seconds, published=False)
-    rows = [Relaxed(name=row.constraint, change=row.change, gain=row.share, proved=row.proved) for row in found]
+    found = binding_gains(problem, plan, settings, published=False)
+    rows = [
+        Relaxed(name=row.constraint, change=row.change, gain=row.share, most=row.most, proved=row.proved)
+        for row in found
+    ]
     return column.shown.model_copy(update={"gains": tuple(rows)})
 
 

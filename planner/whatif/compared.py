@@ -104,8 +104,10 @@ class Relaxed(Part):
     change: str
     gain: float
     """Share by which the variant's own objective gets better."""
+    most: float | None = None
+    """By which it gets better at most; None where nothing is known."""
     proved: bool
-    """False: at least so much."""
+    """False: at least ``gain`` and at most ``most``."""
 
 
 class Variant(Part):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from catalog.load import Catalog, open_catalog
+from planner.ask import Question
 from planner.errors import InputError
 from planner.plan import Document
 from planner.price import Evaluation, evaluate
@@ -14,20 +15,18 @@ from planner.request import read_request
 from planner.search.solver import Settings
 from planner.space import open_space
 from planner.whatif.alternatives import TIE, alternatives
-from planner.whatif.asking import Answer, Question, Solver
+from planner.whatif.asking import Answer, Solver
 from planner.whatif.attribution import metric_of, metric_value
 from planner.whatif.budget import budget_of
 from planner.whatif.dimensions import dimension_rows
 from planner.whatif.explained import Alternative, Explanation, LimitPrice
 from planner.whatif.levers import levers
-from planner.whatif.prices import MOST_POINTS, lifted, needs_curve, price_of
+from planner.whatif.prices import lifted, price_of
 from planner.whatif.roofline import roofline
 from planner.whatif.stale import freshness
 
 SECONDS = 60.0
 """Time for all questions of one explanation [s]."""
-SHARE_OF_CHOICES, SHARE_OF_LIMITS = 0.45, 0.65
-"""Shares of the time by which the choices, and then the limits lifted one by one, are to be done."""
 
 
 def explain_plan(
@@ -79,12 +78,10 @@ def explain_plan(
     if now is None or metrics.interactions_per_hour <= 0:
         raise InputError("the plan's decision doesn't fit the GPUs any more; plan again")
     fresh = freshness(document, catalog)
-    solver = Solver(problem, metric, settings or Settings(), talk)
-    begun = time.monotonic()
-    solver.until(begun + seconds * SHARE_OF_CHOICES, 1)
+    solver = Solver(problem, metric, replace(settings or Settings(), time_limit_s=seconds), talk)
     best = _best(solver, document, evaluation, now, fresh.holds)
-    choices = alternatives(solver, service, best.value or now, begun + seconds * SHARE_OF_CHOICES)
-    limits = _limits(solver, document, best, begun, seconds)
+    choices = alternatives(solver, service, best.value or now)
+    limits = _limits(solver, document, best)
     better = solver.gain(now, best.value)
     notes = fresh.notes
     if better is not None and better > TIE:
@@ -120,19 +117,9 @@ def _best(solver: Solver, document: Document, evaluation: Evaluation, now: float
     return found if found.proved or (gain is not None and gain > 0) else mine
 
 
-def _limits(solver: Solver, document: Document, best: Answer, begun: float, seconds: float) -> list[LimitPrice]:
-    asked = levers(solver.problem, document)
-    solver.until(begun + seconds * SHARE_OF_LIMITS, len(asked))
-    found = lifted(solver, asked)
-    rows = []
-    waiting = sum(needs_curve(solver, one, best) for one in found)
-    for one in found:
-        # What one limit leaves of its share is for the later ones.
-        left = max(begun + seconds - time.monotonic(), 0.0)
-        solver.until(time.monotonic() + left / max(waiting, 1), MOST_POINTS)
-        waiting -= needs_curve(solver, one, best)
-        rows.append(price_of(solver, one, found, best))
-    return rows
+def _limits(solver: Solver, document: Document, best: Answer) -> list[LimitPrice]:
+    found = lifted(solver, levers(solver.problem, document))
+    return [price_of(solver, one, found, best) for one in found]
 
 
 def _undecided(choices: list[Alternative], limits: list[LimitPrice]) -> list[str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from planner.ask import Question
 from planner.explain.clusters import Sizes, sizes_of
 from planner.explain.limits import FREE
 from planner.limits import Limit, asked, limits_of
 from planner.plan import Document, Metrics
 from planner.problem import Problem
 from planner.request import Request
-from planner.whatif.asking import Question
 
 MEMORY_STEPS = (1.1, 2.0, 4.0)
 """Memory isn't sold by the unit: these multiples are asked."""

@@ -37,12 +37,6 @@ def lifted(solver: Solver, found: Iterable[Lever]) -> list[Lifted]:
     return [Lifted(lever, solver.ask(lever.lifted, f"the best plan with {lever.lifted_text}")) for lever in found]
 
 
-def needs_curve(solver: Solver, mine: Lifted, now: Answer) -> bool:
-    """Whether a limit helps and can be followed."""
-    gain = solver.gain(now.value or 0.0, mine.answer.value)
-    return gain is not None and gain > HELPS and mine.lever.at is not None
-
-
 def price_of(solver: Solver, mine: Lifted, everything: list[Lifted], now: Answer) -> LimitPrice:
     """The price of one limit, as far as time allows.
 

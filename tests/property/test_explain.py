@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.units import parse_quantity
-from planner.explain.asking import smallest
+from planner.ask import smallest
 from planner.limits import milliseconds_text, seconds_text
 
 
