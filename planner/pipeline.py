@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from catalog.load import Catalog, open_catalog
+from planner.clusters import is_open
 from planner.decision import Decision
 from planner.efficiency import measurements_of
 from planner.errors import InputError, PlannerError
@@ -80,6 +81,11 @@ def make_plan(
         raise InputError("--spare: no plan keeps replicas in reserve yet; leave it out, and ask for more --users")
     catalog = catalog or open_catalog()
     starts_s = time.monotonic()
+    cluster_choice = ""
+    if is_open(request):
+        from planner.sizing import sized
+
+        request, cluster_choice = sized(request, catalog, settings or Settings())
     problem = resolve(request, catalog)
     space = open_space(problem)
     solution = choose(problem, space, solver=solver, settings=settings)
@@ -96,7 +102,11 @@ def make_plan(
         return _without_plan(problem, solver, explanation)
     evaluation = price_decision(problem, services_of(solution))
     verify(problem, space, evaluation, solution.value)
-    return _document(problem, evaluation, solution, solution.by if solver == "cpsat" else solver)
+    document = _document(problem, evaluation, solution, solution.by if solver == "cpsat" else solver)
+    if not cluster_choice:
+        return document
+    provenance = document.provenance.model_copy(update={"cluster_choice": cluster_choice})
+    return document.model_copy(update={"provenance": provenance})
 
 
 def choose(problem: Problem, space: Space, *, solver: str = "cpsat", settings: Settings | None = None) -> Solution:

@@ -358,6 +358,8 @@ class Provenance(Part):
     """The bound that throughput meets first: gpu, hbm, ddr, nvme, pcie, link or serial."""
     weights_choice: str | None = None
     """Where quantised weights come from: published, made while they are loaded, or to be made first."""
+    cluster_choice: str | None = None
+    """How many GPUs were taken, and whether fewer do, where the request leaves it open."""
     model_choice: str | None = None
     """Which model was taken, and why, where the request names none."""
     assumptions: tuple[str, ...] = ()

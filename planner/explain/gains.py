@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from catalog.load import Catalog
+from planner.clusters import sizes_of
 from planner.errors import InputError
-from planner.explain.clusters import sizes_of
 from planner.limits import asked, limits_of
 from planner.plan import Document
 from planner.price import evaluate

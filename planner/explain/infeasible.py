@@ -8,7 +8,7 @@ from typing import Any
 
 from planner.ask import Asker, Question, smallest
 from planner.candidates.goal import Goal
-from planner.explain.clusters import Sizes, sizes_of
+from planner.clusters import Sizes, sizes_of
 from planner.explain.limits import Stated, changes_without, deployable, stated
 from planner.limits import SLACK, Limit
 from planner.plan import UNDECIDED, Infeasible, Relaxation

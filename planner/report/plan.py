@@ -71,6 +71,8 @@ def _parts(document: Document) -> Iterable[RenderableType]:
 
 
 def _model_choice(document: Document) -> Iterable[RenderableType]:
+    if document.provenance.cluster_choice is not None:
+        yield Text(f"Cluster: {document.provenance.cluster_choice}")
     if document.provenance.model_choice is not None:
         yield Text(f"Model: {document.provenance.model_choice}")
     if document.provenance.weights_choice is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from planner.ask import Question
-from planner.explain.clusters import Sizes, sizes_of
+from planner.clusters import Sizes, sizes_of
 from planner.explain.limits import FREE
 from planner.limits import Limit, asked, limits_of
 from planner.plan import Document, Metrics

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from catalog.schema import Hardware
+from planner.clusters import sizes_of
 from planner.errors import InputError
-from planner.explain.clusters import sizes_of
 from planner.limits import limits_of
 from planner.problem import Problem
 from planner.request import Request, resolve_cluster

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from planner.clusters import sizes_of
 from planner.errors import InputError
-from planner.explain.clusters import sizes_of
 from planner.limits import BY_METRIC
 from planner.pipeline import objective_of, provenance_of, request_document, warnings_of
 from planner.plan import Document, Metrics

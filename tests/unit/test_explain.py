@@ -8,8 +8,8 @@ import pytest
 
 from catalog.load import Catalog, open_catalog
 from planner.ask import Asker, Question, smallest
+from planner.clusters import sizes_of
 from planner.explain import binding_gains, gains
-from planner.explain.clusters import sizes_of
 from planner.explain.limits import changes_without, deployable, stated
 from planner.pipeline import make_plan
 from planner.plan import UNDECIDED, Document, Relaxation

@@ -6,7 +6,10 @@ import re
 from dataclasses import dataclass
 
 from planner.problem import Problem
+from planner.request import Request
 
+ANY = "any"
+"""As ``--gpus`` says that the GPU is open, too."""
 _COUNTS = re.compile(r"^(?:\s*[0-9]+\s*[x×])+\s*", re.IGNORECASE)
 
 
@@ -44,3 +47,13 @@ def sizes_of(problem: Problem) -> Sizes | None:
     if not cluster.assumed_node:
         return Sizes(name, given[0] if given else 1, cluster.node.gpus)
     return Sizes(name, cluster.gpus, 1)
+
+
+def is_open(request: Request) -> bool:
+    """Whether a request leaves the number of its GPUs open: it has users, and a GPU or a server without a number.
+
+    >>> is_open(Request(ctx="8K", gpus="H100", users=5)), is_open(Request(ctx="8K", gpus="1xH100", users=5))
+    (True, False)
+    """
+    text = request.gpus.strip().lower()
+    return request.users is not None and not text[:1].isdigit() and not text.endswith((".yaml", ".yml", ".json"))
