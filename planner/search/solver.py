@@ -23,6 +23,7 @@ from planner.search.compose import Asked, Composed, compose
 from planner.search.known import TIE, Composition
 from planner.search.room import Room
 from planner.search.services import services_of
+from planner.search.simpler import simplest
 from planner.search.solution import Kind, Settings, Solution, read_settings, status_of
 from planner.search.ties import engine_of
 from planner.space import Space
@@ -54,11 +55,12 @@ def solve(
     )
     if settings.first and found.known is not None:
         return _with(found, Composed(found.known, found.known.value, -math.inf, "", True))
-    composed = compose(found, Asked(settings.workers, settings.seed, starts_s + settings.time_limit_s, tolerance))
+    ends_s = starts_s + settings.time_limit_s
+    composed = compose(found, Asked(settings.workers, settings.seed, ends_s, tolerance))
     if composed is None:
         # Of what was left out nothing is known.
         return Solution("infeasible" if found.complete else "unknown", search, considered=found.considered)
-    return _with(found, composed)
+    return _with(found, simplest(found, composed, tolerance, ends_s))
 
 
 def _with(found: Found, composed: Composed) -> Solution:
