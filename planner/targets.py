@@ -108,6 +108,7 @@ ENGINES: dict[str, EngineFiles] = {
 """Engines that have files."""
 PLATFORMS: dict[str, Platform] = {
     "shell": Platform(in_containers=False),
+    "systemd": Platform(in_containers=False),
     "compose": Platform(one_server=True, several_servers="none"),
     "kubernetes": Platform(keeps_in_claims=True),
     # KServe's own proxy stands before decode instances and speaks as vLLM's pools expect. Its scheduler and Ray's

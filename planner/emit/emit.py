@@ -15,7 +15,7 @@ from planner.emit.engines import kvpress, llama_cpp, lmdeploy, sglang, tensorrt_
 from planner.emit.flags import problems_of_environment, problems_of_flags, snapshot
 from planner.emit.launch import Launch, Value
 from planner.emit.load_test import load_test_files
-from planner.emit.platforms import compose, kserve, kubernetes, ray, shell
+from planner.emit.platforms import compose, kserve, kubernetes, ray, shell, systemd
 from planner.emit.platforms.notes import platform_notes
 from planner.emit.read_deployment import read_deployment
 from planner.emit.readme import provenance_file, readme
@@ -43,9 +43,12 @@ ARRANGE: dict[str, Arrange] = {
     "kubernetes": kubernetes.files,
     "kserve": kserve.files,
     "ray": ray.files,
+    "systemd": systemd.files,
 }
 """Platform -> what turns launches into files."""
 
+ON_SERVERS = ("shell", "systemd")
+"""Platforms whose files are for the very servers that they lie on."""
 
 THROUGH_LMCACHE = {"vllm", "sglang"}
 """Engines that are started with LMCache."""
@@ -210,7 +213,7 @@ def _arranged(
         try:
             for launch in launches:
                 _refuse_platform(deployment, launch, platform)
-            which = (deployment, launches) if platform == "shell" else (inside, contained)
+            which = (deployment, launches) if platform in ON_SERVERS else (inside, contained)
             found[platform] = ARRANGE[platform](*which)
         except InputError as error:
             refused += error.problems
@@ -247,7 +250,7 @@ def _in_containers(
 
 def _check_source(deployment: Deployment, platforms: list[str]) -> None:
     """Refuse to write a directory of this machine into files for other machines."""
-    elsewhere = [name for name in platforms if name != "shell"]
+    elsewhere = [name for name in platforms if name not in ON_SERVERS]
     if deployment.is_local and elsewhere:
         raise InputError(
             f"--target {elsewhere[0]}: the model is a directory of one machine, where no other finds it; add "

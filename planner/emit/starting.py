@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Set
 
 from planner.emit.deployment import Deployment
@@ -9,6 +10,7 @@ from planner.emit.launch import Launch, Place, places
 from planner.emit.loading import ENGINE_START_S, loading
 from planner.emit.platforms.making import FILE, how_to_make
 from planner.emit.platforms.network import crosses_servers
+from planner.emit.platforms.systemd import ENVIRONMENT, directory
 from planner.emit.quoting import code, shell
 from planner.emit.router import client_port
 
@@ -19,6 +21,7 @@ _MB = 1e6
 def start_lines(deployment: Deployment, launches: list[Launch], files: Set[str]) -> list[str]:
     """Return what to run, for every kind of file that is there, as lines of a Markdown list."""
     lines = _shell(deployment, launches, files)
+    lines += _systemd(deployment, files)
     if "compose/compose.yaml" in files:
         up = code("docker compose -f compose/compose.yaml up -d")
         lines.append(f"- compose: {up} (HF_TOKEN from the environment)")
@@ -39,6 +42,22 @@ def start_lines(deployment: Deployment, launches: list[Launch], files: Set[str])
         name = launches[-1].api_name or deployment.served_name
         lines.append(f"- clients: an OpenAI-compatible API on port {port}, model {code(name)}")
         lines.append(_ready(deployment, launches))
+    return lines
+
+
+def _systemd(deployment: Deployment, files: Set[str]) -> list[str]:
+    units = sorted(name.removeprefix("systemd/") for name in files if re.fullmatch(r"systemd/.*\.service", name))
+    if not units:
+        return []
+    where = directory(deployment)
+    names = " ".join(name.replace("@.", "@0.") for name in units)
+    copy, link = code(f"sudo cp -r systemd {where}"), code(f"sudo systemctl link {where}/*.service")
+    lines = [
+        f"- systemd: {copy} on each server, variables into {code(f'{where}/{ENVIRONMENT}')}, then",
+        f"  {link} and {code(f'sudo systemctl enable --now {names}')}",
+    ]
+    if any("@." in name for name in units):
+        lines.append("  (the number behind @ is the instance: 0, 1, 2, ..., each on its server)")
     return lines
 
 

@@ -144,7 +144,9 @@ def test_targets_say_whether_they_take_several_kinds(target: str, mixed: bool) -
 
 def test_an_engine_that_is_no_server_stands_beside_nothing() -> None:
     assert [name for name, files in ENGINES.items() if not files.is_server] == ["transformers-kvpress"]
-    assert {name for name, platform in PLATFORMS.items() if platform.mixed} == {"shell", "compose", "kubernetes"}
+    assert {name for name, platform in PLATFORMS.items() if platform.mixed} == {
+        *("shell", "systemd", "compose", "kubernetes")
+    }
     with pytest.raises(InputError, match="no server"):
         launches_of(deployment(LARGE, SMALL | {"engine": "transformers-kvpress"}), None)
 
