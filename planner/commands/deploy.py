@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 TARGETS = (
     "vllm, sglang, tensorrt-llm, lmdeploy, llama.cpp or transformers-kvpress; "
-    "shell, compose, kubernetes, kserve or ray; lmcache"
+    "shell, systemd, compose, kubernetes, kserve or ray; lmcache"
 )
 EmitDirectory = Annotated[
     Path | None,

@@ -37,7 +37,7 @@ PLANNING = {
     "efficiency": "measured, or peak for the theoretical limit [measured].",
     "usd_per_gpu_hour": "A price of your own: '1.79 USD/h'; left out: the cheapest dated offer.",
     "target": "Plan only what these can run, and write their files with --emit: an engine (vllm, sglang, tensorrt-llm, "
-    "lmdeploy, llama.cpp, transformers-kvpress), shell, compose, kubernetes, kserve or ray; lmcache.",
+    "lmdeploy, llama.cpp, transformers-kvpress), shell, systemd, compose, kubernetes, kserve or ray; lmcache.",
 }
 """Options of a request, as every verb that plans takes them: field -> help. Their texts are read by `Request`."""
 
