@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -201,18 +201,24 @@ def _model(
         if cluster is None or engines is None:
             return None  # what is wrong with them is told
         entry, default = default_model(request.ctx, catalog, cluster, engines)
-        return entry.id, read_config(entry.config), entry, choice_text(entry, default, request.ctx)
+        return entry.id, _architecture(catalog, entry.id), entry, choice_text(entry, default, request.ctx)
     if catalog.has(Model, name):
         entry = catalog.get(Model, name)
-        return entry.id, read_config(entry.config), entry, None
+        return entry.id, _architecture(catalog, entry.id), entry, None
     listed = catalog.checkpoint(name)
     if listed is not None:
         entry = catalog.get(Model, listed[0])
-        return entry.id, read_config(entry.config), entry, None
+        return entry.id, _architecture(catalog, entry.id), entry, None
     path = Path(name).expanduser()
     if path.exists() or path.suffix == ".json" or name.startswith((".", "/", "~")):
         return str(path), read_config_file(path), None, None
     raise _unknown_model(name, catalog)
+
+
+@lru_cache(maxsize=64)
+def _architecture(catalog: Catalog, model: str) -> Architecture:
+    """Read once: changed requests about a model share what is known of its times, which goes by the object."""
+    return read_config(catalog.get(Model, model).config)
 
 
 def _unknown_model(name: str, catalog: Catalog) -> UnknownEntryError:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.candidates.combinations import Combinations, any_of, filtered, with_weights, within_budget
+from planner.candidates.each_once import each_once
 from planner.cost.compression import HIDDEN, TOKEN, CompressionTable, compression_table
 from planner.cost.quality import z_score
 from planner.problem import Problem
@@ -123,7 +124,7 @@ class Cells:
             kinds = self._able[cell.weights][cell.members] * (1 << len(CONDITIONS)) + self._forbids[cell.members]
             if (kinds != kinds[0]).any():
                 # What runs on the same engines stays together.
-                parts = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
+                parts = [np.flatnonzero(kinds == kind) for kind in each_once(kinds)]
             elif len(cell.members) <= PARTS:
                 parts = list(np.arange(len(cell.members))[:, None])
             else:
@@ -165,8 +166,8 @@ class Cells:
         """Options of each dimension that any member of some cells has."""
         if not self.listed:
             return [set(range(len(self.space.options[name]))) for name in DIMENSIONS]
-        members = np.unique(np.concatenate([self.cells[i].members for i in indices]))
-        return [set(np.unique(self.found.options[d, members]).tolist()) for d in range(len(DIMENSIONS))]
+        members = each_once(np.concatenate([self.cells[i].members for i in indices]))
+        return [set(each_once(self.found.options[d, members]).tolist()) for d in range(len(DIMENSIONS))]
 
 
 SENSITIVITY = np.array([2.0, 2.0, 2.0, 1.0, 0.0, 1.0, 0.0, 0.5, 0.5, 1.0])

@@ -238,7 +238,8 @@ def neighbours(space: Space, options: tuple[Option, ...]) -> Ints:
             columns = np.repeat(np.array(here, dtype=np.int64)[:, None], grid.shape[1], axis=1)
             columns[d], columns[e] = grid
             found.append(columns)
-    return np.unique(np.concatenate(found, axis=1), axis=1)
+    # Asked for indices too, NumPy doesn't load masked arrays.
+    return np.unique(np.concatenate(found, axis=1), axis=1, return_index=True)[0]
 
 
 def loss_of(space: Space, options: tuple[Option, ...], weights: WeightOption) -> LogLoss:

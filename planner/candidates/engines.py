@@ -36,10 +36,14 @@ class Surroundings:
         paired = points.pool_unit >= 0
         engines = self._engines[split.astype(np.int64), points.unit, points.policy]
         engines = np.where(paired, engines & self._engines[1, np.maximum(points.pool_unit, 0), points.policy], engines)
-        for pool, unit in np.unique(np.stack([points.pool_unit[paired], points.unit[paired]], axis=1), axis=0).tolist():
-            able = sum(self._bits[name] for name in self._search.handing_over(pool, unit))
-            rows = (points.pool_unit == pool) & (points.unit == unit)
-            engines[rows] &= able
+        if paired.any():
+            codes = points.pool_unit[paired] * len(self._several) + points.unit[paired]
+            pairs, row = np.unique(codes, return_inverse=True)
+            able = [
+                sum(self._bits[name] for name in self._search.handing_over(*divmod(pair, len(self._several))))
+                for pair in pairs.tolist()
+            ]
+            engines[paired] &= np.array(able, dtype=np.int64)[row]
         several = self._several[points.unit] | (paired & self._several[np.maximum(points.pool_unit, 0)])
         holds = {"tensor_parallel": several, "offload": self._swaps[points.policy], "disaggregated": split}
         bits = [holds[name].astype(np.int64) << bit for bit, name in enumerate(CONDITIONS)]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.schema import Engine
+from planner.candidates.each_once import each_once
 from planner.cost.candidates import AGGREGATED
 from planner.cost.compression import CompressionTable
 from planner.cost.efficiency import Efficiency
@@ -168,7 +169,7 @@ class Search:
         view = np.array([unit.view for unit in self.units], dtype=np.int64)[points.unit]
         candidates = self._candidates(points, combination, throttled)
         parts: list[tuple[Ints, Priced]] = []
-        for index in np.unique(view):
+        for index in each_once(view):
             rows = np.flatnonzero(view == index)
             pools = self.pools(int(index), table)
             longest = None if slowest is None else slowest[rows]
@@ -335,9 +336,9 @@ def _points(search: Search, unit: Ints, micro: Ints, chunk: Ints, policy: Ints, 
 def roomy(search: Search, points: Points, table: CompressionTable) -> Bools:
     """Points whose sessions fit HBM with the row of their weights, before anything is priced."""
     most = np.zeros(len(search.units))
-    for unit in np.unique(np.concatenate([points.unit, points.pool_unit[points.pool_unit >= 0]])):
+    for unit in each_once(np.concatenate([points.unit, points.pool_unit[points.pool_unit >= 0]])):
         known = search.units[int(unit)]
-        most[unit] = search.pools(known.view, table)[int(unit)].fit[known.weights]
+        most[unit] = search.pools(known.view, table).fit(int(unit))[known.weights]
     pp = np.array([unit.split.pp for unit in search.units], dtype=np.int64)
     sequences = np.where(points.alone, 1, points.micro * pp[points.unit])
     fits = most[points.unit] >= np.where(sequences > 1, sequences + 1, 1)

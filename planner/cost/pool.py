@@ -55,21 +55,27 @@ class Pool:
         flops = setting.hardware.flops
         linear = getattr(flops, weights.flops_precision) or flops.bf16
 
+        ends = [session_bytes(stage, table, prompt, work.end_tokens, shared) for stage in replica.stages]
+        known = {(float(work.end_tokens), shared): _largest(ends)}
+
         def largest(tokens: float, shared: float) -> Floats:
-            return largest_session_bytes(replica, table, prompt, tokens, shared)
+            key = (float(tokens), shared)
+            if key not in known:  # Without growth several lengths are the same.
+                known[key] = largest_session_bytes(replica, table, prompt, tokens, shared)
+            return known[key]
 
         return Pool(
             replica=replica,
             rate=rates(flops.bf16, linear, setting.hardware.hbm_bandwidth, setting.efficiency),
             left=left,
-            fit=sessions_that_fit(replica, table, setting.model_bytes, prompt, work.end_tokens, shared),
+            fit=fit_of(setting, index),
             stage_bytes=tuple(
                 (
                     stage.weight_bytes,
-                    session_bytes(stage, table, prompt, work.end_tokens, shared),
+                    end,
                     shared_bytes(stage, table, prompt, shared),
                 )
-                for stage in replica.stages
+                for stage, end in zip(replica.stages, ends, strict=True)
             ),
             end_bytes=largest(work.end_tokens, shared),
             prompt_bytes=largest(prompt, shared),
@@ -150,6 +156,14 @@ class Pool:
             return roofline
         parts = self.times.step_parts(sequences, tokens, self.left)
         return np.maximum(roofline, _largest(list(parts)) * self.left.decode_time)
+
+
+def fit_of(setting: Setting, index: int) -> Floats:
+    """Sessions that fit a replica of shape ``index``, at their full length, under every combination."""
+    shape, work = setting.shapes[index], setting.workload
+    replica = shard(setting.architecture, shape, setting.weight_formats[shape.weights])
+    prompt, shared = float(work.prompt_tokens), float(work.shared_prefix_tokens)
+    return sessions_that_fit(replica, setting.compression, setting.model_bytes, prompt, work.end_tokens, shared)
 
 
 def compressed(table: CompressionTable, prompt: float, tokens: float, technique_time: bool) -> Compressed:

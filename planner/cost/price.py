@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from planner.cost.candidates import AGGREGATED, DDR, NVME, PREFILLED, Bools, Candidates, Floats, Ints, Setting
 from planner.cost.links import both_ways_ratio, link_bytes_per_s, tier_bytes
 from planner.cost.phases import handover_of, no_decoding, no_handover, no_prefill, phases_of, prefills_of
-from planner.cost.pool import Pool, compressed
+from planner.cost.pool import Pool, compressed, fit_of
 from planner.cost.session import BOUNDS, RECOMPUTE, SWAP, Phases, Steady, Traffic, aggregated, disaggregated
 from planner.cost.workload import Workload
 
@@ -77,6 +77,10 @@ class Pools:
         if shape not in self._pools:
             self._pools[shape] = Pool.of(self.setting, shape, self._left)
         return self._pools[shape]
+
+    def fit(self, shape: int) -> Floats:
+        """Sessions that fit one of the shapes, at their full length ``(combination,)``."""
+        return self._pools[shape].fit if shape in self._pools else fit_of(self.setting, shape)
 
 
 def price(setting: Setting, candidates: Candidates, pools: Pools | None = None, slowest: Ints | None = None) -> Priced:

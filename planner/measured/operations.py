@@ -12,6 +12,7 @@ docs/accuracy.md: the data, the fits, their errors on shapes held out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,11 +96,8 @@ def gemm_s(
     bound = np.maximum(2.0 * m * n * k / peak.flops_per_s, memory * fit.bandwidth)
     memory = memory + _ramp(fit.ramp_s, fit.ramp_at_s, memory)
     # One more axis in front: every tile with every split.
-    small = fit.tile_64**2 / fit.tile_128
-    rates = {256 * 128: 1.0, 128 * 128: fit.tile_128, 128 * 64: fit.tile_64}
     kinds = TILES + (FEW_ROWS_TILES if weight_bytes < 2.0 else ())
-    choices = [(r, c, fit.compute * rates.get(r * c, small), s) for r, c in kinds for s in SPLITS]
-    rows, columns, share, split = np.array(choices).T.reshape(4, -1, *(1,) * memory.ndim)
+    rows, columns, share, split = _choices(fit, kinds).reshape(4, -1, *(1,) * memory.ndim)
     tiles = np.ceil(m / rows) * np.ceil(n / columns) * split
     computed = np.where(rows == SMALLEST_ROWS, np.clip(m, fit.least_rows, SMALLEST_ROWS), rows)
     per_inner = 2.0 * computed * columns * sms / (share * peak.flops_per_s)
@@ -109,6 +107,14 @@ def gemm_s(
     best = np.min(time + np.where(split > 1, partial, 0.0), axis=0)
     # The roofline, whatever parameters a user's own fit may give.
     return np.asarray(np.maximum(fit.start_s + best, bound))
+
+
+@lru_cache(maxsize=256)
+def _choices(fit: GemmFit, kinds: tuple[tuple[int, int], ...]) -> Floats:
+    """Every tile with every split: rows, columns, share of the peak, parts ``(4, choice)``."""
+    small = fit.tile_64**2 / fit.tile_128
+    rates = {256 * 128: 1.0, 128 * 128: fit.tile_128, 128 * 64: fit.tile_64}
+    return np.array([(r, c, fit.compute * rates.get(r * c, small), s) for r, c in kinds for s in SPLITS]).T
 
 
 def _ramp(most_s: float, at_s: float, time: Floats) -> Floats:

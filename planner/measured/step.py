@@ -29,7 +29,11 @@ NODES = 5
 MOST_SIZES = 4096
 """Sizes of batches or chunks whose times a stage remembers."""
 UNQUANTISED = "bf16"
-_PLACES, _WEIGHTS = np.polynomial.legendre.leggauss(NODES)
+_PLACES = np.array([-0.906179845938664, -0.5384693101056831, 0.0, 0.5384693101056831, 0.906179845938664])
+_WEIGHTS = np.array(
+    [0.23692688505618928, 0.4786286704993663, 0.5688888888888887, 0.4786286704993663, 0.23692688505618928]
+)
+"""Of Gauss-Legendre quadrature, as ``np.polynomial.legendre.leggauss(NODES)`` gives them, which loads much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,15 +253,14 @@ class StageTimes:
     def _per_size(self, kind: str, sequences: float, size: Floats, rows_of: Callable[[Floats], Floats]) -> Floats:
         """``rows_of(size)``, ``(row, size)``, computed once for each distinct size."""
         known = self._known.setdefault((kind, sequences), {})
-        distinct, inverse = np.unique(size, return_inverse=True)
-        keys = distinct.tolist()
+        keys, inverse = _distinct_sizes(np.asarray(size, dtype=np.float64).tobytes())
         missing = [key for key in keys if key not in known]
         if missing:
             if len(known) > MOST_SIZES:
                 known.clear()
-                missing = keys
+                missing = list(keys)
             known.update(zip(missing, rows_of(np.array(missing)).T, strict=True))
-        columns = np.stack([known[key] for key in keys], axis=-1)
+        columns = np.array([known[key] for key in keys]).T
         return np.asarray(columns[:, inverse.reshape(size.shape)])
 
     def _fixed_s(self, tokens: Floats, logits: Floats) -> Floats:
@@ -348,6 +351,13 @@ class StageTimes:
                 size,
             )
         return time
+
+
+@lru_cache(maxsize=64)
+def _distinct_sizes(sizes: bytes) -> tuple[tuple[float, ...], NDArray[np.int64]]:
+    """Sizes each once, and for every size which of them it is: replicas are asked for the same ones."""
+    distinct, inverse = np.unique(np.frombuffer(sizes), return_inverse=True)
+    return tuple(distinct.tolist()), inverse
 
 
 @lru_cache(maxsize=8192)

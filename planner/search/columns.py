@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from planner.candidates.cells import engines_able, forbidding_conditions
 from planner.candidates.combinations import losses_with, table_of
+from planner.candidates.each_once import each_once
 from planner.candidates.engines import Surroundings
 from planner.candidates.goal import Goal, Limits
 from planner.candidates.points import Points, Search
@@ -106,7 +107,7 @@ class Pricer:
         column = column.reshape(-1)
         able = np.zeros(len(points), dtype=np.int64)
         mean, at_confidence = np.zeros(len(points)), np.zeros(len(points))
-        for w in np.unique(owner).tolist():
+        for w in each_once(owner).tolist():
             mine = owner == w
             able[mine] = engines_able(space, distinct, space.weights[w])[column[mine]]
             of_mean, of_confidence = losses_with(search.problem, space, distinct, space.weights[w])

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.candidates.each_once import each_once
 from planner.limits import SLACK as FLOAT_SLACK
 from planner.search.apart import DIED, Answer, solve_apart
 from planner.search.columns_found import Found
@@ -81,7 +82,7 @@ class _Master:
         self.faults: list[str] = []
         self.status = "UNKNOWN"
         self.cp = import_cp_model()
-        self.ranked = np.unique(self.columns.worst)
+        self.ranked = each_once(self.columns.worst)
         self._build()
 
     # ------------------------------------------------------------- the model

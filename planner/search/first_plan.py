@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.candidates.combinations import Combinations, filtered, neighbours, with_weights
+from planner.candidates.each_once import each_once
 from planner.problem import Problem
 from planner.search.branch import Branch
 from planner.space import Space
@@ -41,7 +42,7 @@ def try_plans(branch: Branch) -> None:
         same = branch.gpus[branch.pairs.point] == known.columns.gpus[kind]
         promising = branch.by_promise()
         promising = promising[same[promising]][:MOST_ALIKE]
-        _try(branch, np.unique(branch.pairs.point[promising]), filtered(problem, space, options))
+        _try(branch, each_once(branch.pairs.point[promising]), filtered(problem, space, options))
         place = branch.place(known.columns.points.take(np.array([kind])))
         if place is not None:
             chosen = known.columns.chosen(branch.search, kind)
@@ -61,7 +62,7 @@ def _try(branch: Branch, rows: Ints, found: Combinations) -> None:
     search, space, problem = branch.search, branch.search.space, branch.search.problem
     weights = search.weights_of(branch.points)
     columns, owners = [], []
-    for w in np.unique(weights[rows]):
+    for w in each_once(weights[rows]):
         allowed = with_weights(problem, space, found, space.weights[int(w)]).options
         mine = rows[weights[rows] == w]
         columns.append(np.tile(allowed, len(mine)))
@@ -73,7 +74,7 @@ def _try(branch: Branch, rows: Ints, found: Combinations) -> None:
 def interleaved(kinds: Ints, order: Ints) -> Ints:
     """The order again, but with the best of every kind first, then every second best, ..."""
     rank = np.empty(len(order), dtype=np.int64)
-    for kind in np.unique(kinds):
+    for kind in each_once(kinds):
         mine = order[kinds[order] == kind]
         rank[mine] = np.arange(len(mine))
     return order[np.argsort(rank[order], kind="stable")]
@@ -92,4 +93,4 @@ def to_try(problem: Problem, space: Space, found: Combinations) -> Combinations:
         table.prefill_attention * table.stored_tokens(length, length),
     )
     best = [np.argsort(merit, kind="stable")[: TRIED_COMBINATIONS // len(merits)] for merit in merits]
-    return found.take(np.unique(np.concatenate(best)))
+    return found.take(each_once(np.concatenate(best)))

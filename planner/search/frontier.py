@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from planner.candidates.cells import Cells
 from planner.candidates.combinations import Combinations, affordable, all_combinations
 from planner.candidates.dominance import beaten_by, distinct, undominated
+from planner.candidates.each_once import each_once
 from planner.candidates.goal import Goal, Limits
 from planner.candidates.points import Points, Search, aggregated_points, capability_rank, open_search, roomy
 from planner.candidates.pool_points import Best, pool_points
@@ -264,7 +265,7 @@ class _Run:
     def _price_points(self, batch: Ints) -> None:
         """Price points with every combination of their weights."""
         owner = self.search.weights_of(self.points.take(batch))
-        for w in np.unique(owner).tolist():
+        for w in each_once(owner).tolist():
             count = len(self.menu.combinations[w])
             if not count:
                 continue

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.candidates.each_once import each_once
 from planner.candidates.goal import Goal
 from planner.limits import SLACK as FLOAT_SLACK
 from planner.search.columns import Columns
@@ -141,7 +142,7 @@ class Composer:
 
     def _thresholds(self, columns: Columns, kinds: Ints) -> list[tuple[Ints, Ints]]:
         """With the least of the worst value for which there is room for the users."""
-        values = np.unique(columns.worst[kinds])
+        values = each_once(columns.worst[kinds])
         low, high = -1, len(values)  # no room at low, room at high
         found: list[tuple[Ints, Ints]] = []
         while high - low > 1:

@@ -13,6 +13,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.candidates.each_once import each_once
 from planner.candidates.points import Search, capability_rank
 from planner.search.columns import Columns
 from planner.service import DIMENSIONS
@@ -92,7 +93,7 @@ def engine_of(search: Search, engines: int) -> str:
 
 def _engine_ranks(search: Search, columns: Columns) -> Ints:
     ranks = {e.id: rank for rank, e in enumerate(sorted(search.space.engines, key=capability_rank))}
-    found = {int(bits): ranks[engine_of(search, int(bits))] for bits in np.unique(columns.engines)}
+    found = {int(bits): ranks[engine_of(search, int(bits))] for bits in each_once(columns.engines)}
     return np.array([found[int(bits)] for bits in columns.engines], dtype=np.int64)
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.candidates.each_once import each_once
 from planner.candidates.points import Points
 from planner.candidates.pool_points import able_to_feed, decode_ways, pool_units
 from planner.cost.compression import CompressionTable
@@ -106,9 +107,9 @@ class TwoPools(Narrowing):
     def _few(self) -> bool:
         if not len(self.pairs):
             return True
-        if len(np.unique(self.pairs.point)) > FEW_WAYS:
+        if len(each_once(self.pairs.point)) > FEW_WAYS:
             return False
-        return sum(len(self.cells.cells[i].members) for i in np.unique(self.pairs.cell)) <= FEW_COMBINATIONS
+        return sum(len(self.cells.cells[i].members) for i in each_once(self.pairs.cell)) <= FEW_COMBINATIONS
 
     def _bounded(self, pairs: Pairs) -> Pairs:
         pairs = self.runnable(pairs, self.branch.pricer)
@@ -161,7 +162,7 @@ class TwoPools(Narrowing):
     def _roomy(self, points: Points, row: Ints, table: CompressionTable) -> Bools:
         """Ways whose sessions fit HBM at best."""
         fit = np.zeros(len(points))
-        for u in np.unique(points.unit):
+        for u in each_once(points.unit):
             mine = points.unit == u
             fit[mine] = self.search.pools(self.search.units[int(u)].view, table)[int(u)].fit[row[mine]]
         pp = np.array([unit.split.pp for unit in self.search.units], dtype=np.int64)[points.unit]
@@ -184,13 +185,13 @@ class TwoPools(Narrowing):
     def _alike(self, points: Points, cell: Ints) -> Iterator[Ints]:
         """Rows that the same prefill pools feed."""
         key = (points.unit * (len(self.cells.cells) + 1) + cell) * len(self.search.space.policies) + points.policy
-        for value in np.unique(key):
+        for value in each_once(key):
             yield np.flatnonzero(key == value)
 
     def _feed(self, points: Points, indices: Ints, row: Ints, table: CompressionTable, slowest: int | None) -> None:
         """Price the prefill pools of every cell, once."""
         units = self.search.units
-        groups = sorted({(units[int(u)].view, units[int(u)].weights) for u in np.unique(points.unit)})
+        groups = sorted({(units[int(u)].view, units[int(u)].weights) for u in each_once(points.unit)})
         for view, w in groups:
             rows = [r for r, i in enumerate(indices.tolist()) if self.cells.cells[i].weights == w]
             rows = [r for r in rows if (view, w, int(indices[r])) not in self._feeding]
@@ -242,7 +243,7 @@ class TwoPools(Narrowing):
         """Bytes that one GPU of a decode pool receives in a whole session with these rows [bytes]."""
         moved = np.zeros(len(points))
         later = self.search.problem.workload.rounds - 1
-        for u in np.unique(points.unit):
+        for u in each_once(points.unit):
             mine = points.unit == u
             pool = self.search.pools(self.search.units[int(u)].view, table)[int(u)]
             moved[mine] = pool.prompt_bytes[row[mine]] + later * pool.later_prompt_bytes[row[mine]]
@@ -252,7 +253,7 @@ class TwoPools(Narrowing):
         """How long a session's caches are on their way to a decode pool at most, with these rows [s]."""
         view = np.array([unit.view for unit in self.search.units], dtype=np.int64)[points.unit]
         slowest = np.zeros(len(points))
-        for index in np.unique(view):
+        for index in each_once(view):
             setting = self.search.setting(int(index), self.cells.nothing)
             slowest[view == index] = between_pools_bytes_per_s(setting, np.array([1, self.total])).min()
         gpus = np.array([unit.split.gpus for unit in self.search.units], dtype=np.int64)[points.unit]
@@ -261,7 +262,7 @@ class TwoPools(Narrowing):
     def _least_gpus(self, points: Points) -> Floats:
         """GPUs of one decode replica with the smallest prefill replica that feeds it."""
         units, least = self.search.units, np.zeros(len(points))
-        for u in np.unique(points.unit):
+        for u in each_once(points.unit):
             unit = units[int(u)]
             others = (units[other].split.gpus for other in self.feeders[unit.view, unit.weights])
             least[points.unit == u] = unit.split.gpus + min(others)

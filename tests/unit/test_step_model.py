@@ -21,6 +21,7 @@ from planner.measured.accuracy import BUILT_IN_POINTS, Accuracy, accuracy, docum
 from planner.measured.batch import Batch, request_s, uncompressed
 from planner.measured.machine import Machine, machine
 from planner.measured.points import COLUMNS, deployment_of, engine_of, read_points, weights_of
+from planner.measured.step import _PLACES, _WEIGHTS, NODES
 from planner.measured.times import StepTimes
 from tests.cost_models import CONFIGS, model
 
@@ -250,3 +251,9 @@ def test_llama_from_inline_dimensions_is_llama(tmp_path: Path) -> None:
     own = StepTimes.of(model("gqa"), Shape(), WeightFormat(), deployment.machine)
     assert deployment.stages[0].products == own.stages[0].stage.products
     assert batch.output_tokens == 128
+
+
+def test_the_places_and_weights_are_those_of_gauss_and_legendre() -> None:
+    places, weights = np.polynomial.legendre.leggauss(NODES)
+    assert _PLACES.tolist() == places.tolist()
+    assert _WEIGHTS.tolist() == weights.tolist()
