@@ -24,6 +24,8 @@ QUICK = (0, 20, 43, 54)
 MOST_DECISIONS = 60_000
 TOLERANCE = 2e-8
 """Relative: the frontier counts plans that are closer as equal."""
+SMALLEST = 3e-10
+"""Losses that differ by less are equal: the frontier rounds to 33 bits."""
 AXES: dict[str, Axis] = {"throughput": "throughput", "cost": "cost", "quality": "quality"}
 """Goal -> the frontier's objective that is the same number."""
 
@@ -49,9 +51,10 @@ def answers(problem: Problem, space: Space) -> dict[str, float]:
     return {name: np.inf if value is None else value for name, value in found.items()}
 
 
-def differ(values: dict[str, float]) -> bool:
+def differ(problem: Problem, values: dict[str, float]) -> bool:
     least, most = min(values.values()), max(values.values())
-    return least != most and not most - least <= TOLERANCE * abs(most) + 1e-12
+    slack = SMALLEST if problem.request.objective == "quality" else 0.0
+    return least != most and not most - least <= TOLERANCE * abs(most) + slack
 
 
 @pytest.mark.parametrize("seed", QUICK)
@@ -60,7 +63,7 @@ def test_three_agree(seed: int) -> None:
     assert found is not None
     values = answers(*found)
     assert len(values) == 3
-    assert not differ(values), values
+    assert not differ(found[0], values), values
 
 
 @pytest.mark.slow
@@ -72,7 +75,7 @@ def test_three_agree_on_more_requests(first: int) -> None:
         if found is not None:
             compared += 1
             values = answers(*found)
-            if differ(values):
+            if differ(found[0], values):
                 wrong[seed] = values
     assert compared > 20
     assert wrong == {}
