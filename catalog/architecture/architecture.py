@@ -126,6 +126,10 @@ class Architecture:
     quantised_by: str | None = None
     """Method of a checkpoint that is quantised; without `native_weight_bits` it isn't understood."""
 
+    def __hash__(self) -> int:
+        """Of a few fields: every split of a model is looked up by it."""
+        return hash((self.model_type, len(self.layers), self.hidden_size, self.vocab_size, self.context_tokens))
+
     @property
     def total_params(self) -> int:
         """Every parameter of the checkpoint, as ``transformers`` counts them."""

@@ -6,10 +6,16 @@ of candidates. Uncompressed caches are in the engine's own precision (bf16 unles
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 from catalog.architecture import Architecture, CacheTerm, Layer
+
+V = TypeVar("V")
+
+TermKey = tuple[int | None, bool, int, int | None, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +168,12 @@ def _kv_head_problems(architecture: Architecture, tp: int) -> list[str]:
     return [f"tp {tp} and {heads} KV heads: one must divide the other; use a tp that does" for heads in clashing[:1]]
 
 
+def each_layer(layers: Sequence[Layer], of: Callable[[Layer], V]) -> list[V]:
+    """What a function says of each layer, asked once where the same layer repeats."""
+    known = {key: of(layer) for key, layer in {id(layer): layer for layer in layers}.items()}
+    return [known[id(layer)] for layer in layers]
+
+
 @lru_cache(maxsize=4096)
 def shard(architecture: Architecture, shape: Shape, weights: WeightFormat) -> Replica:
     """Split a model over one replica and return its stages' coefficients."""
@@ -180,7 +192,7 @@ def shard(architecture: Architecture, shape: Shape, weights: WeightFormat) -> Re
 def _stage(
     architecture: Architecture, layers: tuple[Layer, ...], shape: Shape, weights: WeightFormat, first: bool, last: bool
 ) -> Stage:
-    dense_params = sum(_local_params(layer, shape.tp) for layer in layers)
+    dense_params = sum(each_layer(layers, lambda layer: _local_params(layer, shape.tp)))
     dense_bytes = 2.0 * dense_params * (1.0 if weights.experts_only else weights.bytes_ratio)
     experts = _experts(layers, shape, weights)
     embedding = 2.0 * architecture.embedding_params / shape.tp if first else 0.0
@@ -189,10 +201,10 @@ def _stage(
     final = 2.0 * architecture.final_params if last else 0.0
     # A tied head is the embedding: stored once where one stage has both, read as the head.
     stored_head = 0.0 if architecture.tied and first and last else head
-    active = dense_params + sum(_active_expert_params(layer) for layer in layers) / shape.tp
+    active = dense_params + sum(each_layer(layers, _active_expert_params)) / shape.tp
     return Stage(
         terms=_terms(layers, shape),
-        state_bytes=sum(layer.state_bytes / min(shape.tp, layer.state_heads) for layer in layers),
+        state_bytes=sum(each_layer(layers, lambda layer: layer.state_bytes / min(shape.tp, layer.state_heads))),
         weight_bytes=dense_bytes + sum(e.local_bytes for e in experts) + embedding + other + stored_head + final,
         dense_read_bytes=dense_bytes + head + final,
         head_read_bytes=head,
@@ -235,20 +247,18 @@ def _experts(layers: tuple[Layer, ...], shape: Shape, weights: WeightFormat) -> 
 
 
 def _terms(layers: tuple[Layer, ...], shape: Shape) -> tuple[TermCost, ...]:
-    merged: dict[tuple[int | None, bool, int, int | None, bool], list[float]] = {}
-    for layer in layers:
-        for term in layer.cache:
-            key = (
-                term.window_tokens,
-                term.kind == "chunked",
-                term.stride_tokens,
-                term.read_cap_tokens,
-                term.compressible,
-            )
+    merged: dict[TermKey, list[float]] = {}
+    for terms in each_layer(layers, lambda layer: [(_term_key(t), _term_per_gpu(t, shape)) for t in layer.cache]):
+        for key, values in terms:
             sums = merged.setdefault(key, [0.0] * 6)
-            for index, value in enumerate(_term_per_gpu(term, shape)):
+            for index, value in enumerate(values):
                 sums[index] += value
     return tuple(TermCost(*key, *sums) for key, sums in merged.items())
+
+
+def _term_key(term: CacheTerm) -> TermKey:
+    """What caches have in common that are counted together, as the first fields of `TermCost`."""
+    return (term.window_tokens, term.kind == "chunked", term.stride_tokens, term.read_cap_tokens, term.compressible)
 
 
 def query_ranks(term: CacheTerm, shape: Shape) -> int:

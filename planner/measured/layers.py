@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from catalog.architecture import Architecture, CacheTerm, Experts, Layer
-from planner.cost.replica import Shape, WeightFormat, query_ranks, stage_layers
+from planner.cost.replica import Shape, WeightFormat, each_layer, query_ranks, stage_layers
 
 FUSED_KERNELS = 4.0
 """Elementwise kernels of one layer in an engine that fuses: two add-and-norms, rotary positions, activation."""
@@ -117,16 +117,18 @@ def _stage(
     experts: Counter[RoutedExperts] = Counter()
     moved = 0.0
     quantised = weights.bytes_ratio != 1.0 and not weights.experts_only
-    for layer in layers:
-        inner = _products(layer, architecture, shape.tp)
+    products_of = each_layer(layers, lambda layer: _products(layer, architecture, shape.tp))
+    terms_of = each_layer(layers, lambda layer: [_attention(t, layer, architecture, shape) for t in layer.cache])
+    experts_of = each_layer(layers, lambda layer: _experts(layer.experts, shape) if layer.experts else None)
+    for layer, inner, terms, routed in zip(layers, products_of, terms_of, experts_of, strict=True):
         for outputs, inputs in inner:
             products[(outputs, inputs, quantised)] += 1
         # Each norm reads and writes the residual stream twice; the others stream their product's side.
         moved += 16.0 * architecture.hidden_size + 3.0 * sum(outputs for outputs, _ in inner)
-        for term in layer.cache:
-            attention[_attention(term, layer, architecture, shape)] += 1
-        if layer.experts is not None:
-            experts[_experts(layer.experts, shape)] += 1
+        for term in terms:
+            attention[term] += 1
+        if layer.experts is not None and routed is not None:
+            experts[routed] += 1
             moved += 4.0 * layer.experts.active * layer.experts.params_each / architecture.hidden_size / shape.tp
     hidden = architecture.hidden_size
     head = Product(hidden, architecture.vocab_size / shape.tp, False, 1) if last else None
@@ -137,7 +139,7 @@ def _stage(
         attention=tuple(replace(a, count=count) for a, count in attention.items()),
         experts=tuple(replace(e, count=count) for e, count in experts.items()),
         moved_bytes=moved,
-        state_bytes=sum(layer.state_bytes / min(shape.tp, layer.state_heads) for layer in layers),
+        state_bytes=sum(each_layer(layers, lambda layer: layer.state_bytes / min(shape.tp, layer.state_heads))),
         scan_flops=sum(layer.scan_flops for layer in layers) / shape.tp,
         all_reduces=2 * len(layers),
         hidden=hidden,
