@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from planner.candidates.goal import Goal
+from planner.clusters import Sizes
 from planner.errors import InputError
 from planner.price import evaluate
 from planner.problem import Problem, resolve
@@ -125,6 +126,21 @@ def _holds(problem: Problem, space: Space, plan: tuple[Service, ...]) -> bool:
     except (InputError, VerificationError):
         return False
     return True
+
+
+def fewest(
+    problem: Problem, sizes: Sizes, holds: Callable[[int], bool | None], span: tuple[int, int], guess: int
+) -> tuple[int | None, bool]:
+    """The fewest GPUs or servers for which something holds, as `smallest` does.
+
+    With replicas in reserve a second server takes as many of them as it holds, so that fewer GPUs of one server may
+    do where more on two don't: those are tried first.
+    """
+    (low, high), server = span, problem.cluster.node.gpus
+    reserve = problem.request.spare and sizes.gpus_each == 1
+    if reserve and low < server < high and holds(server):
+        high, guess = server, min(guess, server)
+    return smallest(holds, low, high, guess)
 
 
 def smallest(holds: Callable[[int], bool | None], low: int, high: int, guess: int) -> tuple[int | None, bool]:

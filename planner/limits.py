@@ -246,9 +246,13 @@ BY_PRICED = {name: limit for limit in LIMITS for name in limit.priced}
 """What priced candidates call a metric -> its limit."""
 
 
+SPARE_REPLICAS = "spare_replicas"
+"""The row that something is left after a loss, where nothing is."""
+
+
 def is_floor(row: str) -> bool:
     """Whether a constraint's row says the least that is allowed, and not the most."""
-    return row in BY_METRIC and BY_METRIC[row].at_least
+    return row == SPARE_REPLICAS or (row in BY_METRIC and BY_METRIC[row].at_least)
 
 
 def limits_of(request: object) -> list[tuple[Limit, float]]:

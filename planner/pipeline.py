@@ -18,7 +18,7 @@ from catalog.load import Catalog, open_catalog
 from planner.clusters import is_open
 from planner.decision import Decision
 from planner.efficiency import measurements_of
-from planner.errors import InputError, PlannerError
+from planner.errors import PlannerError
 from planner.objectives import sought
 from planner.plan import Document, Objective, Provenance, SourceNote
 from planner.price import Evaluation
@@ -77,8 +77,6 @@ def make_plan(
     OutOfTimeError
         If the time limit passed without a plan.
     """
-    if request.spare:
-        raise InputError("--spare: no plan keeps replicas in reserve yet; leave it out, and ask for more --users")
     catalog = catalog or open_catalog()
     starts_s = time.monotonic()
     cluster_choice = ""
@@ -208,6 +206,8 @@ def provenance_of(
 ) -> Provenance:
     """What produced a document: assumptions in words, and the sources of the facts that shaped it."""
     assumptions = [*problem.assumptions, *(evaluation.assumptions if evaluation else ())]
+    if problem.request.spare and solution is not None:
+        assumptions.append("--spare 1: replicas are all of one kind, or a prefill and a decode pool")
     choices = [weights_choice(problem, one.engine, one.weights) for one in _services(evaluation)]
     told = tuple(dict.fromkeys(choice for choice in choices if choice is not None))
     return Provenance(

@@ -99,6 +99,8 @@ class GroupMetrics(Part):
     ddr_bytes: float
     """Over the group."""
     nvme_bytes: float
+    spare_replicas: int = Field(default=0, exclude_if=lambda count: count == 0)
+    """Of its replicas in reserve: they may fail, and what they serve isn't promised; left out where none is."""
 
 
 _TIME = re.compile(r"(ttft|warm_ttft|tpot|itl|e2e|warm_e2e)_(idle|full|mean|p50|p90|p95|p99)_s")

@@ -112,7 +112,7 @@ class Request(BaseModel):
     tolerance: Tolerance = 0.01
     """A simpler plan is shown whose objective is within this share of the best; 0: the strict optimum [fraction]."""
     spare: Annotated[int, Field(ge=0, le=1)] = 0
-    """Replicas that may fail while the promise still holds."""
+    """1: the promise holds with one server away, or on a cluster of one server one replica of each group."""
     efficiency: Literal["measured", "peak"] = "measured"
     usd_per_gpu_hour: Price | None = None
     """A price of your own; None: the cheapest dated on-demand offer of the catalog."""

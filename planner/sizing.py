@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from catalog.load import Catalog
 from catalog.schema import Hardware
-from planner.ask import Asker, Question, smallest
+from planner.ask import Asker, Question, fewest
 from planner.candidates.goal import Goal
 from planner.clusters import ANY, Sizes, sizes_of
 from planner.errors import InputError
@@ -126,6 +126,8 @@ class _Sizing:
         gpus = _gpus_of(served)
         each = evaluate(served.search.problem, services_of(served)).metrics.users
         copies = math.ceil(self.users / max(each, 1e-9) * (1.0 - 1e-9))
+        if copies > 1 and self.problem.request.spare:
+            copies += 1  # A server may be away.
         per_copy = gpus if copies == 1 else count * self.sizes.gpus_each
         number = -(-per_copy * copies // self.sizes.gpus_each)
         return self._sized(number, fewest=False) if number <= self.most else None
@@ -138,7 +140,7 @@ class _Sizing:
         high = min(rough.count // self.sizes.gpus_each, self.most)
         large = self._ask(high, Goal.of(self.problem.request, "gpus"))
         guess = high if large is None or not large.kinds else -(-_gpus_of(large) // self.sizes.gpus_each)
-        number, sure = smallest(self._does, 0, max(high, guess), guess)
+        number, sure = fewest(self.problem, self.sizes, self._does, (0, max(high, guess)), guess)
         if number is None:
             return rough
         return self._sized(number, fewest=sure)

@@ -265,6 +265,7 @@ _DEFAULTS: dict[str, Any] = {
     "prefill_shape": -1,
     "prefill_replicas": 0,
     "prefill_pool_chunk": 0,
+    "reserve_gpus": 0,
 }
 
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from planner.candidates.combinations import all_combinations, with_weights
 from planner.candidates.goal import Goal, Limits
-from planner.candidates.points import Points, Search, aggregated_points
+from planner.candidates.points import Points, Search
 from planner.candidates.pool_points import pool_points
+from planner.candidates.serving_points import aggregated_points
 from planner.request import Cluster
 from planner.search.exhaustive import _engines, _runnable
 from planner.search.ties import formats_of
@@ -107,7 +108,7 @@ def price_some(
         rate=priced.interactions_per_hour[held],
         users=priced.users[held],
         worst=worst[held],
-        service=search.is_service(points)[held],
+        service=search.taken_by(points).services[held],
         kinds=(1 + paired.astype(np.int64))[held],
         engine=_engine_of(search, points.take(held), [options[c] for c in column[held].tolist()], throttled),
         stages=(pp[points.unit] + np.where(paired, pp[points.pool_unit], 0))[held],

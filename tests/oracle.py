@@ -20,7 +20,7 @@ from planner.search.services import services_of
 from planner.search.solver import Settings, Solution, solve
 from planner.space import Space
 from planner.verify import VerificationError, verify
-from tests.requests import count_decisions, opened, random_request
+from tests.requests import count_decisions, opened, random_request, spare_request
 
 TOLERANCE = 1e-9
 
@@ -87,12 +87,14 @@ def main() -> None:
     parser.add_argument("last", type=int)
     parser.add_argument("--most", type=int, default=300_000, help="decisions")
     parser.add_argument("--efficiency", default="peak", help="peak or measured")
+    parser.add_argument("--spare", action="store_true", help="requests with replicas in reserve")
     arguments = parser.parse_args()
     catalog = open_catalog()
     said: list[Comparison] = []
     wrong = 0
     for seed in range(arguments.first, arguments.last):
-        found = opened(random_request(seed, arguments.efficiency), catalog)
+        asked = spare_request(seed) if arguments.spare else random_request(seed, arguments.efficiency)
+        found = opened(asked, catalog)
         if found is None or (count := count_decisions(*found)) > arguments.most:
             continue
         try:

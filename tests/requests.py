@@ -125,6 +125,16 @@ def any_request(seed: int) -> Request:
     return Request.model_validate({**now.model_dump(), **fields})
 
 
+def spare_request(seed: int) -> Request:
+    """The request of a seed of those with every field, with replicas in reserve, often on several servers."""
+    request, draw = any_request(seed), random.Random(f"spare {seed}")
+    name = request.gpus.rpartition("x")[2]
+    gpus = request.gpus
+    if draw.random() < 0.5 and not name.endswith(".yaml"):
+        gpus = f"{draw.choice(('2x2x', '2x4x', '3x4x', '2x8x', '9x', '12x', '2x3x', '3x6x'))}{name}"
+    return Request.model_validate({**request.model_dump(), "gpus": gpus, "spare": 1})
+
+
 def _wide(draw: random.Random, least: float, most: float) -> int:
     """A whole number, as likely between 1 and 10 as between 10 and 100."""
     return round(math.exp(draw.uniform(math.log(least), math.log(most))))

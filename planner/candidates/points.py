@@ -23,6 +23,7 @@ from planner.cost.replica import Shape
 from planner.efficiency import efficiency_of, timer_of
 from planner.price import POLICIES, TIERS, setting_of
 from planner.problem import Problem
+from planner.reserve import lost_replicas
 from planner.space import Option, Space, Split, WeightOption
 
 Ints = NDArray[np.int64]
@@ -61,6 +62,7 @@ class Points:
     alone: Bools
     """Sessions are served one at a time although more might fit."""
     replicas: Ints
+    """Whose service is promised; those in reserve stand beside them (`Search.lost`)."""
     pool_unit: Ints
     """The prefill pool's replica, or a code of `planner.cost.candidates` for none."""
     pool_replicas: Ints
@@ -92,6 +94,22 @@ class Points:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """What points take of a cluster where they are columns of it, ``(point,)`` each."""
+
+    gpus: Ints
+    """As often as it is there."""
+    reserve: Ints
+    """Beside them once, for replicas in reserve; a whole service has them in its own GPUs [GPUs]."""
+    services: Bools
+    """Which are a whole service, that nothing stands beside: two pools, or a given number of replicas."""
+
+    def take(self, rows: Ints | Bools) -> Taken:
+        """Some of them."""
+        return Taken(self.gpus[rows], self.reserve[rows], self.services[rows])
+
+
+@dataclass(frozen=True)
 class View:
     """Engines that cost the same: one pricing serves them all."""
 
@@ -107,6 +125,8 @@ class Search:
     space: Space
     views: tuple[View, ...]
     units: tuple[Unit, ...]
+    whole: bool = False
+    """Whether points have all replicas of a service: none is counted more than once."""
     _opened: dict[tuple[int, int], tuple[CompressionTable, Pools]] = field(default_factory=dict, repr=False)
     """Pools by view and table; the table is kept, so that nothing else takes its id."""
     _pairs: dict[tuple[int, Split, Split], frozenset[str]] = field(default_factory=dict, repr=False)
@@ -131,16 +151,42 @@ class Search:
         """Index of each point's weights."""
         return np.array([unit.weights for unit in self.units], dtype=np.int64)[points.unit]
 
+    @cached_property
+    def lost(self) -> Ints:
+        """Of each unit, the replicas in reserve: those that the worst single loss takes; 0 without ``--spare``."""
+        cluster, spare = self.problem.cluster, self.problem.request.spare
+        splits = [unit.split for unit in self.units]
+        lost = [lost_replicas(cluster, split.gpus, split.replica_step) if spare else 0 for split in splits]
+        return np.array(lost, dtype=np.int64)
+
     def gpus_of(self, points: Points) -> Ints:
-        """GPUs that points take."""
+        """GPUs that points take, those in reserve included."""
         each = np.array([unit.split.gpus for unit in self.units], dtype=np.int64)
         pool = np.where(points.pool_unit >= 0, each[np.maximum(points.pool_unit, 0)] * points.pool_replicas, 0)
-        return np.asarray(each[points.unit] * points.replicas + pool)
+        return np.asarray(each[points.unit] * points.replicas + pool) + self.reserve_gpus_of(points)
 
-    def is_service(self, points: Points) -> Bools:
-        """Which points are a whole service, that nothing stands beside: two pools, or a pinned number of replicas."""
-        pinned = self.space.pins.wanted("replicas", "serve") is not None
-        return np.asarray((points.pool_unit >= 0) | pinned)
+    def reserve_gpus_of(self, points: Points) -> Ints:
+        """GPUs of the replicas in reserve beside points."""
+        each = np.array([unit.split.gpus for unit in self.units], dtype=np.int64) * self.lost
+        return np.asarray(each[points.unit] + np.where(points.pool_unit >= 0, each[np.maximum(points.pool_unit, 0)], 0))
+
+    @property
+    def counted(self) -> bool:
+        """Whether replicas that serve are counted beforehand: columns have all of them."""
+        return self.whole or self.space.pins.wanted("replicas", "serve") is not None
+
+    def in_groups(self, points: Points) -> Bools:
+        """Which points have groups of replicas over which experts spread, one of them in reserve.
+
+        A group may stand on parts of several servers, so that columns have all groups.
+        """
+        return np.asarray((self.replica_steps[points.unit] > 1) & (self.lost[points.unit] > 0))
+
+    def taken_by(self, points: Points) -> Taken:
+        """What points take as columns of a cluster."""
+        services = (points.pool_unit >= 0) | self.counted | self.in_groups(points)
+        reserve = np.where(services, 0, self.reserve_gpus_of(points))
+        return Taken(self.gpus_of(points) - reserve, reserve, services)
 
     def pools(self, view: int, table: CompressionTable) -> Pools:
         """The pools of a view with these combinations, kept for as long as few others are asked for."""
@@ -199,6 +245,7 @@ class Search:
             prefill_shape=zero + AGGREGATED,
             prefill_replicas=zero,
             prefill_pool_chunk=zero,
+            reserve_gpus=zero,
         )
         pools = self.pools(self.units[unit].view, table)
         return price_prefill(pools.setting, candidates, pools)
@@ -219,6 +266,7 @@ class Search:
             prefill_shape=points.pool_unit,
             prefill_replicas=points.pool_replicas,
             prefill_pool_chunk=np.where(points.pool_unit >= 0, self.space.pool_chunk, 0),
+            reserve_gpus=self.reserve_gpus_of(points),
         )
 
     def _resident(self, points: Points) -> Ints:
@@ -258,8 +306,8 @@ class Search:
         )
 
 
-def open_search(problem: Problem, space: Space) -> Search:
-    """Group engines that cost the same, and list the units."""
+def open_search(problem: Problem, space: Space, *, whole: bool = False) -> Search:
+    """Group engines that cost the same, and list the units; ``whole``: see `Search.whole`."""
     views: dict[tuple[Efficiency, object], list[Engine]] = {}
     for engine in sorted(space.engines, key=capability_rank):
         timer = timer_of(problem, engine.id)
@@ -273,7 +321,7 @@ def open_search(problem: Problem, space: Space) -> Search:
         for split in space.splits
         if any(space.runs(engine, weights, split) for engine in view.engines)
     )
-    return Search(problem, space, found, units)
+    return Search(problem, space, found, units, whole)
 
 
 def capability_rank(engine: Engine) -> tuple[int, str]:
@@ -282,55 +330,6 @@ def capability_rank(engine: Engine) -> tuple[int, str]:
     can = sum((has.tensor, has.pipeline, has.decode_context, has.prefill_context, has.expert, has.attention_data))
     can += (engine.long_prefill_throttle is not None) + (engine.disaggregated is not None)
     return (-(can + len({offload.tier for offload in engine.offload})), engine.id)
-
-
-def aggregated_points(search: Search) -> Points:
-    """Every aggregated operating point, with as many replicas as the cluster holds; none where the space has none."""
-    space = search.space
-    grids = np.meshgrid(
-        np.arange(len(search.units)),
-        np.array(space.sequences),
-        np.array(space.chunks),
-        np.arange(len(space.policies)),
-        indexing="ij",
-    )
-    unit, micro, chunk, policy = (grid.reshape(-1) for grid in grids)
-    runs = [[bool(search.engines(u, p, ())) for p in range(len(space.policies))] for u in range(len(search.units))]
-    keep = np.array(runs, dtype=np.bool_).reshape(len(search.units), len(space.policies))[unit, policy]
-    keep &= space.aggregated
-    unit, micro, chunk, policy = (axis[keep] for axis in (unit, micro, chunk, policy))
-    first = micro == 1
-    shared = _points(search, unit, micro, chunk, policy, alone=False)
-    lone = _points(search, unit[first], micro[first], chunk[first], policy[first], alone=True)
-    return _allowed(search, Points.joined([shared, lone]))
-
-
-def _allowed(search: Search, points: Points) -> Points:
-    """Points whose serving replicas a request's pins allow."""
-    pins = search.space.pins
-    if not pins.pins:
-        return points
-    split = np.array([pins.allows_split("serve", unit.split) for unit in search.units], dtype=np.bool_)
-    pp = np.array([unit.split.pp for unit in search.units], dtype=np.int64)[points.unit]
-    shared = pins.allows_batch("serve", points.micro * pp, alone=False, chunk=points.chunk)
-    lone = pins.allows_batch("serve", np.ones_like(pp), alone=True, chunk=points.chunk)
-    return points.take(split[points.unit] & np.where(points.alone, lone, shared))
-
-
-def _points(search: Search, unit: Ints, micro: Ints, chunk: Ints, policy: Ints, *, alone: bool) -> Points:
-    most = search.space.pins.wanted("replicas", "serve") or np.iinfo(np.int64).max
-    replicas = np.array([min(u.split.replicas, most) for u in search.units], dtype=np.int64)[unit]
-    count = len(unit)
-    return Points(
-        unit=unit,
-        micro=micro,
-        chunk=chunk,
-        policy=policy,
-        alone=np.full(count, alone),
-        replicas=replicas,
-        pool_unit=np.full(count, AGGREGATED, dtype=np.int64),
-        pool_replicas=np.zeros(count, dtype=np.int64),
-    )
 
 
 def roomy(search: Search, points: Points, table: CompressionTable) -> Bools:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.candidates.goal import Goal, Limits
-from planner.candidates.points import Points, Search, aggregated_points
+from planner.candidates.points import Points, Search
+from planner.candidates.serving_points import aggregated_points, in_every_number
 from planner.cost.candidates import PREFILLED
 from planner.cost.compression import CompressionTable
 from planner.cost.price import Fed
@@ -81,12 +82,8 @@ def pool_points(
 
 def _counted(search: Search, goal: Goal, halves: _Halves, decode: int, pool: int, known: Best | None) -> Points | None:
     """Every way of a decode pool with every number of replicas on both sides that could beat a known plan."""
-    one, other = search.units[decode].split, search.units[pool].split
-    total, pins = search.problem.most_gpus, search.space.pins
-    replicas = np.arange(1, min(one.replicas, (total - other.gpus) // one.gpus) + 1)[:, None]
-    pool_replicas = np.arange(1, min(other.replicas, (total - one.gpus) // other.gpus) + 1)[None, :]
-    gpus = replicas * one.gpus + pool_replicas * other.gpus
-    together = fit_together(search.problem.cluster, one.gpus, replicas, other.gpus, pool_replicas) & (gpus <= total)
+    numbers = Numbers.of(search, decode, pool, search.problem.most_gpus)
+    replicas, pool_replicas, gpus = numbers.decode, numbers.prefill, numbers.gpus
     ways, rates, values = halves.ways[decode], halves.rates[decode], halves.values[decode]
     fed = halves.prefill[pool][ways.policy]
     ways, rates, values, fed = ways.take(fed > 0), rates[fed > 0], values[fed > 0], fed[fed > 0]
@@ -97,8 +94,7 @@ def _counted(search: Search, goal: Goal, halves: _Halves, decode: int, pool: int
 
     def could(rate: float, value: Floats | float, fed: float) -> Bools:
         """Whether so fast a way, with so good a value, could be part of a better plan; broadcast."""
-        fits = together & pins.allows_replicas("decode", replicas)
-        fits &= pins.allows_replicas("prefill", pool_replicas)
+        fits = numbers.fit
         if known is None:
             return fits
         if rated:
@@ -128,6 +124,34 @@ def _counted(search: Search, goal: Goal, halves: _Halves, decode: int, pool: int
     )
 
 
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers of replicas of a decode and a prefill split beside each other, those in reserve left out."""
+
+    decode: Ints
+    """``(replicas, 1)``."""
+    prefill: Ints
+    """``(1, replicas)``."""
+    gpus: Ints
+    """GPUs that both take, reserves included ``(decode replicas, prefill replicas)``."""
+    fit: Bools
+    """Whether there are as many GPUs, and pins allow it."""
+
+    @staticmethod
+    def of(search: Search, decode: int, prefill: int, total: int) -> Numbers:
+        """Every number of replicas of two units that so many GPUs could hold."""
+        one, other = search.units[decode].split, search.units[prefill].split
+        lost, before = int(search.lost[decode]), int(search.lost[prefill])
+        most = min(one.replicas, (total - other.gpus) // one.gpus) - lost
+        most_before = min(other.replicas, (total - one.gpus) // other.gpus) - before
+        r, q = np.arange(1, most + 1)[:, None], np.arange(1, most_before + 1)[None, :]
+        every, all_before, pins = r + lost, q + before, search.space.pins
+        gpus = np.asarray(every * one.gpus + all_before * other.gpus)
+        fit = (gpus <= total) & fit_together(search.problem.cluster, one.gpus, every, other.gpus, all_before)
+        fit &= pins.allows_replicas("decode", every) & pins.allows_replicas("prefill", all_before)
+        return Numbers(r, q, gpus, fit)
+
+
 def all_points(search: Search) -> Points:
     """Every operating point of a space, aggregated or with two pools.
 
@@ -139,18 +163,8 @@ def all_points(search: Search) -> Points:
     split = pool_points(search, None, goal, nothing, None)
     points = aggregated_points(search)
     if goal.name == "gpus":
-        points = _in_every_number(search, points)
+        points = in_every_number(search, points)
     return points if split is None else Points.joined([points, split])
-
-
-def _in_every_number(search: Search, points: Points) -> Points:
-    """Aggregated points with every number of replicas."""
-    step = search.replica_steps[points.unit]
-    counts = points.replicas // step
-    rows = np.repeat(np.arange(len(points)), counts)
-    first = np.repeat(np.cumsum(counts) - counts, counts)
-    number = np.arange(len(rows)) - first + 1
-    return replace(points.take(rows), replicas=number * step[rows])
 
 
 def _pairs(search: Search, halves: _Halves) -> Iterator[tuple[int, int]]:

@@ -27,7 +27,7 @@ PLANNING = {
     "weights": "any, or a precision: bf16, fp8, awq4 ... [any].",
     "pin": "Fields of the plan to fix: tp=4,weights=fp8,prefill.pp=2,roles=serve (or prefill+decode).",
     "tolerance": "Show a simpler plan within this of the best; 0%: the strict optimum [1%].",
-    "spare": "Replicas that may fail while the promise still holds: 0 or 1 [0].",
+    "spare": "1: the promise holds with one server, or on one server one replica of each group, away [0].",
     "rounds": "Questions per session [5].",
     "output_tokens": "Of each answer [250].",
     "question_tokens": "Of each question [100].",

@@ -77,6 +77,8 @@ class Candidates:
     prefill_replicas: Ints
     prefill_pool_chunk: Ints
     """Tokens per chunk in the prefill pool; 0: the whole prompt."""
+    reserve_gpus: Ints
+    """Of replicas beside these: they are paid for, and what they serve doesn't count."""
 
     def __len__(self) -> int:
         return int(self.shape.shape[0])

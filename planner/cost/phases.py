@@ -181,7 +181,7 @@ def handover_of(setting: Setting, pool: Pool, prefill: Pool, candidates: Candida
     """What a prefill pool and the link to it give each replica of the decode pool."""
     work = setting.workload
     ratio = candidates.prefill_replicas / candidates.replicas
-    gpus = candidates.replicas * pool.gpus + candidates.prefill_replicas * prefill.gpus
+    gpus = candidates.replicas * pool.gpus + candidates.prefill_replicas * prefill.gpus + candidates.reserve_gpus
     per_gpu = between_pools_bytes_per_s(setting, gpus)
     # Every decode GPU receives its part, replicated heads included.
     first, later = pool.prompt_bytes * pool.gpus, pool.later_prompt_bytes * pool.gpus

@@ -131,7 +131,7 @@ def _price_group(setting: Setting, pools: Pools, candidates: Candidates, slowest
     sequences = np.where(serial, 1.0, candidates.decode_sequences.astype(np.float64))
     holder = pools[prefill_index].take(candidates.compression) if prefill_index >= 0 else pool
     traffic = _traffic(setting, holder, candidates, resident, serial, sequences)
-    gpus = candidates.replicas.astype(np.float64) * pool.gpus
+    gpus = candidates.replicas.astype(np.float64) * pool.gpus + candidates.reserve_gpus
     if prefill_index >= 0:
         fits = fits & (holder.fit >= 1)
         gpus = gpus + candidates.prefill_replicas * holder.gpus

@@ -58,6 +58,8 @@ class PoolPlan:
     """Of a kind: sessions that the router counts for one replica, in proportion to the other kinds'."""
     servers: tuple[int, ...] = ()
     """Of a kind: server of each instance, from 0."""
+    spare_replicas: int = 0
+    """Of the replicas in reserve: the plan's users and sessions are those of the others."""
 
     @property
     def name(self) -> str:
@@ -73,6 +75,11 @@ class PoolPlan:
     def instances(self) -> int:
         """Engine instances, each of `data_parallel` replicas."""
         return self.replicas // self.data_parallel
+
+    @property
+    def spare_instances(self) -> int:
+        """Instances in reserve."""
+        return self.spare_replicas // self.data_parallel
 
     @property
     def instance_gpus(self) -> int:
@@ -267,4 +274,4 @@ class Deployment:
     def tier_bytes_per_instance(self, pool: PoolPlan) -> int:
         """Bytes of the offload tier for one instance, rounded up [bytes]."""
         total = self.metrics.nvme_bytes if self.decision.offload.tier == "nvme" else self.metrics.ddr_bytes
-        return -int(-total // pool.instances)
+        return -int(-total // (pool.instances - pool.spare_instances))

@@ -128,7 +128,7 @@ def _deployment(known: _Known, service: Service, metrics: Metrics, engine: str |
         run=run,
         kv_format=kv_format_of(hidden, run, problem),
         weight_format=weight_format_of(weights.point.id if weights else None, chosen, capability),
-        pools=_pools(service, metrics.concurrency, problem.cluster),
+        pools=_pools(service, metrics, problem.cluster),
         model_source=source.model,
         config=dict(problem.config),
         checkpoint=source.checkpoint,
@@ -191,22 +191,23 @@ def _weights(name: str, catalog: Catalog) -> Technology | None:
     raise InputError(f"the plan: decision.weights: the catalog has no weight format {name!r}; write for example bf16")
 
 
-def _pools(decision: Service, concurrency: int, cluster: Cluster) -> tuple[PoolPlan, ...]:
+def _pools(decision: Service, metrics: Metrics, cluster: Cluster) -> tuple[PoolPlan, ...]:
+    spare = [group.spare_replicas for group in metrics.groups]
     if decision.serving == "aggregated":
         pool = Pool(parallel=decision.parallel, batch=decision.batch)
-        fits = concurrency // decision.parallel.replicas
-        return (_pool("serve", pool, cluster, fits or None),)
+        fits = metrics.concurrency // (decision.parallel.replicas - spare[0])
+        return (_pool("serve", pool, cluster, fits or None, spare[0]),)
     if decision.pools is None:
         raise InputError("the plan: serving disaggregated without pools; give pools.prefill and pools.decode")
     decode = decision.pools.decode
-    fits = concurrency // decode.parallel.replicas
+    fits = metrics.concurrency // (decode.parallel.replicas - spare[1])
     return (
-        _pool("prefill", decision.pools.prefill, cluster, None),
-        _pool("decode", decode, cluster, fits or None),
+        _pool("prefill", decision.pools.prefill, cluster, None, spare[0]),
+        _pool("decode", decode, cluster, fits or None, spare[1]),
     )
 
 
-def _pool(role: Role, pool: Pool, cluster: Cluster, fits: int | None) -> PoolPlan:
+def _pool(role: Role, pool: Pool, cluster: Cluster, fits: int | None, spare: int) -> PoolPlan:
     parallel, batch = pool.parallel, pool.batch
     tp = parallel.tp or cluster.gpus_per_node
     planned = PoolPlan(
@@ -221,6 +222,7 @@ def _pool(role: Role, pool: Pool, cluster: Cluster, fits: int | None) -> PoolPla
         resident_sessions=batch.resident_sessions or fits,
         chunk_tokens=batch.prefill_chunk_tokens,
         throttled=batch.prefill_throttled,
+        spare_replicas=spare,
     )
     if parallel.ep > 1 and (parallel.ep % tp or parallel.replicas % planned.data_parallel):
         raise InputError(

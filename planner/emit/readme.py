@@ -289,6 +289,7 @@ def _speed_check(deployment: Deployment, launches: list[Launch], files: Collecti
             code_block(shell_lines(commands["alone"][:2], commands["alone"][2:]), "sh"),
             f"All {users} planned users, about {took['users']}, without a request refused: answers per hour and times "
             "per output token should be the table's. Times to first token may be longer here: queueing isn't planned.",
+            *_reserve(deployment),
             code_block(shell_lines(commands["users"][:2], commands["users"][2:]), "sh"),
             f"Then {code(f'python3 {SCRIPT} {RESULTS}')} prints what was measured beside what was predicted, and says "
             "if requests failed, or if later questions didn't find their documents in the cache. Every request stays "
@@ -296,6 +297,19 @@ def _speed_check(deployment: Deployment, launches: list[Launch], files: Collecti
             "change the seeds: what was asked before is still in its cache.",
         ]
     )
+
+
+def _reserve(deployment: Deployment) -> list[str]:
+    """What the test of all users shows of a service with replicas in reserve."""
+    pools = [pool for pool in deployment.pools if pool.spare_replicas]
+    if not pools:
+        return []
+    counts = " and ".join(f"{pool.spare_instances} of {pool.instances} {pool.name}" for pool in pools)
+    return [
+        f"In reserve are {counts} instances: the table is what the service gives while they are down, which is what "
+        "the plan promises. Stop as many before this run to see it; while all are up, answers per hour are more and "
+        "times are shorter."
+    ]
 
 
 def _reach(deployment: Deployment, launches: list[Launch], files: Collection[str]) -> list[str]:

@@ -205,10 +205,10 @@ def idle_s(deployment: Deployment) -> int:
     """
     if deployment.services:
         return max(idle_s(service) for service in deployment.services)
-    metrics, request = deployment.metrics, deployment.request
+    metrics, request, pool = deployment.metrics, deployment.request, deployment.pools[-1]
     cold_s = metrics.latency.ttft_s.full or 0.0
     turn_s = cold_s + request.output_tokens * (metrics.latency.itl_s.full or 0.0)
-    users = math.ceil(metrics.users / deployment.pools[-1].replicas)
+    users = math.ceil(metrics.users / (pool.replicas - pool.spare_replicas))
     gap_s = deployment.workload.think_s + max(users, 1) * turn_s
     return max(router_of(deployment).idle_s, math.ceil(2 * gap_s))
 

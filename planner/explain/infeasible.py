@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from planner.ask import Asker, Question, smallest
+from planner.ask import Asker, Question, fewest
 from planner.candidates.goal import Goal
 from planner.clusters import Sizes, sizes_of
 from planner.explain.limits import Stated, changes_without, deployable, stated
@@ -203,9 +203,9 @@ class _Explanation:
         if sizes is None:
             return limit.row(None, "edit the cluster file: more nodes, or a larger GPU")
         most = max(MOST_GPUS // sizes.gpus_each, sizes.count)
-        found, sure = smallest(
-            lambda count: self._feasible({"gpus": sizes.text(count)}),
-            *(sizes.count, most, self._guess(sizes, most)),
+        found, sure = fewest(
+            *(self.problem, sizes, lambda count: self._feasible({"gpus": sizes.text(count)})),
+            *((sizes.count, most), self._guess(sizes, most)),
         )
         if found is None:
             return limit.row(None, f"{most} {sizes.unit} aren't enough" if sure else UNDECIDED)
@@ -237,13 +237,14 @@ class _Explanation:
 
     def _other_choice(self, limit: Stated) -> Relaxation:
         """Techniques, engines or weights that the request leaves out, with what of them it would take."""
-        (wanted,) = limit.lifted.values()
+        (free,) = limit.lifted.values()
+        wanted = "none" if free is None else str(free)
         found = self.asker.ask(Question({"objective": "throughput", **limit.lifted}), self._any(), first=True)
         if found is None or found.status == "unknown":
             return limit.row(None, UNDECIDED)
         if not found.kinds:
-            return limit.row(None, f"{limit.option} {wanted or 'none'} isn't enough")
-        return limit.row(wanted or "none", self._taken(limit, found, found.kinds[0]))
+            return limit.row(None, f"{limit.option} {wanted} isn't enough")
+        return limit.row(wanted, self._taken(limit, found, found.kinds[0]))
 
     def _taken(self, limit: Stated, found: Solution, kind: Kind) -> str:
         points = kind.points
@@ -254,6 +255,8 @@ class _Explanation:
         if limit.field == "pin":
             split = found.search.units[int(points.unit[0])].split
             return f"for example with {'prefill and decode apart, ' * bool(points.pool_unit[0] >= 0)}{split.text}"
+        if limit.field == "spare":
+            return f"for example with {found.search.units[int(points.unit[0])].split.text}"
         if limit.field == "weights":
             return f"for example {found.search.space.weights[found.search.units[int(points.unit[0])].weights].id}"
         return f"for example {kind.engine}"

@@ -10,7 +10,7 @@ from planner.limits import LEAST_PERSONAL_FIRST, Limit
 from planner.plan import Relaxation
 from planner.request import Request
 
-FREE = {"techniques": "published", "engine": "any", "weights": "any", "pin": None}
+FREE: dict[str, Any] = {"techniques": "published", "engine": "any", "weights": "any", "pin": None, "spare": 0}
 """Restriction -> the request's field without it."""
 
 
@@ -47,9 +47,9 @@ def stated(request: Request) -> list[Stated]:
         for limit, amount in amounts
     ]
     choices = [
-        _choice(field, shown)
+        _choice(field, str(shown))
         for field in FREE
-        if (shown := getattr(request, field)) not in (None, "any", "deployable", "published")
+        if (shown := getattr(request, field)) not in (None, "any", "deployable", "published", 0)
     ]
     options = [one for one in limits if one.limit is not None and one.limit.of_options]
     return [*options, *choices, *(one for one in limits if one not in options)]

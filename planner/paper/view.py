@@ -232,6 +232,7 @@ def priced(view: View, tokens: int, gpus: int = 1, compression: CompressionTable
         prefill_shape=-one,
         prefill_replicas=zero,
         prefill_pool_chunk=zero,
+        reserve_gpus=zero,
     )
     return price(setting, candidates)
 

@@ -11,6 +11,7 @@ from planner.cost.replica import Shape, WeightFormat
 from planner.cost.session import NONE, RECOMPUTE, SWAP
 from planner.efficiency import efficiency_of, timer_of
 from planner.price.read_service import ReadService, shape_of
+from planner.price.reserve import Reserve
 from planner.problem import Problem
 from planner.service import Batch
 
@@ -82,8 +83,11 @@ def _that_fits(batch: Batch, sessions: int, where: str, assumptions: list[str]) 
     return batch.model_copy(update={"decode_sequences": decoding, "resident_sessions": resident})
 
 
-def candidates_of(read: ReadService, batch: Batch) -> Candidates:
-    """Return two candidates: a service as it is (`planner.price.figures.FULL`), and one session at a time (`IDLE`)."""
+def candidates_of(read: ReadService, batch: Batch, reserve: Reserve) -> Candidates:
+    """Return two candidates: a service as it is (`planner.price.figures.FULL`), and one session at a time (`IDLE`).
+
+    What the replicas in reserve serve doesn't count.
+    """
     service = read.service
     pools = service.pools
     main = pools.decode if pools else service
@@ -94,7 +98,7 @@ def candidates_of(read: ReadService, batch: Batch) -> Candidates:
     return Candidates(
         shape=both(0),
         compression=both(0),
-        replicas=both(main.parallel.replicas),
+        replicas=both(main.parallel.replicas - reserve.main),
         decode_sequences=both(batch.decode_sequences, 1),
         resident_limit=both(batch.resident_sessions or 0, 1),
         prefill_chunk=both(main.batch.prefill_chunk_tokens or 0),
@@ -102,8 +106,9 @@ def candidates_of(read: ReadService, batch: Batch) -> Candidates:
         policy=both(POLICIES[service.offload.policy]),
         tier=both(TIERS[service.offload.tier or "ddr"]),
         prefill_shape=both(1 if pools else -1),
-        prefill_replicas=both(pools.prefill.parallel.replicas if pools else 0),
+        prefill_replicas=both(pools.prefill.parallel.replicas - reserve.prefill if pools else 0),
         prefill_pool_chunk=both((pools.prefill.batch.prefill_chunk_tokens or 0) if pools else 0),
+        reserve_gpus=both(reserve.gpus),
     )
 
 

@@ -25,7 +25,7 @@ def constraints_of(problem: Problem, service: Service, figures: Figures, bounded
     if tier is not None:
         node = problem.cluster.node
         capacity = node.host_memory if tier == "ddr" or node.nvme is None else node.nvme.capacity
-        share = figures.gpus_used / node.gpus
+        share = (figures.gpus_used - figures.reserve.gpus) / node.gpus
         rows.append(
             _at_most(f"{tier}_bytes", capacity * share, figures.ddr_bytes + figures.nvme_bytes, bounded_by == "ddr")
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from planner.cost.price import Priced, Setting
 from planner.cost.quality import LogLoss
 from planner.plan import HbmBytes
+from planner.price.reserve import Reserve
 from planner.problem import Problem
 from planner.service import Service
 
@@ -52,6 +53,8 @@ class Figures:
     usd_per_interaction: float | None
     usd_per_million_output_tokens: float | None
     gpus_used: int
+    reserve: Reserve
+    """What isn't in the other figures, GPUs and what they cost apart."""
     power_w: float | None
     """Board power of the GPUs in use; None where the catalog has none for the GPU."""
     gpus_idle: int
@@ -94,7 +97,13 @@ class Figures:
 
 
 def figures_of(
-    problem: Problem, service: Service, loss: LogLoss, setting: Setting, priced: Priced, kv_bytes_per_session: float
+    problem: Problem,
+    service: Service,
+    loss: LogLoss,
+    setting: Setting,
+    priced: Priced,
+    kv_bytes_per_session: float,
+    reserve: Reserve,
 ) -> Figures:
     """Read the figures of a service from its two priced candidates: `FULL` and `IDLE`."""
     request = problem.request
@@ -147,6 +156,7 @@ def figures_of(
         usd_per_interaction=finite("usd_per_interaction"),
         usd_per_million_output_tokens=usd_per_hour / tokens * 1e6 if usd_per_hour is not None and tokens > 0 else None,
         gpus_used=int(at("gpus")),
+        reserve=reserve,
         gpus_idle=problem.cluster.gpus - int(at("gpus")),
         power_w=finite("power_w"),
         output_tokens=request.output_tokens,

@@ -124,6 +124,7 @@ def _groups(decision: Decision, figures: Sequence[Figures]) -> list[GroupMetrics
                     hbm_bytes_per_gpu=one.hbm_bytes_per_gpu if decodes else None,
                     ddr_bytes=one.ddr_bytes if holds else 0.0,
                     nvme_bytes=one.nvme_bytes if holds else 0.0,
+                    spare_replicas=one.reserve.main if decodes else one.reserve.prefill,
                 )
             )
     return found

@@ -17,6 +17,7 @@ from planner.price.candidates import candidates_of, kv_bytes_per_session, opened
 from planner.price.constraints import constraints_of
 from planner.price.figures import FULL, Figures, figures_of
 from planner.price.read_service import complete, read_service
+from planner.price.reserve import reserve_notes, reserve_of
 from planner.problem import Problem
 from planner.run_notes import run_notes
 from planner.service import Batch, Service
@@ -65,17 +66,19 @@ def price_service(problem: Problem, service: Service, *, as_written: bool = Fals
     completed = complete(problem, service, assumptions)
     read = read_service(problem, completed)
     setting, pools, batch = opened(problem, read, assumptions, as_written=as_written)
-    candidates = candidates_of(read, batch)
+    reserve = reserve_of(problem, completed)
+    candidates = candidates_of(read, batch, reserve)
     kept = kv_bytes_per_session(problem, setting.compression)
     settings = (setting, *(ends_of(setting, problem, completed.engine) or ()))
     priced = [price(one, candidates, pools if one is setting else None) for one in settings]
     figures, *ends = (
-        figures_of(problem, completed, read.loss, one, found, kept) for one, found in zip(settings, priced, strict=True)
+        figures_of(problem, completed, read.loss, one, found, kept, reserve)
+        for one, found in zip(settings, priced, strict=True)
     )
     bounded_by = BOUNDS[int(priced[0].bound[FULL])]
-    assumptions += run_notes(problem, completed)
+    assumptions += reserve_notes(problem, completed, reserve) + run_notes(problem, completed)
     assumptions += measured_notes(problem, completed.engine) + _turns_note(problem, completed, figures)
-    constraints = constraints_of(problem, completed, figures, bounded_by)
+    constraints = (*constraints_of(problem, completed, figures, bounded_by), *reserve.broken)
     return PricedService(completed, batch, figures, constraints, bounded_by, tuple(assumptions), tuple(ends))
 
 
@@ -89,13 +92,14 @@ def priced_setting(problem: Problem, service: Service) -> tuple[Setting, Candida
     """
     read = read_service(problem, service)
     setting, _, batch = opened(problem, read, [], as_written=False)
-    return setting, candidates_of(read, batch).take(np.array([FULL]))
+    return setting, candidates_of(read, batch, reserve_of(problem, service)).take(np.array([FULL]))
 
 
 def _turns_note(problem: Problem, service: Service, figures: Figures) -> list[str]:
     """Where sessions take turns on a replica, how long a question may wait for another session's turn."""
     alone = service.serving == "aggregated" and figures.itl_full_s == figures.step_s
-    if not alone or service.offload.policy == "none" or figures.users <= service.parallel.replicas:
+    promised = service.parallel.replicas - figures.reserve.main
+    if not alone or service.offload.policy == "none" or figures.users <= promised:
         return []
     turn = figures.ttft_full_s + problem.request.output_tokens * figures.step_s
     return [

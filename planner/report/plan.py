@@ -10,14 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.units import format_bytes, format_seconds, format_tokens
-from planner.decision import Decision
+from planner.decision import Decision, Group
 from planner.plan import Constraint, Document, HbmBytes, Metrics
 from planner.report.amounts import amount, field_text, number
 from planner.request import Request
 from planner.service import DIMENSIONS, Choice, Parallel, Service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 BAR = 40
 """Characters of the HBM bar."""
@@ -133,7 +133,8 @@ def _why_alone(document: Document) -> str:
     service = decision.service
     if service.pools is not None or service.parallel.pp > 1:
         return ""
-    session_s = 3600.0 * service.parallel.replicas / metrics.sessions_per_hour if metrics.sessions_per_hour else 0.0
+    promised = service.parallel.replicas - metrics.groups[0].spare_replicas
+    session_s = 3600.0 * promised / metrics.sessions_per_hour if metrics.sessions_per_hour else 0.0
     measured = document.request.get("efficiency", "measured") != "peak"
     working_s = session_s * (float(document.request.get("utilisation", 0.85)) if measured else 1.0)
     if not 0.5 * working_s < metrics.prefill_s <= working_s:
@@ -147,7 +148,20 @@ def _services(document: Document, decision: Decision) -> Iterable[RenderableType
     several = len(decision.services) > 1
     for place, (service, groups) in enumerate(zip(decision.services, decision.groups_of_services, strict=True)):
         title = f"Service of group {' and '.join(group.id for group in groups)}" if several else "Decision"
-        yield _service(document, service, title, _share(document, place) if several else [])
+        told = [*_reserve(document, decision, groups), *(_share(document, place) if several else [])]
+        yield _service(document, service, title, told)
+
+
+def _reserve(document: Document, decision: Decision, groups: Sequence[Group]) -> Iterable[tuple[str, str]]:
+    """Return how many replicas of some groups are in reserve, where any is."""
+    if document.metrics is None:
+        return
+    rows = zip(decision.groups, document.metrics.groups, strict=True)
+    spare = [(group, found.spare_replicas) for group, found in rows if group in groups and found.spare_replicas]
+    roles = {"serve": "", "prefill": " prefill", "decode": " decode"}
+    told = [f"{count} of {group.replicas}{roles[group.role]}" for group, count in spare]
+    if told:
+        yield "in reserve", f"{' and '.join(told)} replicas: their users aren't promised"
 
 
 def _share(document: Document, place: int) -> list[tuple[str, str]]:

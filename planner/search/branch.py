@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from planner.candidates.cells import Cells
 from planner.candidates.dominance import beaten_by, undominated
 from planner.candidates.goal import Goal, Limits
-from planner.candidates.points import Points, Search
+from planner.candidates.points import Points, Search, Taken
 from planner.cost.price import Priced
 from planner.search.columns import Columns, Pricer, reached_otherwise
 from planner.search.known import TIE, TRADES, Composer, Composition, most_by_gpus
@@ -60,7 +60,7 @@ class Branch(Narrowing):
         self._trade = 0.0
         """What a user is worth in bounds [interactions per hour]."""
         self._beside = self._users_beside = self._users_fewer = np.zeros(0)
-        self._rivals = np.zeros((0, 4))
+        self._rivals = np.zeros((0, 5))
         self._best = np.zeros(1)
         self.unlisted = np.inf
         """No plan that was too much to look at has a lower value."""
@@ -73,9 +73,9 @@ class Branch(Narrowing):
 
     def take(self, fresh: Columns) -> None:
         """Take columns in."""
-        fresh = fresh.take(fresh.gpus <= self.room.most)
+        fresh = fresh.take(fresh.gpus + fresh.reserve <= self.room.most)
         if len(self._beside) and len(fresh):
-            fresh = fresh.take(self._wanted(fresh.gpus, fresh.rate, fresh.users, fresh.worst, fresh.services))
+            fresh = fresh.take(self._wanted(fresh.taken, fresh.rate, fresh.users, fresh.worst))
         if not len(fresh):
             return
         self.columns = Columns.joined([self.columns, fresh])
@@ -89,15 +89,14 @@ class Branch(Narrowing):
         """Forget pairs and columns that can't be part of a cluster that is wanted."""
         self._bound()
         p, c = self.pairs, self.columns
-        self.columns = c.take(self._wanted(c.gpus, c.rate, c.users, c.worst, c.services))
-        gpus, services = self.gpus[p.point], self.services[p.point]
-        self.pairs = p.take(self._wanted(gpus, p.rate, p.users, p.value, services))
+        self.columns = c.take(self._wanted(c.taken, c.rate, c.users, c.worst))
+        self.pairs = p.take(self._wanted(self.taken.take(p.point), p.rate, p.users, p.value))
 
     def _bound(self) -> None:
         """Bring up to date what could stand beside a column, and which columns beat others."""
         p, c = self.pairs, self.columns
-        alike, mine = ~self.services[p.point], ~c.services
-        gpus = np.concatenate([self.gpus[p.point][alike], c.gpus[mine]])
+        alike, mine = ~self.taken.services[p.point], ~c.services
+        gpus = np.concatenate([self.taken.gpus[p.point][alike], c.gpus[mine]])
         rate, users = (np.concatenate([a[alike], b[mine]]) for a, b in ((p.rate, c.rate), (p.users, c.users)))
         self._trade, self._beside = 0.0, self.room.beside(self._filled(gpus, rate))
         if self.floor is not None:
@@ -105,14 +104,14 @@ class Branch(Narrowing):
             self._users_beside = self.room.limited(self.most_gpus()).beside(filled)
             self._users_fewer = self.room.limited(self.most_gpus(better=True)).beside(filled)
             self._choose_trade(gpus, rate, users)
-        rivals = _smaller(c.gpus[mine], c.rate[mine], c.users[mine], c.worst[mine])
+        rivals = _smaller(c.taken.take(mine), c.rate[mine], c.users[mine], c.worst[mine])
         self._rivals = rivals[undominated(rivals)] if self.floor is not None else rivals
         self._best = np.maximum.accumulate(most_by_gpus(c.gpus[mine], c.rate[mine]))
 
     def _filled(self, gpus: Ints, worth: Floats) -> Floats:
         """The most worth of each number of GPUs that anything has, this search's largest column included."""
         by_gpus = most_by_gpus(gpus, worth)
-        most = int(max(self.gpus.max(initial=1), self.columns.gpus.max(initial=1), self.room.size))
+        most = int(max(self.taken.gpus.max(initial=1), self.columns.gpus.max(initial=1), self.room.size))
         return np.concatenate([by_gpus, np.zeros(max(0, most + 1 - len(by_gpus)))])
 
     def _choose_trade(self, gpus: Ints, rate: Floats, users: Floats) -> None:
@@ -129,15 +128,13 @@ class Branch(Narrowing):
                 least, self._trade = bound, trade
         self._beside = self.room.beside(self._filled(gpus, rate + self._trade * users))
 
-    def _wanted(
-        self, gpus: Ints, rate: Floats, users: Floats, value: Floats, services: Bools, *, better: bool = False
-    ) -> Bools:
+    def _wanted(self, taken: Taken, rate: Floats, users: Floats, value: Floats, *, better: bool = False) -> Bools:
         """What can be part of a cluster that is no worse than the known one by more than a share, or is better."""
         slack = TIE if better else max(self.tolerance, TIE)
-        keep = gpus <= self.most_gpus(better=better)
+        keep = taken.gpus + taken.reserve <= self.most_gpus(better=better)
         if self.floor is not None and len(self._users_beside):
             beside = self._users_fewer if better else self._users_beside
-            most = self._with_others(gpus, users, services, beside, self.most_gpus(better=better))
+            most = self._with_others(taken, users, beside, self.most_gpus(better=better))
             keep &= most >= self.floor * (1.0 - TIE)
         known = self.known
         if known is None:
@@ -145,8 +142,8 @@ class Branch(Narrowing):
         if not self.goal.adds_up:
             keep &= value <= known.value + self.allowed(slack)
         elif self.goal.most:
-            keep &= self._most(gpus, rate, users, services) >= (1.0 - slack) / known.value
-        return keep & ~self._beaten(gpus, rate, users, value, services, slack)
+            keep &= self._most(taken, rate, users) >= (1.0 - slack) / known.value
+        return keep & ~self._beaten(taken, rate, users, value, slack)
 
     def most_gpus(self, *, better: bool = False) -> int:
         """GPUs that a wanted cluster may take, or one that is better than the known one."""
@@ -154,20 +151,18 @@ class Branch(Narrowing):
             return self.room.most
         return self.known.gpus - 1 if better else math.floor(self.known.gpus * (1.0 + self.tolerance))
 
-    def _most(self, gpus: Ints, rate: Floats, users: Floats, services: Bools) -> Floats:
+    def _most(self, taken: Taken, rate: Floats, users: Floats) -> Floats:
         """Interactions of a cluster with one of these columns at most, where it serves enough users."""
-        traded = np.where(services, rate, rate + self._trade * users)
-        most = self._with_others(gpus, traded, services, self._beside)
-        return np.where(services, most, most - self._trade * (self.floor or 0.0))
+        traded = np.where(taken.services, rate, rate + self._trade * users)
+        most = self._with_others(taken, traded, self._beside)
+        return np.where(taken.services, most, most - self._trade * (self.floor or 0.0))
 
-    def _with_others(
-        self, gpus: Ints, worth: Floats, services: Bools, beside: Floats, most: int | None = None
-    ) -> Floats:
+    def _with_others(self, taken: Taken, worth: Floats, beside: Floats, most: int | None = None) -> Floats:
         """Worth of a cluster with one of these columns at most: with its like, or with the best beside it."""
         if self.alike:
             room = self.room if most is None else self.room.limited(most)
-            return np.where(services, worth, worth * room.copies(gpus))
-        return worth + np.where(services, 0.0, beside[np.minimum(gpus, max(len(beside) - 1, 0))])
+            return np.where(taken.services, worth, worth * room.copies(taken.gpus, taken.reserve))
+        return worth + np.where(taken.services, 0.0, beside[np.minimum(taken.gpus, max(len(beside) - 1, 0))])
 
     def allowed(self, slack: float) -> float:
         """How much worse than the known plan a value may be, where the worst column counts."""
@@ -176,18 +171,19 @@ class Branch(Narrowing):
             return max(0.1 * slack, known * TIE) + 1e-15  # a point of loss is a hundredth: 1 % of it is 0.1 points
         return known * slack + 1e-15
 
-    def _beaten(self, gpus: Ints, rate: Floats, users: Floats, value: Floats, services: Bools, slack: float) -> Bools:
-        """What a column with no more GPUs outdoes by more than a share."""
+    def _beaten(self, taken: Taken, rate: Floats, users: Floats, value: Floats, slack: float) -> Bools:
+        """What a column with no more GPUs, and no more in reserve, outdoes by more than a share."""
         if not len(self._rivals):
-            return np.zeros(len(gpus), dtype=np.bool_)
+            return np.zeros(len(rate), dtype=np.bool_)
         if self.floor is None:
-            if not self.goal.adds_up:
-                return np.zeros(len(gpus), dtype=np.bool_)
-            best = self._best[np.minimum(gpus, len(self._best) - 1)]
+            # Replicas in reserve may be more of a smaller column; the value known says enough where all are alike.
+            if not self.goal.adds_up or taken.reserve.any():
+                return np.zeros(len(rate), dtype=np.bool_)
+            best = self._best[np.minimum(taken.gpus, len(self._best) - 1)]
             return np.asarray(rate < best * (1.0 - slack))
-        mine = _smaller(gpus, rate, users, value)
-        columns = [0, 1, 2] if self.goal.adds_up else [0, 2, 3]
-        mine[:, [1, 2]] *= 1.0 - slack
+        mine = _smaller(taken, rate, users, value)
+        columns = [0, 1, 2, 3] if self.goal.adds_up else [0, 1, 3, 4]
+        mine[:, [2, 3]] *= 1.0 - slack
         return beaten_by(mine[:, columns], self._rivals[:, columns])
 
     @property
@@ -202,17 +198,16 @@ class Branch(Narrowing):
         """No plan with one of these pairs has a lower value."""
         if not self.goal.adds_up:
             return float(p.value.min())
-        gpus, services = self.gpus[p.point], self.services[p.point]
+        taken = self.taken.take(p.point)
         if self.goal.name == "gpus":
-            densest = float((p.users / np.maximum(gpus, 1)).max())
+            densest = float((p.users / np.maximum(taken.gpus, 1)).max())
             return float(math.ceil((self.floor or 0.0) * (1.0 - TIE) / max(densest, 1e-300)))
-        return 1.0 / max(float(self._most(gpus, p.rate, p.users, services).max()), 1e-300)
+        return 1.0 / max(float(self._most(taken, p.rate, p.users).max()), 1e-300)
 
     def _open(self) -> Pairs:
         """Pairs that may be part of a better plan."""
         p = self.pairs
-        gpus, services = self.gpus[p.point], self.services[p.point]
-        return p.take(self._wanted(gpus, p.rate, p.users, p.value, services, better=True))
+        return p.take(self._wanted(self.taken.take(p.point), p.rate, p.users, p.value, better=True))
 
     # ------------------------------------------------------------- narrowing
 
@@ -222,8 +217,8 @@ class Branch(Narrowing):
             if self.first and self.known is not None:
                 break
             p = self.pairs
-            gpus, services = self.gpus[p.point], self.services[p.point]
-            ready = self.splittable() & self._wanted(gpus, p.rate, p.users, p.value, services, better=True)
+            wanted = self._wanted(self.taken.take(p.point), p.rate, p.users, p.value, better=True)
+            ready = self.splittable() & wanted
             rows = np.flatnonzero(ready)
             if not len(rows):
                 break
@@ -235,7 +230,7 @@ class Branch(Narrowing):
             return
         ends = self.priced + MOST_ALIKE
         while self.priced < ends and time.monotonic() < self.ends_s:
-            alike = np.isin(self.gpus[self.pairs.point], self.known.columns.gpus)
+            alike = np.isin(self.taken.gpus[self.pairs.point], self.known.columns.gpus)
             rows = np.flatnonzero(self.splittable() & alike)
             if not len(rows):
                 break
@@ -257,16 +252,16 @@ class Branch(Narrowing):
     def _promise(self, rows: Ints) -> Floats:
         """Less is more promising."""
         p = self.pairs.take(rows)
-        gpus, services = self.gpus[p.point], self.services[p.point]
+        taken = self.taken.take(p.point)
         if self.known is None and self.floor is not None:
             if self.waves % 2 and not self.first:
                 return p.used
-            return -self._with_others(gpus, p.users, services, self._users_beside)
+            return -self._with_others(taken, p.users, self._users_beside)
         if not self.goal.adds_up:
             return p.value
         if self.goal.name == "gpus":
-            return np.asarray(-p.users / gpus)
-        return -self._most(gpus, p.rate, p.users, services)
+            return np.asarray(-p.users / taken.gpus)
+        return -self._most(taken, p.rate, p.users)
 
     def _bounded(self, pairs: Pairs) -> Pairs:
         pairs = self.runnable(pairs, self.pricer)
@@ -297,7 +292,7 @@ class Branch(Narrowing):
         return np.zeros(len(losses)) if self.goal.adds_up else np.array(self.goal.value(priced, losses))
 
 
-def _smaller(gpus: Ints, rate: Floats, users: Floats, value: Floats) -> Floats:
-    """GPUs, interactions, users and the worst value, each so that less is better ``(row, 4)``."""
+def _smaller(taken: Taken, rate: Floats, users: Floats, value: Floats) -> Floats:
+    """GPUs, those in reserve, interactions, users, the worst value, each so that less is better ``(row, 5)``."""
     with np.errstate(divide="ignore"):
-        return np.stack([gpus.astype(np.float64), 1.0 / rate, 1.0 / users, value], axis=1)
+        return np.stack([taken.gpus, taken.reserve, 1.0 / rate, 1.0 / users, value], axis=1)

@@ -17,7 +17,7 @@ from planner.candidates.combinations import losses_with, table_of
 from planner.candidates.each_once import each_once
 from planner.candidates.engines import Surroundings
 from planner.candidates.goal import Goal, Limits
-from planner.candidates.points import Points, Search
+from planner.candidates.points import Points, Search, Taken
 from planner.cost.price import Priced
 from planner.service import DIMENSIONS
 from planner.space import Option
@@ -39,8 +39,10 @@ class Columns:
     """Those that may serve it, a bit each in the order of the space; all throttle or none does."""
     throttled: Bools
     services: Bools
-    """Which are a whole service, that nothing stands beside: two pools, or as many replicas as are pinned."""
+    """Which are a whole service, that nothing stands beside: see `planner.candidates.points.Taken`."""
     gpus: Ints
+    reserve: Ints
+    """GPUs in reserve beside a column's replicas, once."""
     rate: Floats
     """Interactions per hour, or users where the goal is to have many."""
     users: Floats
@@ -53,6 +55,11 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.gpus)
+
+    @property
+    def taken(self) -> Taken:
+        """What they take of a cluster."""
+        return Taken(self.gpus, self.reserve, self.services)
 
     def take(self, rows: Ints | Bools) -> Columns:
         """Some of the columns."""
@@ -74,7 +81,7 @@ class Columns:
         """No columns."""
         whole, real, flags = np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0, dtype=np.bool_)
         options = np.zeros((len(DIMENSIONS), 0), dtype=np.int64)
-        return Columns(Points.none(), options, whole, flags, flags, whole, real, real, real, real, real)
+        return Columns(Points.none(), options, whole, flags, flags, whole, whole, real, real, real, real, real)
 
     def chosen(self, search: Search, row: int) -> tuple[Option, ...]:
         """Options of a column."""
@@ -133,13 +140,15 @@ class Pricer:
     def _found(
         self, points: Points, options: Ints, engines: Ints, throttled: Bools, priced: Priced, mean: Floats, loss: Floats
     ) -> Columns:
+        taken = self.search.taken_by(points)
         return Columns(
             points=points,
             options=options,
             engines=engines,
             throttled=throttled,
-            services=self.search.is_service(points),
-            gpus=self.search.gpus_of(points),
+            services=taken.services,
+            gpus=taken.gpus,
+            reserve=taken.reserve,
             rate=self.goal.rate(priced),
             users=priced.users,
             worst=np.zeros(len(points)) if self.goal.adds_up else np.array(self.goal.value(priced, loss)),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import dataclass
 
 from planner.candidates.cells import MOST_LISTED, Cells
 from planner.candidates.combinations import some_combinations
 from planner.candidates.goal import Goal, Limits
-from planner.candidates.points import Search, aggregated_points, roomy
+from planner.candidates.points import Search, roomy
+from planner.candidates.serving_points import aggregated_points, column_points
 from planner.search.branch import Branch
 from planner.search.columns import Columns
 from planner.search.first_plan import try_plans
@@ -77,9 +76,7 @@ def find_columns(
     branch = Branch(search, cells, goal, limits, room, (ends_s, most_pairs), first=first, tolerance=tolerance)
     points = aggregated_points(search)
     considered = len(points)
-    pinned = space.pins.wanted("replicas", "serve")
-    replicas = search.replica_steps[points.unit] if pinned is None else np.full(considered, pinned)
-    points = replace(points, replicas=replicas)
+    points = column_points(search, points)
     branch.add(points.take(roomy(search, points, cells.by_weights())))
     try_plans(branch)
     branch.narrow()

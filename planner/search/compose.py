@@ -91,7 +91,7 @@ class _Master:
         """Variables and the rows that every answer keeps."""
         c, room = self.columns, self.found.room
         self.model = self.cp.CpModel()
-        most = np.where(c.services, 1, np.maximum(room.most // c.gpus, 0)).tolist()
+        most = np.where(c.services, 1, np.maximum((room.most - c.reserve) // c.gpus, 0)).tolist()
         self.counts = [self.model.new_int_var(0, copies, f"replicas_{row}") for row, copies in enumerate(most)]
         self.used = [self.model.new_bool_var(f"kind_{row}") for row in range(len(c))]
         for count, used, copies in zip(self.counts, self.used, most, strict=True):
@@ -122,6 +122,10 @@ class _Master:
     def _sum(self, weights: Floats | Ints) -> Any:
         return self.cp.LinearExpr.weighted_sum(self.counts, [int(w) for w in weights])
 
+    def _gpus(self) -> Any:
+        """GPUs of a cluster, those in reserve included."""
+        return self._sum(self.columns.gpus) + self.cp.LinearExpr.weighted_sum(self.used, self.columns.reserve.tolist())
+
     def _add_servers(self, others: list[int], services: list[int]) -> None:
         gpus = self.columns.gpus
         rows = server_rows(self.found.room, sorted({int(gpus[row]) for row in others}))
@@ -135,6 +139,9 @@ class _Master:
     def _add_row(self, row: Row, others: list[int], filled: dict[tuple[int, ...], Any]) -> None:
         weights = [row.weights.get(int(self.columns.gpus[at]), 0) for at in others]
         taken = self.cp.LinearExpr.weighted_sum([self.counts[at] for at in others], weights)
+        reserves = [int(self.columns.reserve[at] // self.columns.gpus[at]) for at in others]
+        beside = [weight * reserve for weight, reserve in zip(weights, reserves, strict=True)]
+        taken = taken + self.cp.LinearExpr.weighted_sum([self.used[at] for at in others], beside)
         for way, weight in row.ways.items():
             taken = taken + weight * filled[way]
         self.model.add(taken <= row.most).with_name(row.name)
@@ -173,7 +180,7 @@ class _Master:
         if not self.goal.adds_up:
             return self._least_worst()
         if self.goal.name == "gpus":
-            found, answer = self._ask(lambda: self.model.minimize(self._sum(self.columns.gpus)))
+            found, answer = self._ask(lambda: self.model.minimize(self._gpus()))
             return found, float(math.ceil(answer.bound - 1e-6))
         weights, unit = self._rates()
         found, answer = self._ask(lambda: self.model.maximize(self._sum(weights)))
@@ -204,7 +211,7 @@ class _Master:
         tolerance = max(self.asked.tolerance, TIE)
         self._keep_value(best, tolerance)
         each = (ties.kinds << 23) + (ties.stages << 10) + ties.techniques
-        size = self._sum(self.columns.gpus << 30) + self.cp.LinearExpr.weighted_sum(self.used, each.tolist())
+        size = (1 << 30) * self._gpus() + self.cp.LinearExpr.weighted_sum(self.used, each.tolist())
         # An engine more is as much more to run as a kind more.
         size = size + (1 << 23) * sum(self._engines_used())
         found, answer = self._ask(lambda: self.model.minimize(size), best, tolerance)
@@ -237,7 +244,7 @@ class _Master:
             weights, unit = self._rates()
             self.model.add(self._sum(weights) >= math.floor((1.0 - tolerance) / best.value * unit))
         else:
-            self.model.add(self._sum(self.columns.gpus) <= math.floor(best.gpus * (1.0 + tolerance)))
+            self.model.add(self._gpus() <= math.floor(best.gpus * (1.0 + tolerance)))
 
     # ------------------------------------------------------------- asking
 

@@ -7,14 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.request import Cluster
-from planner.space import Split
-from planner.space.pins import Pins
-from planner.space.splits import fit_together
-
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -44,11 +38,3 @@ class Feeding:
         """Times to the first tokens and of a switch, at best of those that feed [s]."""
         feeds = self.rates[policy] > 0
         return tuple(float(times[policy][feeds].min()) for times in (self.cold_s, self.warm_s, self.switch_s))  # type: ignore[return-value]
-
-
-def fits_on(cluster: Cluster, split: Split, other: Split, total: int, pins: Pins) -> Bools:
-    """Which numbers of replicas of two splits fit on so many GPUs of the servers ``(replicas - 1, replicas - 1)``."""
-    r = np.arange(1, min(split.replicas, (total - other.gpus) // split.gpus) + 1)[:, None]
-    q = np.arange(1, min(other.replicas, (total - split.gpus) // other.gpus) + 1)[None, :]
-    fits = (r * split.gpus + q * other.gpus <= total) & fit_together(cluster, split.gpus, r, other.gpus, q)
-    return fits & pins.allows_replicas("decode", r) & pins.allows_replicas("prefill", q)

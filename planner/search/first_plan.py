@@ -39,7 +39,7 @@ def try_plans(branch: Branch) -> None:
     branch.drop()
     for kind in range(len(known.counts)):
         options = known.columns.options[:, [kind]]
-        same = branch.gpus[branch.pairs.point] == known.columns.gpus[kind]
+        same = branch.taken.gpus[branch.pairs.point] == known.columns.gpus[kind]
         promising = branch.by_promise()
         promising = promising[same[promising]][:MOST_ALIKE]
         _try(branch, each_once(branch.pairs.point[promising]), filtered(problem, space, options))
@@ -54,7 +54,7 @@ def _sizes(branch: Branch) -> Ints:
     """Which pairs take the same weights and the same number of GPUs."""
     points = branch.pairs.point
     weights = branch.search.weights_of(branch.points)[points]
-    return np.asarray(weights * (int(branch.gpus.max(initial=0)) + 1) + branch.gpus[points])
+    return np.asarray(weights * (int(branch.taken.gpus.max(initial=0)) + 1) + branch.taken.gpus[points])
 
 
 def _try(branch: Branch, rows: Ints, found: Combinations) -> None:

@@ -21,8 +21,9 @@ from planner.candidates.combinations import Combinations, affordable, all_combin
 from planner.candidates.dominance import beaten_by, distinct, undominated
 from planner.candidates.each_once import each_once
 from planner.candidates.goal import Goal, Limits
-from planner.candidates.points import Points, Search, aggregated_points, capability_rank, open_search, roomy
+from planner.candidates.points import Points, Search, capability_rank, open_search, roomy
 from planner.candidates.pool_points import Best, pool_points
+from planner.candidates.serving_points import aggregated_points
 from planner.cost.compression import CompressionTable
 from planner.cost.price import Priced
 from planner.problem import Problem

@@ -35,7 +35,7 @@ class Composition:
     @property
     def gpus(self) -> int:
         """GPUs in all."""
-        return int(np.sum(self.columns.gpus * self.counts))
+        return int(np.sum(self.columns.gpus * self.counts + self.columns.reserve))
 
     @property
     def users(self) -> float:
@@ -52,7 +52,7 @@ class Composition:
 def composition_of(columns: Columns, rows: Ints, counts: Ints, goal: Goal) -> Composition:
     """A composition of some columns, with its value as the cost model has it."""
     rate = float(np.sum(columns.rate[rows] * counts))
-    gpus = int(np.sum(columns.gpus[rows] * counts))
+    gpus = int(np.sum(columns.gpus[rows] * counts + columns.reserve[rows]))
     value = float(columns.worst[rows].max(initial=0.0))
     if goal.adds_up:
         value = float(gpus) if goal.name == "gpus" else 1.0 / rate if rate > 0 else np.inf
@@ -81,7 +81,7 @@ class Composer:
         alone = float(columns.rate[columns.services].max(initial=0.0))
         if self.alike:
             rest = ~columns.services
-            most = float((columns.rate * self.room.copies(columns.gpus))[rest].max(initial=0.0))
+            most = float((columns.rate * self.room.copies(columns.gpus, columns.reserve))[rest].max(initial=0.0))
             return 1.0 / max(alone, most, 1e-300)
         rows, counts = self._packed(columns, np.flatnonzero(~columns.services), columns.rate)
         return 1.0 / max(alone, float(np.sum(columns.rate[rows] * counts)), 1e-300)
@@ -114,8 +114,8 @@ class Composer:
 
     def _of_one_kind(self, columns: Columns, kinds: Ints) -> list[tuple[Ints, Ints]]:
         """One column, as often as it fits or as the users take."""
-        gpus, rate = columns.gpus[kinds], columns.rate[kinds]
-        most = self.room.copies(gpus)
+        gpus, reserve, rate = columns.gpus[kinds], columns.reserve[kinds], columns.rate[kinds]
+        most = self.room.copies(gpus, reserve)
         counts = most
         if not self.goal.most:
             users = np.maximum(columns.users[kinds], 1e-12)
@@ -127,11 +127,11 @@ class Composer:
             enough &= counts * columns.users[kinds] >= self.floor * (1.0 - FLOAT_SLACK)
         if not enough.any():
             return []
-        value = columns.worst[kinds]
+        value, used = columns.worst[kinds], gpus * counts + reserve
         if self.goal.adds_up:
-            value = np.asarray(gpus * counts if self.goal.name == "gpus" else 1.0 / np.maximum(counts * rate, 1e-300))
+            value = np.asarray(used if self.goal.name == "gpus" else 1.0 / np.maximum(counts * rate, 1e-300))
         rows = np.flatnonzero(enough)
-        best = rows[np.lexsort(((gpus * counts)[rows], value[rows]))[:1]]
+        best = rows[np.lexsort((used[rows], value[rows]))[:1]]
         return [(kinds[best], counts[best])]
 
     def _without_floor(self, columns: Columns, kinds: Ints) -> list[tuple[Ints, Ints]]:

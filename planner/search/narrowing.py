@@ -61,8 +61,7 @@ class Narrowing:
         self.search, self.cells, self.goal, self.limits = search, cells, goal, limits
         self.ends_s, self.most_pairs = stops
         self.points = Points.none()
-        self.gpus = np.zeros(0, dtype=np.int64)
-        self.services = np.zeros(0, dtype=np.bool_)
+        self.taken = search.taken_by(self.points)
         self.pairs = Pairs.of(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
         self.priced = self.waves = 0
 
@@ -79,7 +78,7 @@ class Narrowing:
             return
         base = len(self.points)
         self.points = Points.joined([self.points, points]) if base else points
-        self.gpus, self.services = self.search.gpus_of(self.points), self.search.is_service(self.points)
+        self.taken = self.search.taken_by(self.points)
         self.pairs = Pairs.joined([self.pairs, self._bounded(Pairs.of(base + row, cell))])
         self.drop()
 

@@ -56,8 +56,8 @@ class Room:
         """Whole servers that a replica of more GPUs than a server has takes; 0 for one inside a server."""
         return -(-gpus // self.size) if gpus > self.size else 0
 
-    def copies(self, gpus: Ints) -> Ints:
-        """How many replicas of so many GPUs each fit where nothing else is.
+    def copies(self, gpus: Ints, reserve: Ints | int = 0) -> Ints:
+        """How many replicas of so many GPUs each fit where nothing else is but those on the GPUs in reserve.
 
         >>> Room(2, 8, 4, 20).copies(np.array([1, 3, 8, 16, 24]))
         array([20,  5,  2,  1,  0])
@@ -65,7 +65,8 @@ class Room:
         each = np.maximum(gpus, 1)
         inside = self.servers * (self.size // each) + self.rest // each
         over = self.servers // -(-each // self.size)
-        return np.asarray(np.minimum(np.where(each <= self.size, inside, over), self.most // each))
+        copies = np.minimum(np.where(each <= self.size, inside, over), self.most // each)
+        return np.asarray(np.maximum(copies - reserve // each, 0))
 
     def best(self, worth: Floats) -> tuple[float, dict[int, int]]:
         """The most worth that fits, and how many replicas of which number of GPUs reach it.

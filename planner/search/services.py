@@ -14,7 +14,7 @@ def services_of(solution: Solution) -> tuple[Service, ...]:
 
 
 def service_of(search: Search, kind: Kind) -> Service:
-    """Write one kind of a solution as a service, complete in every field."""
+    """Write one kind of a solution as a service, complete in every field; replicas in reserve are among its own."""
     points = kind.points
     unit, pool = search.units[int(points.unit[0])], int(points.pool_unit[0])
     alone = bool(points.alone[0])
@@ -23,7 +23,7 @@ def service_of(search: Search, kind: Kind) -> Service:
     throttled = engine.long_prefill_throttle is not None
     yields = not alone or search.space.pins.wanted("prefill_throttled", "serve") is True
     sequences = 1 if alone else int(points.micro[0]) * unit.split.pp
-    parallel = _parallel(unit.split, int(points.replicas[0]))
+    parallel = _parallel(unit.split, int(points.replicas[0] + search.lost[points.unit[0]]))
     batch = Batch(
         decode_sequences=sequences,
         resident_sessions=1 if alone else search.space.pins.resident("serve" if pool < 0 else "decode") or None,
@@ -33,7 +33,7 @@ def service_of(search: Search, kind: Kind) -> Service:
     pools = None
     if pool >= 0:
         prefill = Pool(
-            parallel=_parallel(search.units[pool].split, int(points.pool_replicas[0])),
+            parallel=_parallel(search.units[pool].split, int(points.pool_replicas[0] + search.lost[pool])),
             batch=Batch(prefill_chunk_tokens=search.space.pool_chunk, prefill_throttled=throttled),
         )
         pools = Pools(prefill=prefill, decode=Pool(parallel=parallel, batch=batch))

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.candidates.combinations import filtered, with_weights
-from planner.candidates.points import Points, Search, aggregated_points
+from planner.candidates.points import Points, Search
+from planner.candidates.serving_points import aggregated_points, column_points
 from planner.limits import SLACK
 from planner.search.columns import Columns, Pricer
 from planner.search.columns_found import Found
@@ -84,11 +85,9 @@ def _levels(search: Search, shown: Composition) -> Iterator[tuple[Points, Ints]]
 
 def _alike(search: Search, columns: Columns) -> Points:
     """Points of one column that takes as many GPUs."""
-    points = aggregated_points(search)
-    pinned = search.space.pins.wanted("replicas", "serve")
-    if pinned is None:
-        points = replace(points, replicas=search.replica_steps[points.unit])
-    return points.take(search.gpus_of(points) == columns.gpus[0])
+    points = column_points(search, aggregated_points(search))
+    taken = search.taken_by(points)
+    return points.take((taken.gpus == columns.gpus[0]) & (taken.reserve == columns.reserve[0]))
 
 
 def _with_techniques(search: Search, w: int, count: int) -> Ints:

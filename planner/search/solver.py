@@ -42,7 +42,9 @@ def solve(
     goal = goal or Goal.of(problem.request)
     settings = settings or Settings()
     starts_s = time.monotonic()
-    search = open_search(problem, affordable(problem, space))
+    # Beside replicas in reserve an interaction costs the less the more replicas there are.
+    whole = bool(problem.request.spare) and goal.name == "cost"
+    search = open_search(problem, affordable(problem, space), whole=whole)
     found = find_columns(
         search,
         goal,

@@ -16,16 +16,15 @@ from numpy.typing import NDArray
 
 from planner.candidates.each_once import each_once
 from planner.candidates.points import Points
-from planner.candidates.pool_points import able_to_feed, decode_ways, pool_units
+from planner.candidates.pool_points import Numbers, able_to_feed, decode_ways, pool_units
 from planner.cost.compression import CompressionTable
 from planner.cost.links import between_pools_bytes_per_s
 from planner.cost.price import Priced
 from planner.search.branch import Branch
 from planner.search.columns import reached_otherwise
-from planner.search.feeding import Feeding, fits_on
+from planner.search.feeding import Feeding
 from planner.search.known import TIE
 from planner.search.narrowing import Narrowing, Pairs
-from planner.space import Split
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -96,11 +95,8 @@ class TwoPools(Narrowing):
     def _count(self, decode: int) -> int:
         """Prefill pools and numbers of replicas that go with a decode pool."""
         unit = self.search.units[decode]
-        others = [self.search.units[u].split for u in self.feeders[unit.view, unit.weights]]
-        return sum(int(self._fits(unit.split, other).sum()) for other in others)
-
-    def _fits(self, split: Split, other: Split) -> Bools:
-        return fits_on(self.search.problem.cluster, split, other, self.total, self.search.space.pins)
+        others = self.feeders[unit.view, unit.weights]
+        return sum(int(Numbers.of(self.search, decode, other, self.total).fit.sum()) for other in others)
 
     # ------------------------------------------------------------- bounds
 
@@ -264,8 +260,9 @@ class TwoPools(Narrowing):
         units, least = self.search.units, np.zeros(len(points))
         for u in each_once(points.unit):
             unit = units[int(u)]
-            others = (units[other].split.gpus for other in self.feeders[unit.view, unit.weights])
-            least[points.unit == u] = unit.split.gpus + min(others)
+            mine = self.feeders[unit.view, unit.weights]
+            others = [int((1 + self.search.lost[other]) * units[other].split.gpus) for other in mine]
+            least[points.unit == u] = (1 + self.search.lost[u]) * unit.split.gpus + min(others)
         return least
 
     def _links(self, view: int) -> tuple[tuple[int, float], tuple[int, float]]:
@@ -288,8 +285,9 @@ class TwoPools(Narrowing):
                 continue
             gpus, received = unit.split.gpus, float(moved[rows[0]])
             for total, bytes_per_s in links[unit.view]:
-                replicas = np.arange(1, min(unit.split.replicas, (total - 1) // gpus) + 1)
-                spare = total - replicas * gpus
+                lost = int(self.search.lost[points.unit[rows[0]]])
+                replicas = np.arange(1, min(unit.split.replicas, (total - 1) // gpus) - lost + 1)
+                spare = total - (replicas + lost) * gpus
                 most = np.minimum(feeding.most(total, policy)[spare], bytes_per_s * spare / (received * gpus))
                 each = np.minimum(rate[rows, None], bytes_per_s / received) * replicas
                 sessions[rows] = np.maximum(sessions[rows], np.minimum(each, most).max(axis=1, initial=0.0))
@@ -341,9 +339,9 @@ class TwoPools(Narrowing):
             if not self.search.handing_over(int(feeding.units[at]), unit):
                 continue
             other = self.search.units[int(feeding.units[at])].split
-            fits = self._fits(split, other)
-            r, q = (axis + 1 for axis in np.nonzero(fits))
-            gpus = r * split.gpus + q * other.gpus
+            numbers = Numbers.of(self.search, unit, int(feeding.units[at]), self.total)
+            r, q = (axis + 1 for axis in np.nonzero(numbers.fit))
+            gpus = numbers.gpus[r - 1, q - 1]
             link = np.where(gpus <= server[0], server[1], beyond[1]) / moved
             sessions = np.minimum(
                 np.minimum(rate, link * np.minimum(1.0, q * other.gpus / (r * split.gpus))) * r, rates[at] * q

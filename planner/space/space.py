@@ -73,7 +73,7 @@ class Space:
     emission: Emission | None = None
     """What can be written for the request's targets; None: no target is named."""
     one_kind: bool = False
-    """Whether all replicas must be alike: the target has no router for several kinds."""
+    """Whether all replicas must be alike: the target has no router for several kinds, or some are in reserve."""
 
     def runs(self, engine: Engine, weights: WeightOption, split: Split) -> bool:
         """Whether an engine loads these weights and splits them so."""
@@ -134,7 +134,7 @@ def open_space(problem: Problem) -> Space:
         latent="mla" in problem.architecture.attention_kinds,
         pins=Pins.of(problem.request.pin),
         emission=emission,
-        one_kind=emission is not None and not emission.mixed,
+        one_kind=bool(problem.request.spare) or (emission is not None and not emission.mixed),
     )
     disaggregated = space.disaggregated and any(space.has_pools(engine) for engine in engines)
     return pinned(replace(space, disaggregated=disaggregated), problem)

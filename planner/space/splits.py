@@ -13,6 +13,7 @@ from catalog.schema import Engine
 from planner.cost.replica import Shape, shape_problems
 from planner.problem import Problem
 from planner.request import Cluster
+from planner.reserve import lost_replicas
 from planner.space.pins import Pins
 
 Ints = NDArray[np.int64]
@@ -131,18 +132,24 @@ def _splits(problem: Problem, engines: tuple[Engine, ...]) -> Iterator[Split]:
                     plain = Split(tp, pp, dcp, pcp, 1, replicas)
                     candidates = [plain]
                     if has_experts:
-                        candidates += _expert_splits(plain)
+                        candidates += _expert_splits(plain, problem)
                     for split in candidates:
                         fits = not shape_problems(architecture, split.shape("bf16"), split.replicas)
                         if fits and any(engine_runs(engine, split) for engine in engines):
                             yield split
 
 
-def _expert_splits(plain: Split) -> Iterator[Split]:
-    """Experts over the ranks of one replica, or of all replicas (attention is data parallel then)."""
+def _expert_splits(plain: Split, problem: Problem) -> Iterator[Split]:
+    """Experts over the ranks of one replica, or of all replicas (attention is data parallel then).
+
+    Where replicas are kept in reserve, over as many replicas as leave a group when the others are lost.
+    """
     if plain.tp > 1:
         yield Split(plain.tp, plain.pp, plain.dcp, plain.pcp, plain.tp, plain.replicas)
     group = 1 << (plain.replicas.bit_length() - 1)
+    if problem.request.spare:
+        while group > 1 and lost_replicas(problem.cluster, plain.gpus, group) > plain.replicas // group * group - group:
+            group //= 2
     if group > 1 and plain.pp == 1 and plain.pcp == 1:
         whole = plain.replicas - plain.replicas % group
         yield Split(plain.tp, plain.pp, plain.dcp, plain.pcp, plain.tp * group, whole, group)

@@ -30,12 +30,12 @@ from planner.whatif.parts import WHOLE, Services, differing, part_text, serving_
 
 SESSION = (
     *("model", "ctx", "shared_prefix_tokens", "rounds", "output_tokens", "question_tokens", "think_time"),
-    *("gpus", "usd_per_gpu_hour", "efficiency", "utilisation"),
+    *("gpus", "usd_per_gpu_hour", "efficiency", "utilisation", "spare"),
 )
 """Fields of a request that change prices, in the order of their steps."""
 
 PERMISSIONS = (
-    *("objective", "engine", "weights", "techniques", "target", "pin", "tolerance", "spare"),
+    *("objective", "engine", "weights", "techniques", "target", "pin", "tolerance"),
     *(limit.field for limit in LIMITS),
     *("confidence", "task"),
 )

@@ -120,7 +120,7 @@ def _memory(name: str, kind: str, size: float, words: str) -> Lever:
 
 def _restrictions(request: Request) -> list[Lever]:
     found = []
-    for field in ("engine", "weights", "techniques", "pin"):
+    for field in ("engine", "weights", "techniques", "pin", "spare"):
         value, free = getattr(request, field), FREE[field]
         if value not in (free, "published", None):
             found.append(
@@ -129,7 +129,7 @@ def _restrictions(request: Request) -> list[Lever]:
                     now=f"--{field} {value}",
                     amount=None,
                     lifted=Question({field: free}),
-                    lifted_text=f"--{field} {free or 'none'}",
+                    lifted_text=f"--{field} {'none' if free is None else free}",
                 )
             )
     return found

@@ -80,10 +80,10 @@ def price_running(problem: Problem, decision: Service, limits: Scheduling, longe
         free = min(float(limits.kv_bytes_per_gpu), problem.cluster.hardware.hbm - hbm.weights)
         limit = free + hbm.weights + hbm.workspace + hbm.overhead
     sessions = _sessions(problem, decision, limits, free, free - (hbm.kv - each), each)
-    fitting = min(sessions, one.metrics.concurrency // _replicas(decision))
+    fitting = min(sessions, one.metrics.concurrency // _promised(decision, one))
     best = _best_load(problem, decision, limits, fitting) if fitting >= 1 else None
     if best is not None:
-        held = best.metrics.model_copy(update={"concurrency": fitting * _replicas(decision)})
+        held = best.metrics.model_copy(update={"concurrency": fitting * _promised(decision, one)})
         best = replace(best, metrics=held)
     return Priced(
         evaluation=best or evaluate(problem, _with(decision, 1, limits, resident=1)),
@@ -163,8 +163,9 @@ def _parallel(decision: Service) -> Parallel:
     return decision.pools.decode.parallel if decision.pools else decision.parallel
 
 
-def _replicas(decision: Service) -> int:
-    return _parallel(decision).replicas
+def _promised(decision: Service, priced: Evaluation) -> int:
+    """Replicas whose sessions are counted: all but those in reserve."""
+    return _parallel(decision).replicas - priced.metrics.groups[-1].spare_replicas
 
 
 def _capacity(

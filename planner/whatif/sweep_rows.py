@@ -129,8 +129,8 @@ def _leaves(path: str, model: type[BaseModel]) -> dict[str, type]:
         if name in ("servers", "feeds"):
             found[f"{path}.{name}"] = str
             continue
-        if name == "services" or dict in origins:
-            continue  # Only some plans have several; a router's weights are by group.
+        if name == "services" or dict in origins or field.exclude_if is not None:
+            continue  # Only some plans have several; a router's weights are by group; what is left out isn't a column.
         if tuple in origins:
             found.update(_leaves(f"{path}.{name}.0", typing.get_args(kinds[0])[0]))
             continue

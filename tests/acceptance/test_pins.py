@@ -152,12 +152,9 @@ def test_scenarios_and_files_pin_too(plan: Plan, tmp_path: Path) -> None:
     assert [row["plan"]["request"]["pin"] for row in rows] == ["tp=4,roles=serve"] * 2
 
 
-def test_a_tolerance_is_carried_and_a_spare_is_refused(plan: Plan) -> None:
+def test_a_tolerance_and_a_spare_are_carried(plan: Plan) -> None:
     asked = plan(*ASKED, "--tolerance", "0%", "--format", "json").json["request"]
     assert (asked["tolerance"], asked["spare"]) == (0.0, 0)
-    refused = plan(*ASKED, "--spare", "1")
-    assert refused.code == 2
-    assert "--spare: no plan keeps replicas in reserve yet" in refused.stderr
     default = plan(*ASKED, "--format", "json").json["request"]
     assert (default["tolerance"], default["spare"]) == (0.01, 0)
     answer = plan(*ASKED, "--tolerance", "1", "--spare", "2")

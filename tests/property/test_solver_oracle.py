@@ -11,7 +11,7 @@ import pytest
 from catalog.load import open_catalog
 from planner.search.solver import Settings
 from tests.oracle import compare
-from tests.requests import opened, random_request
+from tests.requests import count_decisions, opened, random_request, spare_request
 
 QUICK = (0, 4, 8, 9, 10, 14, 28, 120, 149, 798)
 """A few; 120 and those above it were wrong once: presolve, a shared prefix, a product beyond 64 bits."""
@@ -25,6 +25,9 @@ CATALOG = open_catalog()
 
 
 QUICK_MEASURED = (0, 4, 9, 14, 28, 120)
+QUICK_SPARE = (9, 17, 20, 39, 45, 77, 88, 94, 182, 590)
+"""Replicas in reserve on one server and on several, pools, groups of experts, pins; 45 was wrong once: such groups."""
+MOST_DECISIONS = 150_000
 
 
 def check(seed: int, efficiency: str = "peak") -> None:
@@ -41,6 +44,27 @@ def test_search_equals_oracle(seed: int) -> None:
 @pytest.mark.parametrize("seed", QUICK_MEASURED)
 def test_search_equals_oracle_on_measured_times(seed: int) -> None:
     check(seed, "measured")
+
+
+@pytest.mark.parametrize("seed", QUICK_SPARE)
+def test_search_equals_oracle_with_replicas_in_reserve(seed: int) -> None:
+    found = opened(spare_request(seed), CATALOG)
+    assert found is not None
+    assert compare(*found, Settings(time_limit_s=60.0)).problems == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, 500, 100))
+def test_search_equals_oracle_with_replicas_in_reserve_on_more_requests(first: int) -> None:
+    wrong = {}
+    for seed in range(first, first + 100):
+        found = opened(spare_request(seed), CATALOG)
+        if found is None or count_decisions(*found) > MOST_DECISIONS:
+            continue
+        problems = compare(*found, Settings(time_limit_s=60.0)).problems
+        if problems:
+            wrong[seed] = problems
+    assert wrong == {}
 
 
 @pytest.mark.slow

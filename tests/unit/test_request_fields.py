@@ -51,7 +51,7 @@ OTHERS: dict[str, Any] = {
 }
 """Each field with a value that isn't its default, as one types it."""
 
-UNCHANGED = {"objective", "confidence", "task", "target", "tolerance", "spare"}
+UNCHANGED = {"objective", "confidence", "task", "target", "tolerance"}
 """Permissions that are neither limits nor restrictions: nothing is loosened in them."""
 
 BASE = {"ctx": "32K", "gpus": "4xA100"}
@@ -68,7 +68,8 @@ def test_every_field_is_classified() -> None:
     assert set(PLANNING) == fields
     assert {*SESSION, *PERMISSIONS} == fields
     assert len(SESSION) + len(PERMISSIONS) == len(fields), "a field is either priced or permits"
-    assert {*BY_FIELD, *FREE, *UNCHANGED} == {*PERMISSIONS}
+    assert {*BY_FIELD, *FREE, *UNCHANGED} - {*SESSION} == {*PERMISSIONS}
+    assert {*FREE} & {*SESSION} == {"spare"}, "it can be lifted, and what is promised depends on it"
 
 
 @EACH
