@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +31,8 @@ TARGETS = (
     "vllm, sglang, tensorrt-llm, lmdeploy, llama.cpp or transformers-kvpress; "
     "shell, systemd, compose, kubernetes, kserve or ray; lmcache"
 )
+_MOST_BYTES = 1 << 20
+"""Of a file beside the one that is imported."""
 EmitDirectory = Annotated[
     Path | None,
     typer.Option("--emit", metavar="DIR", help="Also write deployment files, into a new or empty directory."),
@@ -158,7 +160,7 @@ def _tell_notes(files: Mapping[str, str]) -> None:
 def import_file(
     context: typer.Context,
     asked: dict[str, str | None],
-    file: Annotated[str, typer.Argument(metavar="FILE", help="vLLM command, compose file or manifests; - is stdin")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="command, script, compose file or manifests; - is stdin")],
     instances: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Servers like the one of a command line [1].")
     ] = None,
@@ -169,7 +171,7 @@ def import_file(
     form: Annotated[TableFormat, typer.Option("--format")] = TableFormat.table,
     catalog: CatalogDirs = None,
 ) -> None:
-    """Price a running vLLM deployment, and say what the planner would change and what that buys."""
+    """Price a running deployment, and say what the planner would change and what that buys."""
     from planner.pipeline import OutOfTimeError
     from planner.search.solver import read_settings
     from planner.whatif.advice import advise
@@ -182,7 +184,13 @@ def import_file(
     settings = read_settings(time_limit, 2, 0)
     try:
         advice = advise(
-            read_input(file), asked, facts, beside=_decision_beside(file), instances=instances, settings=settings
+            read_input(file),
+            asked,
+            facts,
+            beside=_decision_beside(file),
+            instances=instances,
+            settings=settings,
+            neighbour=_files_beside(file),
         )
     except OutOfTimeError as error:
         typer.echo(f"plan: {error}", err=True)
@@ -197,6 +205,24 @@ def import_file(
         emit_document(
             advice.plan, facts, emit_to, target=target, checkpoint=checkpoint, force=force, running=advice.server
         )
+
+
+def _files_beside(file: str) -> Callable[[str], str | None]:
+    """Return what reads files that a file names (``.env``, settings), below its own folder; none beside stdin."""
+    folder = Path(file).parent
+
+    def text(path: str) -> str | None:
+        if file == "-" or not path or "\0" in path or ".." in Path(path).parts:
+            return None
+        for place in (folder / path.lstrip("/"), folder / Path(path).name):
+            try:
+                if place.is_file() and place.stat().st_size <= _MOST_BYTES:
+                    return place.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError):
+                continue
+        return None
+
+    return text
 
 
 def _decision_beside(file: str) -> Decision | None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from catalog.schema import Hardware
 from planner.emit.tables import TABLES, VLLM
 from planner.importing.decision import Imported
+from planner.importing.flags import NAMES
 
 MEMORY_SHARE: float = VLLM.row("memory_share").default
 """``--gpu-memory-utilization`` of vLLM 0.33."""
-_NAMES = {"vllm": "vLLM", "sglang": "SGLang", "tensorrt-llm": "TensorRT-LLM", "lmdeploy": "LMDeploy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def scheduling(imported: Imported, hardware: Hardware) -> Scheduling:
     notes: list[str] = []
     engine = imported.decision.engine
     table, said = TABLES.get(engine, VLLM), imported.said
-    name = _NAMES.get(engine, engine)
+    name = NAMES.get(engine, engine)
 
     def whole(field: str, fallback: int) -> int:
         value = said.get(field)

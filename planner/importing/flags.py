@@ -33,7 +33,7 @@ _MODEL_FLAGS = ("--model", "--model-path", "--model-tag", "--hf-repo", "--model-
 _PATHS = (*_MODEL_FLAGS, "--config", "--extra_llm_api_options", "--lmcache-config-file")
 """Flags with a path, of which the last part says enough."""
 _UNSET = "left to whoever starts it; not read"
-_NAMES = {"vllm": "vLLM", "sglang": "SGLang", "tensorrt-llm": "TensorRT-LLM", "lmdeploy": "LMDeploy"}
+NAMES = {"vllm": "vLLM", "sglang": "SGLang", "tensorrt-llm": "TensorRT-LLM", "lmdeploy": "LMDeploy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class _Reading:
 
     @property
     def name(self) -> str:
-        return f"{_NAMES.get(self.engine, self.engine)} {self.version}"
+        return f"{NAMES.get(self.engine, self.engine)} {self.version}"
 
 
 def read_flags(command: Command, neighbour: Neighbour = alone) -> Given:
@@ -82,7 +82,7 @@ def read_flags(command: Command, neighbour: Neighbour = alone) -> Given:
     version = command.version if command.version in known_versions else known_versions[-1]
     reading = _Reading(command.engine, version)
     if command.version is not None and command.version != version:
-        name = _NAMES.get(command.engine, command.engine)
+        name = NAMES.get(command.engine, command.engine)
         reading.notes.append(f"{name} {command.version}: its flags aren't known here; read as those of {version}")
     _read(list(command.arguments), reading)
     _read_config(command, reading, neighbour)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from planner.importing.decision import Imported
+from planner.importing.flags import NAMES
 from planner.service import DIMENSIONS, Batch, Parallel
 
 
 def summary(imported: Imported) -> str:
     """Return the decision in a few lines, then what is open and what was noticed."""
     decision = imported.decision
-    lines = [f"model       {imported.model or 'not named'} on {imported.gpus}, vLLM {imported.version}"]
+    engine = f"{NAMES.get(decision.engine, decision.engine)} {imported.version}"
+    lines = [f"model       {imported.model or 'not named'} on {imported.gpus}, {engine}"]
     if imported.context_tokens:
         lines.append(f"sessions    up to {imported.context_tokens} tokens")
     lines.append(f"weights     {decision.weights}")
@@ -34,7 +36,7 @@ def summary(imported: Imported) -> str:
 
 def _pool(name: str, parallel: Parallel, batch: Batch, prefix: str, undetermined: tuple[str, ...]) -> list[str]:
     def said(field: str, value: int | None, absent: str) -> str:
-        return "as vLLM's default" if f"{prefix}batch.{field}" in undetermined else str(value or absent)
+        return "as the engine's default" if f"{prefix}batch.{field}" in undetermined else str(value or absent)
 
     split = f"tp {parallel.tp}, pp {parallel.pp}, dcp {parallel.dcp}, pcp {parallel.pcp}, ep {parallel.ep}"
     decoding = said("decode_sequences", batch.decode_sequences, "")

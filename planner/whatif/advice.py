@@ -18,6 +18,7 @@ from planner.emit.carried import Fate
 from planner.emit.running import Running
 from planner.errors import InputError
 from planner.importing import Imported, catalog_model, import_text, running_server
+from planner.importing.command import Neighbour, alone
 from planner.importing.defaults import Scheduling, scheduling
 from planner.pipeline import make_plan
 from planner.plan import Document, Metrics
@@ -99,8 +100,9 @@ def advise(
     beside: Decision | None = None,
     instances: int | None = None,
     settings: Settings | None = None,
+    neighbour: Neighbour = alone,
 ) -> Advice:
-    """Price a running vLLM deployment and compare it with the best plan for the same question.
+    """Price a running deployment and compare it with the best plan for the same question.
 
     Parameters
     ----------
@@ -116,6 +118,8 @@ def advise(
         Servers like the one in a command line; None: one.
     settings
         Time limit, workers and seed of the solver.
+    neighbour
+        Files beside the one that is read.
 
     Raises
     ------
@@ -125,7 +129,7 @@ def advise(
     gpus = asked.get("gpus")
     if gpus is None:
         raise InputError("--gpus: missing; add the GPUs that it runs on, for example 8xA100")
-    imported = import_text(text, gpus, catalog, beside)
+    imported = import_text(text, gpus, catalog, beside, neighbour)
     served = imported.flags.get("--served-model-name")
     name = served[0] if isinstance(served, list) and served else served
     model, note = catalog_model(imported.model, str(name) if name else None, catalog)
