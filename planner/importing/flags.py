@@ -32,6 +32,7 @@ _POSITIONAL = {"vllm", "tensorrt-llm", "lmdeploy"}
 _MODEL_FLAGS = ("--model", "--model-path", "--model-tag", "--hf-repo", "--model-name-or-path")
 _PATHS = (*_MODEL_FLAGS, "--config", "--extra_llm_api_options", "--lmcache-config-file")
 """Flags with a path, of which the last part says enough."""
+_LEFT_OUT = ("...", "\u2026", "[...]")
 _UNSET = "left to whoever starts it; not read"
 NAMES = {"vllm": "vLLM", "sglang": "SGLang", "tensorrt-llm": "TensorRT-LLM", "lmdeploy": "LMDeploy"}
 
@@ -181,6 +182,11 @@ def _plain(word: str, reading: _Reading) -> None:
     if _is_known_path(word):
         if reading.engine in _POSITIONAL and reading.model is None:
             reading.model = shown(word)
+        elif word in _LEFT_OUT:
+            reading.open_words.append(word)
+            reading.unread.append((word, "stands for flags that aren't in the file"))
+        else:
+            reading.unread.append((word, "isn't a flag, and stands beside the model"))
     elif reading.model is None and reading.engine in _POSITIONAL and not _may_be_flags(word):
         reading.unread.append((word, "the model, which isn't in the file"))
         reading.model = ""

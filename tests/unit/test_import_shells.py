@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.load import open_catalog
+from planner.commands.deploy import _files_beside
 from planner.errors import InputError
 from planner.importing import Imported, import_text
 from planner.importing.shell import read_script
@@ -208,3 +210,21 @@ def test_what_would_take_forever_is_bounded() -> None:
     assert len(words_of("for i in {1..999999999}; do echo $i; done")) <= 256
     with pytest.raises(InputError):
         read("(" * 3000 + "vllm serve org/m" + ")" * 3000)
+
+
+def test_values_and_words_as_published_recipes_have_them() -> None:
+    found = read("vllm serve org/m --max-model-len auto -dp 8 --enable-expert-parallel ...")
+    assert found.context_tokens is None
+    assert not any("--max-model-len" in note for note in found.notes)
+    assert found.unpriced == ("... may hold any flag",)
+    assert any("stands beside the model" in note for note in read("vllm serve org/m other").notes)
+    assert read("vllm serve $model_name -tp 8").model is None
+
+
+def test_files_beside_the_one_that_is_read_are_found_below_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "serve.yaml").write_text("max-num-seqs: 17\n")
+    beside = _files_beside(str(tmp_path / "run.sh"))
+    text = "vllm serve org/m --config /srv/serve.yaml"
+    assert import_text(text, "8xH100", open_catalog(), neighbour=beside).decision.batch.decode_sequences == 16
+    assert beside("../secret") is None
+    assert _files_beside("-")("serve.yaml") is None
