@@ -6,8 +6,8 @@
 
 Commands are those of fenced shell blocks, in pages and in the guides of YAML files. Judged are all flags with one
 value that either side has; the answer says how many commands are read alike, and which aren't. At 8959cf6 (2026-08-21):
-678 commands, of which vLLM 0.33 takes 613, all read alike; 9 of the 65 that it refuses have no note here: they give keys
-in JSON that an older vLLM knew.
+678 commands, of which vLLM 0.33 takes 613, all read alike; 9 of the 65 that it refuses have no note here: their
+JSON has keys that an older vLLM knew.
 """
 
 from __future__ import annotations
