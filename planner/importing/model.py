@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import expanduser
 from pathlib import Path
 
 from catalog.architecture.quantisation import native_weight_bits
@@ -34,7 +35,7 @@ def catalog_model(name: str | None, served: str | None, catalog: Catalog) -> tup
     >>> catalog_model("RedHatAI/Meta-Llama-3.1-70B-Instruct-quantized.w8a8", None, open_catalog())[0]
     'meta-llama/Meta-Llama-3.1-70B-Instruct'
     """
-    if name is not None and name.startswith(("/", ".", "~")) and (Path(name).expanduser() / "config.json").is_file():
+    if name is not None and name.startswith(("/", ".", "~")) and _has_config(name):
         return name, None
     ready = None if name is None else catalog.checkpoint(name)
     if ready is not None:
@@ -47,6 +48,14 @@ def catalog_model(name: str | None, served: str | None, catalog: Catalog) -> tup
             exact = given is not None and given.lower() in (listed.lower(), meant.lower())
             return meant, None if exact else f"{given}: taken to be a checkpoint of {meant}"
     return None, None
+
+
+def _has_config(folder: str) -> bool:
+    """Whether a folder of this machine holds a config; what can't be a path holds none."""
+    try:
+        return (Path(expanduser(folder)) / "config.json").is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def is_native(name: str | None, catalog: Catalog) -> bool:

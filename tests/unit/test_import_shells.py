@@ -219,6 +219,8 @@ def test_values_and_words_as_published_recipes_have_them() -> None:
     assert found.unpriced == ("... may hold any flag",)
     assert any("stands beside the model" in note for note in read("vllm serve org/m other").notes)
     assert read("vllm serve $model_name -tp 8").model is None
+    for path in ("~0", "~nobody/m", "/" + "m" * 5000):
+        assert read(f"vllm serve {path}").model == path
 
 
 def test_files_beside_the_one_that_is_read_are_found_below_its_folder(tmp_path: Path) -> None:
