@@ -29,7 +29,7 @@ class Documents:
 def looks_like_yaml(text: str) -> bool:
     r"""Whether most lines of a text are keys or items of YAML, and not commands.
 
-    >>> looks_like_yaml("kind: Pod\\nmetadata: {}"), looks_like_yaml("vllm serve a/b")
+    >>> looks_like_yaml("kind: Pod\nmetadata: {}"), looks_like_yaml("vllm serve a/b")
     (True, False)
     """
     if _SHEBANG.search(text) and not _FIRST_KEYS.search(text):
@@ -91,7 +91,7 @@ def whole(value: Any, default: int) -> int:
 def environment_file(text: str) -> dict[str, str]:
     r"""Return the variables of a ``.env`` file.
 
-    >>> environment_file("# x\\nexport TP=4\\nMODEL='a/b'")
+    >>> environment_file("# x\nexport TP=4\nMODEL='a/b'")
     {'TP': '4', 'MODEL': 'a/b'}
     """
     found: dict[str, str] = {}
