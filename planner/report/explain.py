@@ -193,7 +193,7 @@ def _dimensions(rows: tuple[DimensionRow, ...]) -> Iterable[RenderableType]:
         yield Text("The cache isn't compressed: there is nothing that a dimension contributes")
         return
     table = _table(
-        "Four metrics, each dimension alone and together, all else as planned",
+        "Four metrics, each dimension alone and together, with the batch and chunk that are best for it",
         ("dimension", "technique"),
         ("sessions", "prefill", "decode", "switch", "interactions/h"),
     )
@@ -201,17 +201,20 @@ def _dimensions(rows: tuple[DimensionRow, ...]) -> Iterable[RenderableType]:
     for row in rows:
         table.add_row(row.name, row.choice, *_metrics(row, base))
     yield table
-    fewer = [row for row in rows if row.decode_sequences != rows[-1].decode_sequences]
-    if fewer:
-        told = ", ".join(f"{row.name} {row.decode_sequences}" for row in fewer)
-        yield Padding(
-            Text(f"decoding at once: {rows[-1].decode_sequences}, but as many as fit with {told}"), (0, 0, 0, 2)
-        )
+    if len({row.decode_sequences for row in rows if row.fits}) > 1:
+        told = ", ".join(f"{row.name} {row.decode_sequences}" for row in rows if row.fits)
+        yield Padding(Text(f"decoding at once: {told}"), (0, 0, 0, 2))
 
 
 def _metrics(row: DimensionRow, base: DimensionRow) -> list[str]:
-    if row.concurrency < 1:
-        return ["0", "doesn't fit", "", "", ""]
+    if not row.fits:
+        return ["0", "no plan", "", "", ""]
+    if not base.fits:
+        return [
+            number(row.concurrency),
+            *(format_seconds(value) for value in (row.prefill_s, row.decode_s, row.switch_s)),
+            number(row.interactions_per_hour),
+        ]
     return [
         _against(row.concurrency, base.concurrency, number),
         _against(row.prefill_s, base.prefill_s, format_seconds),

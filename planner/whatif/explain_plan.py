@@ -101,7 +101,7 @@ def explain_plan(
         limits=tuple(limits),
         roofline=roofline(problem, service, priced.figures),
         quality=budget_of(problem, open_space(problem), service),
-        dimensions=dimension_rows(problem, service),
+        dimensions=dimension_rows(solver, open_space(problem), service),
         undecided=tuple(_undecided(choices, limits)),
     )
 

@@ -129,13 +129,13 @@ class Budget(Part):
 
 
 class DimensionRow(Part):
-    """The four metrics with some of the plan's compression, all else as planned."""
+    """The four metrics of the best plan with some of the compression; caps and chunks are what is best with it."""
 
     name: str
     choice: str
     fits: bool
     decode_sequences: int
-    """The plan's, or as many as fit."""
+    """That is best with it."""
     concurrency: int
     prefill_s: float
     decode_s: float
