@@ -253,6 +253,7 @@ def sources_of(problem: Problem, evaluation: Evaluation | None) -> tuple[SourceN
 
 def planned(document: Document, catalog: Catalog, settings: Settings) -> list[str]:
     """What the next unit of each binding limit would buy, and what published techniques would add, in words."""
-    from planner.explain import gains
+    from planner.explain import gains, unused
 
-    return gains(document, catalog, settings)
+    problem = resolve(Request.model_validate(document.request), catalog)
+    return [*unused(problem, document, settings), *gains(document, catalog, settings)]

@@ -6,5 +6,6 @@ asked of the same solver.
 
 from planner.explain.gains import Gain, binding_gains, gains
 from planner.explain.infeasible import explain_infeasible
+from planner.explain.unused import unused
 
-__all__ = ["Gain", "binding_gains", "explain_infeasible", "gains"]
+__all__ = ["Gain", "binding_gains", "explain_infeasible", "gains", "unused"]

@@ -83,11 +83,7 @@ def binding_gains(problem: Problem, document: Document, settings: Settings, *, p
     """
     if document.decision is None:
         return []
-    now = objective_value(problem, evaluate(problem, document.decision))
-    if document.objective is not None and document.objective.value:
-        # The plan that is shown may be a little worse than the best, for its simplicity: gains are over the best.
-        ratio = document.objective.best / document.objective.value
-        now = now / ratio if problem.request.objective == "throughput" else now * ratio
+    now = best_value(problem, document)
     ends_s = time.monotonic() + settings.time_limit_s
     rows = []
     for constraint, change, changed in _changes(problem, document):
@@ -100,13 +96,24 @@ def binding_gains(problem: Problem, document: Document, settings: Settings, *, p
             continue
         found = solve(changed, space, None, replace(settings, time_limit_s=left, most_pairs=GAIN_PAIRS))
         proved = found.status in ("optimal", "infeasible")
-        share = 0.0 if found.best is None else max(_better(problem, now, found.best), 0.0)
-        most = None if found.bound is None else max(_better(problem, now, found.bound), share)
+        share = 0.0 if found.best is None else max(better(problem, now, found.best), 0.0)
+        most = None if found.bound is None else max(better(problem, now, found.bound), share)
         rows.append(Gain(constraint, change, share, most, proved))
     return rows
 
 
-def _better(problem: Problem, now: float, value: float) -> float:
+def best_value(problem: Problem, document: Document) -> float:
+    """The number that the request minimises, of the best plan that was found."""
+    assert document.decision is not None  # noqa: S101
+    now = objective_value(problem, evaluate(problem, document.decision))
+    if document.objective is None or not document.objective.value:
+        return now
+    # The plan that is shown may be a little worse than the best, for its simplicity: gains are over the best.
+    ratio = document.objective.best / document.objective.value
+    return now / ratio if problem.request.objective == "throughput" else now * ratio
+
+
+def better(problem: Problem, now: float, value: float) -> float:
     """The share by which a value of the goal is better."""
     if problem.request.objective == "throughput":
         return now / value - 1.0 if value else math.inf

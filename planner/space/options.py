@@ -99,8 +99,22 @@ def _named_points(problem: Problem) -> frozenset[str] | None:
         return None
     if text == "none":
         return frozenset()
+    return frozenset().union(*named_techniques(problem).values())
+
+
+def named_techniques(problem: Problem) -> dict[str, frozenset[str]]:
+    """Points of each technique that ``--techniques`` names by its id; none where it names a field of them.
+
+    Raises
+    ------
+    InputError
+        If the catalog has no such technique.
+    """
+    text = problem.request.techniques
+    if text in ("deployable", "published", "none"):
+        return {}
     names = [name.strip() for name in text.split(",") if name.strip()]
-    points: set[str] = set()
+    found: dict[str, frozenset[str]] = {}
     unknown = []
     for name in names:
         if name in ("none", "deployable", "published"):
@@ -108,16 +122,16 @@ def _named_points(problem: Problem) -> frozenset[str] | None:
             continue
         try:
             if problem.catalog.has(Technique, name):
-                points.update(point.id for point in problem.catalog.get(Technique, name).points)
+                found[name] = frozenset(point.id for point in problem.catalog.get(Technique, name).points)
             else:
-                points.add(problem.catalog.point(name)[1].id)
+                found[name] = frozenset((problem.catalog.point(name)[1].id,))
         except LookupError as error:
             unknown.append(f"--techniques: {error}")
     if unknown or not names:
         raise InputError(
             unknown or "--techniques: empty; write deployable, published, none, or ids separated by commas"
         )
-    return frozenset(points)
+    return found
 
 
 def _option(
