@@ -77,34 +77,34 @@ def make_plan(
     OutOfTimeError
         If the time limit passed without a plan.
     """
-    catalog = catalog or open_catalog()
+    catalog, settings = catalog or open_catalog(), settings or Settings()
     starts_s = time.monotonic()
-    cluster_choice = ""
-    if is_open(request):
-        from planner.sizing import sized
-
-        request, cluster_choice = sized(request, catalog, settings or Settings())
-    problem = resolve(request, catalog)
+    problem = _resolved(request, catalog, settings)
     space = open_space(problem)
     solution = choose(problem, space, solver=solver, settings=settings)
     if solution.status == "unknown":
-        raise OutOfTimeError(f"no plan within {(settings or Settings()).time_limit_s:g} s; give --time-limit more")
+        raise OutOfTimeError(f"no plan within {settings.time_limit_s:g} s; give --time-limit more")
     if solution.status == "infeasible" and not explained:
         return _without_plan(problem, solver, None)
     if solution.status == "infeasible":
         from planner.explain import explain_infeasible
 
-        given = settings or Settings()
-        left_s = max(given.time_limit_s - (time.monotonic() - starts_s), LEAST_EXPLAINED * given.time_limit_s)
-        explanation = explain_infeasible(problem, space, replace(given, time_limit_s=left_s))
+        left_s = max(settings.time_limit_s - (time.monotonic() - starts_s), LEAST_EXPLAINED * settings.time_limit_s)
+        explanation = explain_infeasible(problem, space, replace(settings, time_limit_s=left_s))
         return _without_plan(problem, solver, explanation)
     evaluation = price_decision(problem, services_of(solution))
     verify(problem, space, evaluation, solution.value)
-    document = _document(problem, evaluation, solution, solution.by if solver == "cpsat" else solver)
-    if not cluster_choice:
-        return document
-    provenance = document.provenance.model_copy(update={"cluster_choice": cluster_choice})
-    return document.model_copy(update={"provenance": provenance})
+    return _document(problem, evaluation, solution, solution.by if solver == "cpsat" else solver)
+
+
+def _resolved(request: Request, catalog: Catalog, settings: Settings) -> Problem:
+    """The problem of a request; how many GPUs it takes is found first where the request leaves that open."""
+    if not is_open(request):
+        return resolve(request, catalog)
+    from planner.sizing import sized
+
+    request, told = sized(request, catalog, settings)
+    return replace(resolve(request, catalog), cluster_choice=told or None)
 
 
 def choose(problem: Problem, space: Space, *, solver: str = "cpsat", settings: Settings | None = None) -> Solution:
@@ -217,6 +217,7 @@ def provenance_of(
         efficiency=problem.request.efficiency,
         bounded_by=evaluation.bounded_by if evaluation else None,
         weights_choice="; ".join(told) or None,
+        cluster_choice=problem.cluster_choice,
         model_choice=problem.model_choice,
         assumptions=tuple(assumptions),
         sources=sources_of(problem, evaluation),

@@ -56,6 +56,8 @@ class Problem:
     price: Price | None
     """Offer behind `usd_per_gpu_hour`; None where the request names a price or nobody offers the GPU."""
     usd_per_gpu_hour: float | None
+    cluster_choice: str | None = None
+    """How many GPUs were taken, and whether fewer do, where the request leaves it open."""
     model_choice: str | None = None
     """Which model was taken, and why, where the request names none."""
     assumptions: tuple[str, ...] = field(default=())

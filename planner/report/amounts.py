@@ -9,6 +9,9 @@ from planner.limits import BY_FIELD, seconds_text
 
 _TOKENS = ("ctx", "shared_prefix_tokens")
 
+TIGHT = 1e-9
+"""Relative: a limit that is broken by less is kept."""
+
 
 def number(value: float) -> str:
     """Three digits or more, never an exponent.

@@ -11,18 +11,15 @@ from rich.text import Text
 
 from catalog.units import format_bytes, format_seconds, format_tokens
 from planner.decision import Decision, Group
-from planner.plan import Constraint, Document, HbmBytes, Metrics
-from planner.report.amounts import amount, field_text, number
+from planner.plan import Constraint, Document, Metrics
+from planner.report.amounts import TIGHT, amount, field_text, number
+from planner.report.hbm import hbm_bars
 from planner.request import Request
 from planner.service import DIMENSIONS, Choice, Parallel, Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-BAR = 40
-"""Characters of the HBM bar."""
-TIGHT = 1e-9
-"""Relative: a limit that is broken by less is kept."""
 BOUNDS = {
     "gpu": "the GPUs' time",
     "hbm": "HBM: sessions that wait between rounds",
@@ -51,12 +48,12 @@ def _parts(document: Document) -> Iterable[RenderableType]:
     else:
         metrics = document.metrics
         yield Text(headline(document), style="bold")
-        yield from _model_choice(document)
+        yield from _taken(document)
         parts: list[RenderableType] = [
             *_services(document, document.decision),
             _metrics(document, metrics),
             _times(document, metrics),
-            *_memory(document.decision, metrics),
+            *hbm_bars(document.decision, metrics),
             _constraints(document.constraints),
         ]
         for part in parts:
@@ -70,13 +67,16 @@ def _parts(document: Document) -> Iterable[RenderableType]:
     yield from _notes(document)
 
 
-def _model_choice(document: Document) -> Iterable[RenderableType]:
-    if document.provenance.cluster_choice is not None:
-        yield Text(f"Cluster: {document.provenance.cluster_choice}")
-    if document.provenance.model_choice is not None:
-        yield Text(f"Model: {document.provenance.model_choice}")
-    if document.provenance.weights_choice is not None:
-        yield Text(f"Weights: {document.provenance.weights_choice}")
+def _taken(document: Document) -> Iterable[RenderableType]:
+    """What was taken where the request leaves it open."""
+    told = document.provenance
+    for name, text in (
+        ("Cluster", told.cluster_choice),
+        ("Model", told.model_choice),
+        ("Weights", told.weights_choice),
+    ):
+        if text is not None:
+            yield Text(f"{name}: {text}")
 
 
 def headline(document: Document) -> str:
@@ -282,34 +282,6 @@ def _with_ends(document: Document, name: str, shown: Callable[[float], str]) -> 
     if len({text.partition(" ")[2] for text in texts}) == 1:  # One unit is said once.
         texts[1:] = [text.partition(" ")[0] for text in texts[1:]]
     return f"{texts[0]} ({texts[1]} to {texts[2]})"
-
-
-def _memory(decision: Decision, metrics: Metrics) -> Iterable[RenderableType]:
-    """Return the HBM of each kind of replica whose parts are known."""
-    told = [(group.id, found.hbm_bytes_per_gpu) for group, found in zip(decision.groups, metrics.groups, strict=True)]
-    for name, hbm in told:
-        if hbm is not None:
-            yield _hbm(hbm, "" if len(decision.services) == 1 else f" of group {name}")
-
-
-def _hbm(hbm: HbmBytes, whose: str) -> Text:
-    parts = (
-        ("W", "weights", hbm.weights),
-        ("K", "KV", hbm.kv),
-        ("a", "workspace", hbm.workspace),
-        ("o", "overhead", hbm.overhead),
-    )
-    bar, legend, used = "", [], 0.0
-    for letter, name, size in parts:
-        used += size
-        bar += letter * (round(BAR * used / hbm.limit) - len(bar))
-        legend.append(f"{letter} {name} {format_bytes(size)}")
-    over = used - hbm.limit
-    fits = over <= TIGHT * hbm.limit
-    legend.append(f". free {format_bytes(max(0.0, -over))}" if fits else f"> OVER by {format_bytes(over)}")
-    shown = bar[:BAR].ljust(BAR, ".") + ("" if fits else ">")
-    told = f"  {', '.join(legend[:3])}\n  {', '.join(legend[3:])}"
-    return Text.assemble((f"HBM per GPU{whose}", "bold"), f"  [{shown}] of {format_bytes(hbm.limit)}\n{told}")
 
 
 def _constraints(rows: tuple[Constraint, ...]) -> Table:
