@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
+from tests.manifests import read_yaml
 
 PRESETS = Path(__file__).parent / "golden" / "emit" / "schemas" / "kserve_presets.yaml"
 _KEYS = {
@@ -28,7 +28,7 @@ _QUOTED = re.compile(r"\{\{`([^`]*)`\}\}")
 
 def merged_pods(service: dict[str, Any], *, tls: bool) -> dict[str, dict[str, Any]]:
     """Return the specs of the pods that KServe would start, by part: template, worker, prefill, prefill worker."""
-    presets = yaml.safe_load(PRESETS.read_text(encoding="utf-8"))
+    presets = read_yaml(PRESETS.read_text(encoding="utf-8"))
     spec = service["spec"]
     found: dict[str, dict[str, Any]] = {}
     for prefix, workload, alone in (

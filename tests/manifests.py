@@ -12,11 +12,18 @@ import yaml
 
 SCHEMAS = Path(__file__).parent / "golden" / "emit" / "schemas"
 KUBERNETES = "1.37"
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The parser in C reads the same values as the one in Python, ten times as fast."""
+
+
+def read_yaml(text: str) -> Any:
+    """Return the value of a file of one document."""
+    return yaml.load(text, Loader=LOADER)
 
 
 def documents(text: str, *kinds: str) -> list[dict[str, Any]]:
     """Return the objects of these kinds; without kinds, all."""
-    return [d for d in yaml.safe_load_all(text) if not kinds or d["kind"] in kinds]
+    return [d for d in yaml.load_all(text, Loader=LOADER) if not kinds or d["kind"] in kinds]
 
 
 def check_manifest(manifest: dict[str, Any]) -> str:

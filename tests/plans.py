@@ -5,9 +5,11 @@ Flat content is what schema version 1 wrote, so `plan_of` reads it as any file o
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from catalog.load import Catalog, built_in_directory
 from planner.decision import Decision
 from planner.files import document_json, document_of, read_document
 from planner.plan import Document
@@ -16,6 +18,12 @@ from planner.version_one import PlanOfVersionOne, _Metrics
 PLANS = Path(__file__).parent / "golden" / "emit" / "plans"
 TIMES = {"ttft_cold_s": "ttft_full_s", "ttft_warm_s": "warm_ttft_full_s", "tpot_s": "itl_full_s"}
 """Version 1's name of a time -> the name now."""
+
+
+@cache
+def shipped_catalog() -> Catalog:
+    """The catalog without overlays, read once a run."""
+    return Catalog([built_in_directory()])
 
 
 def flat_plan(name: str) -> dict[str, Any]:

@@ -14,19 +14,17 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
-import yaml
 from compose_spec import PyCompose
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from catalog.load import open_catalog
 from catalog.schema import Engine, Model
 from planner.emit import emit, write
 from planner.emit.source import PLACES
 from planner.errors import InputError
 from planner.plan import Document
-from tests.manifests import check_manifest, documents
-from tests.plans import flat_plan, plan_of
+from tests.manifests import check_manifest, documents, read_yaml
+from tests.plans import flat_plan, plan_of, shipped_catalog
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "emit"
 PLANS = sorted((GOLDEN / "plans").glob("*.json"))
@@ -43,7 +41,7 @@ def emitted(name: str) -> dict[str, str]:
     targets = [document.service.engine]
     if name not in OFFLINE:
         targets += ["kubernetes"] if name in SEVERAL_SERVERS else ["kubernetes", "compose"]
-    return emit(document, targets, open_catalog())
+    return emit(document, targets, shipped_catalog())
 
 
 names = pytest.mark.parametrize("name", [path.stem for path in PLANS])
@@ -77,15 +75,15 @@ def test_kubernetes_takes_the_manifests(name: str) -> None:
 @pytest.mark.parametrize("name", ["llama8b-int8", "llama8b-split", "qwen32b-awq-yarn"])
 def test_kserve_takes_the_service(name: str) -> None:
     document = Document.model_validate_json((GOLDEN / "plans" / f"{name}.json").read_text())
-    text = emit(document, "kserve", open_catalog())["kserve/llm-inference-service.yaml"]
-    kinds = [check_manifest(manifest) for manifest in yaml.safe_load_all(text)]
+    text = emit(document, "kserve", shipped_catalog())["kserve/llm-inference-service.yaml"]
+    kinds = [check_manifest(manifest) for manifest in documents(text)]
     assert kinds[-1] == "LLMInferenceService"
 
 
 def test_ray_takes_vllms_arguments_in_python() -> None:
     document = Document.model_validate_json((GOLDEN / "plans" / "llama8b-int8.json").read_text())
-    text = emit(document, "ray", open_catalog())["ray/application.yaml"]
-    (application,) = yaml.safe_load(text)["applications"]
+    text = emit(document, "ray", shipped_catalog())["ray/application.yaml"]
+    (application,) = read_yaml(text)["applications"]
     (config,) = application["args"]["llm_configs"]
     arguments = config["engine_kwargs"]
     assert arguments["kv_cache_dtype"] == "int8_per_token_head"
@@ -144,7 +142,7 @@ def test_pods_wait_for_hours_of_loading_and_name_their_secret() -> None:
 def test_compose_takes_the_file_and_gpus_are_given_once(name: str) -> None:
     text = emitted(name)["compose/compose.yaml"]
     PyCompose.from_yaml(text)
-    services = yaml.safe_load(text)["services"]
+    services = read_yaml(text)["services"]
     devices = [
         gpu
         for name_, service in services.items()
@@ -295,12 +293,12 @@ HOSTILE = st.text(
 def test_a_hostile_path_stays_one_argument(name: str, tmp_path: Path) -> None:
     directory = tmp_path / "models" / name
     directory.mkdir(parents=True, exist_ok=True)
-    config = open_catalog().get(Model, "llama-3.1-8b").config
+    config = shipped_catalog().get(Model, "llama-3.1-8b").config
     (directory / "config.json").write_text(json.dumps(config))
     content = flat_plan("llama8b-int8")
     content["request"]["model"] = str(directory)
     targets = ["vllm", "compose", "kubernetes"]
-    files = emit(plan_of(content), targets, open_catalog(), checkpoint=str(directory))
+    files = emit(plan_of(content), targets, shipped_catalog(), checkpoint=str(directory))
     (call,) = run_script(files, "vllm/serve.sh", tmp_path / "run")
     assert call["argv"][2] == str(directory)
     assert call["argv"][4] == (name.lstrip("-") or "model")
@@ -309,9 +307,9 @@ def test_a_hostile_path_stays_one_argument(name: str, tmp_path: Path) -> None:
     check_manifest(manifest)
     (container,) = manifest["spec"]["template"]["spec"]["containers"]
     assert container["args"][0].replace("$$", "$") == str(directory)
-    service = yaml.safe_load(files["compose/compose.yaml"])["services"]["serve-0"]
+    service = read_yaml(files["compose/compose.yaml"])["services"]["serve-0"]
     assert service["command"][0].replace("$$", "$") == str(directory)
-    assert yaml.safe_load(files["vllm/serve.yaml"])["model"] == str(directory)
+    assert read_yaml(files["vllm/serve.yaml"])["model"] == str(directory)
     heading = files["README.md"].splitlines()[0]
     assert heading.startswith("# `")
     assert "<b>" not in heading.split("`")[-1]
@@ -340,14 +338,14 @@ def test_a_hostile_checkpoint_stays_one_argument_of_every_engine(plan: str, name
     checkpoint = f"/srv/{name}"
     engine = content["decision"]["engine"]
     script, flag = STARTS[plan]
-    files = emit(plan_of(content), [engine, "kubernetes"], open_catalog(), checkpoint=checkpoint)
-    version = open_catalog().get(Engine, engine).version
+    files = emit(plan_of(content), [engine, "kubernetes"], shipped_catalog(), checkpoint=checkpoint)
+    version = shipped_catalog().get(Engine, engine).version
     (call,) = run_script(files, script, tmp_path / "run", VERSION=version)
     words = call["argv"]
     assert checkpoint in words
     assert flag is None or words[words.index(flag) + 1] == checkpoint
     assert not list((tmp_path / "run").rglob("pwned"))
-    for manifest in yaml.safe_load_all(files["kubernetes/kubernetes.yaml"]):
+    for manifest in documents(files["kubernetes/kubernetes.yaml"]):
         check_manifest(manifest)
         if manifest["kind"] == "Deployment" and "router" not in manifest["metadata"]["name"]:
             (container,) = manifest["spec"]["template"]["spec"]["containers"]
@@ -358,4 +356,4 @@ def test_a_hostile_checkpoint_stays_one_argument_of_every_engine(plan: str, name
 def test_a_checkpoint_that_is_no_word_is_refused(name: str) -> None:
     document = Document.model_validate_json((GOLDEN / "plans" / "qwen32b-awq-yarn.json").read_text())
     with pytest.raises(InputError, match="--checkpoint"):
-        emit(document, "vllm", open_catalog(), checkpoint=name)
+        emit(document, "vllm", shipped_catalog(), checkpoint=name)

@@ -14,9 +14,8 @@ import yaml
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from catalog.load import open_catalog
 from planner.emit import emit
-from tests.plans import flat_plan, plan_of
+from tests.plans import flat_plan, plan_of, shipped_catalog
 
 PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"
 PLAIN = "/srv/plain"
@@ -63,7 +62,7 @@ NAMES = st.text(
 @cache
 def files_of(plan: str, checkpoint: str) -> dict[str, str]:
     document = plan_of(flat_plan(plan))
-    return emit(document, list(TARGETS[plan]), open_catalog(), checkpoint=checkpoint)
+    return emit(document, list(TARGETS[plan]), shipped_catalog(), checkpoint=checkpoint)
 
 
 def parsed(text: str) -> list[Any]:

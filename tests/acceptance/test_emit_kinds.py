@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from compose_spec import PyCompose
 
 from catalog.load import open_catalog
@@ -21,7 +20,7 @@ from planner.emit.router import HAPROXY
 from planner.emit.stamp import HASH_KEY
 from planner.plan import Document
 from tests.conftest import Output
-from tests.manifests import check_manifest, documents
+from tests.manifests import check_manifest, documents, read_yaml
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "emit" / "kinds"
 NOT_SHOWN = {"plan.json", "sessions.jsonl", "check_speed.py"}
@@ -125,7 +124,7 @@ def test_all_files_bear_one_stamp(mixed: Path) -> None:
 def test_compose_gives_every_gpu_once(mixed: Path) -> None:
     text = (mixed / "compose/compose.yaml").read_text()
     PyCompose.from_yaml(text)
-    services = yaml.safe_load(text)["services"]
+    services = read_yaml(text)["services"]
     assert sorted(services) == ["router", "serve-a-0", "serve-b-0", "serve-b-1"]
     devices = {
         name: service["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"]
@@ -252,7 +251,7 @@ def test_kinds_of_different_engines_start_together(plan: Plan, tmp_path: Path) -
     out = emitted(plan, tmp_path, planned(plan, tmp_path, LARGE, small), "shell,compose,kubernetes")
     assert "exec vllm serve" in (out / "shell/serve-a.sh").read_text()
     assert "sglang" in (out / "shell/serve-b.sh").read_text()
-    services = yaml.safe_load((out / "compose/compose.yaml").read_text())["services"]
+    services = read_yaml((out / "compose/compose.yaml").read_text())["services"]
     images = {name: service["image"].split(":")[0] for name, service in services.items()}
     assert images == {
         "serve-a-0": "vllm/vllm-openai",
@@ -280,7 +279,7 @@ def test_platforms_without_such_a_router_say_so(plan: Plan, tmp_path: Path, targ
     done = plan("emit", planned(plan, tmp_path, LARGE, SMALL), "--target", target, "-o", tmp_path / "out")
     assert done.code == 2
     assert "several kinds of replicas" in done.stderr
-    assert "shell, compose, kubernetes" in done.stderr
+    assert "shell, systemd, compose, kubernetes" in done.stderr
 
 
 def test_pools_stand_beside_nothing(plan: Plan, tmp_path: Path) -> None:

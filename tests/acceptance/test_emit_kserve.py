@@ -10,15 +10,14 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
-import yaml
 
-from catalog.load import open_catalog
 from catalog.schema import Model
 from planner.emit import emit
 from planner.errors import InputError
 from planner.plan import Document
 from tests.kserve import merged_pods, problems_of_pod
-from tests.plans import flat_plan, plan_of
+from tests.manifests import documents
+from tests.plans import flat_plan, plan_of, shipped_catalog
 
 PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"
 WRITTEN = [
@@ -36,8 +35,8 @@ WRITTEN = [
 @cache
 def service_of(name: str) -> dict[str, Any]:
     document = Document.model_validate_json((PLANS / f"{name}.json").read_text())
-    text = emit(document, "kserve", open_catalog())["kserve/llm-inference-service.yaml"]
-    return next(d for d in yaml.safe_load_all(text) if d["kind"] == "LLMInferenceService")
+    text = emit(document, "kserve", shipped_catalog())["kserve/llm-inference-service.yaml"]
+    return next(d for d in documents(text) if d["kind"] == "LLMInferenceService")
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -80,13 +79,13 @@ def test_a_group_has_as_many_servers_as_the_instance() -> None:
 def test_pools_that_the_proxy_does_not_know_are_refused() -> None:
     document = Document.model_validate_json((PLANS / "sglang-split.json").read_text())
     with pytest.raises(InputError, match="proxy before a decode pool"):
-        emit(document, "kserve", open_catalog())
+        emit(document, "kserve", shipped_catalog())
 
 
 def test_an_instance_over_servers_without_data_parallel_ranks_is_refused() -> None:
     document = Document.model_validate_json((PLANS / "scout-1m-pp.json").read_text())
     with pytest.raises(InputError, match="no preset"):
-        emit(document, "kserve", open_catalog())
+        emit(document, "kserve", shipped_catalog())
 
 
 @pytest.mark.parametrize("name", ["{{ .Secret }}", "a{{{b", "{{`x`}}", "{{ if .GlobalConfig.EnableTLS }}x{{ end }}"])
@@ -94,12 +93,12 @@ def test_braces_in_a_name_stay_braces(name: str, tmp_path: Path) -> None:
     content = flat_plan("llama8b-int8")
     directory = tmp_path / name
     directory.mkdir()
-    (directory / "config.json").write_text(json.dumps(open_catalog().get(Model, "llama-3.1-8b").config))
+    (directory / "config.json").write_text(json.dumps(shipped_catalog().get(Model, "llama-3.1-8b").config))
     content["request"]["model"] = str(directory)
     document = plan_of(content)
-    files = emit(document, "kserve", open_catalog(), checkpoint=str(directory))
+    files = emit(document, "kserve", shipped_catalog(), checkpoint=str(directory))
     text = files["kserve/llm-inference-service.yaml"]
-    service = next(d for d in yaml.safe_load_all(text) if d["kind"] == "LLMInferenceService")
+    service = next(d for d in documents(text) if d["kind"] == "LLMInferenceService")
     for tls in (False, True):
         (pod,) = merged_pods(service, tls=tls).values()
         assert str(directory) in pod["containers"][0]["args"]

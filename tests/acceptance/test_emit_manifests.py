@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from catalog.load import open_catalog
 from planner.emit import emit
 from planner.errors import InputError
-from tests.manifests import check_manifest, documents
-from tests.plans import flat_plan, plan_of
+from tests.manifests import check_manifest, documents, read_yaml
+from tests.plans import flat_plan, plan_of, shipped_catalog
 
 PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"
 NAMES = sorted(path.stem for path in PLANS.glob("*.json") if path.stem != "kvpress-snapkv")
@@ -45,7 +43,7 @@ def content_of(name: str) -> dict[str, Any]:
 
 @cache
 def manifest(name: str) -> str:
-    return emit(plan_of(content_of(name)), "kubernetes", open_catalog())["kubernetes/kubernetes.yaml"]
+    return emit(plan_of(content_of(name)), "kubernetes", shipped_catalog())["kubernetes/kubernetes.yaml"]
 
 
 def at_site(name: str, path: Path, target: str, access: str = "ReadWriteMany", **other: str) -> dict[str, str]:
@@ -56,7 +54,7 @@ def at_site(name: str, path: Path, target: str, access: str = "ReadWriteMany", *
     node = "dgx-h100" if "H100" in gpus else "dgx-a100-80gb"
     path.write_text(SITE.format(node=node, nodes=nodes, access=access))
     content["request"]["gpus"] = str(path)
-    return emit(plan_of(content), target, open_catalog(), **other)  # type: ignore[arg-type]
+    return emit(plan_of(content), target, shipped_catalog(), **other)  # type: ignore[arg-type]
 
 
 def pods(text: str) -> list[dict[str, Any]]:
@@ -174,13 +172,13 @@ def test_gpu_traffic_gets_the_network_that_the_cluster_file_names(name: str, tar
 
 def test_experts_on_several_servers_talk_as_the_cluster_file_says(tmp_path: Path) -> None:
     content = content_of("deepseek-v3-two-servers")
-    missing = emit(plan_of(content), "kubernetes", open_catalog())
+    missing = emit(plan_of(content), "kubernetes", shipped_catalog())
     assert "network.all2all in the cluster file names another" in missing["README.md"]
     path = tmp_path / "cluster.yaml"
     text = "node: dgx-h100\nnodes: 2\nnetwork: {{all2all: {{vllm: {}}}}}\n"
     path.write_text(text.format("deepep_low_latency"))
     content["request"]["gpus"] = str(path)
-    files = emit(plan_of(content), "kubernetes", open_catalog())
+    files = emit(plan_of(content), "kubernetes", shipped_catalog())
     assert "network.all2all" not in files["README.md"]
     for template in pods(files["kubernetes/kubernetes.yaml"]):
         (container,) = template["spec"]["containers"]
@@ -188,12 +186,12 @@ def test_experts_on_several_servers_talk_as_the_cluster_file_says(tmp_path: Path
             assert "--all2all-backend deepep_low_latency" in container["args"][0]
     path.write_text(text.format("deepep_fast"))
     with pytest.raises(InputError, match="--all2all-backend can't be 'deepep_fast'"):
-        emit(plan_of(content), "kubernetes", open_catalog())
+        emit(plan_of(content), "kubernetes", shipped_catalog())
 
 
 @pytest.mark.parametrize("name", ["scout-1m-pp", "llama8b-split"])
 def test_a_network_that_nobody_named_is_missed_loudly(name: str) -> None:
-    files = emit(plan_of(content_of(name)), "kubernetes", open_catalog())
+    files = emit(plan_of(content_of(name)), "kubernetes", shipped_catalog())
     for text in (files["kubernetes/kubernetes.yaml"].split("---")[0], files["README.md"]):
         assert "WARNING" in text
         assert "NCCL_DEBUG=INFO" in text
@@ -206,16 +204,16 @@ def test_pods_share_a_servers_network_only_where_their_ports_can(tmp_path: Path)
     path.write_text("node: dgx-a100-80gb\nnodes: 2\nnetwork: {host_network: true}\n")
     content = content_of("scout-1m-pp")
     content["request"]["gpus"] = str(path)
-    text = emit(plan_of(content), "kubernetes", open_catalog())["kubernetes/kubernetes.yaml"]
+    text = emit(plan_of(content), "kubernetes", shipped_catalog())["kubernetes/kubernetes.yaml"]
     assert all(t["spec"]["hostNetwork"] and t["spec"]["dnsPolicy"] == "ClusterFirstWithHostNet" for t in pods(text))
     path.write_text("node: dgx-a100-80gb\nnetwork: {host_network: true}\n")
     content = content_of("llama8b-split")
     content["request"]["gpus"] = str(path)
     with pytest.raises(InputError, match="host_network"):
-        emit(plan_of(content), "kubernetes", open_catalog())
+        emit(plan_of(content), "kubernetes", shipped_catalog())
     alone = content_of("llama8b-int8")
     alone["request"]["gpus"] = str(path)
-    text = emit(plan_of(alone), "kubernetes", open_catalog())["kubernetes/kubernetes.yaml"]
+    text = emit(plan_of(alone), "kubernetes", shipped_catalog())["kubernetes/kubernetes.yaml"]
     assert not any("hostNetwork" in t["spec"] for t in pods(text))
 
 
@@ -249,7 +247,7 @@ def test_a_start_may_take_what_the_storage_needs(tmp_path: Path) -> None:
     assert patience(fast["kubernetes/kubernetes.yaml"]) == pytest.approx(2 * (141.1 / 1 + 141.1 / 5 + 900), rel=0.05)
     assert (
         "assumed: storage.bandwidth"
-        in emit(plan_of(content_of("llama70b-fp8")), "kubernetes", open_catalog())["README.md"]
+        in emit(plan_of(content_of("llama70b-fp8")), "kubernetes", shipped_catalog())["README.md"]
     )
     assert "assumed: storage" not in fast["README.md"]
 
@@ -269,8 +267,8 @@ def test_the_router_is_its_projects_release_and_nobody(name: str, image: str) ->
     assert {p["name"] for p in container["ports"]} == {"http", "metrics"}
     words = container["args"]
     assert words[words.index("--prometheus-host") + 1] == "0.0.0.0"
-    compose = emit(plan_of(content_of(name)), "compose", open_catalog())["compose/compose.yaml"]
-    assert yaml.safe_load(compose)["services"]["router"]["image"] == image
+    compose = emit(plan_of(content_of(name)), "compose", shipped_catalog())["compose/compose.yaml"]
+    assert read_yaml(compose)["services"]["router"]["image"] == image
 
 
 @pytest.mark.parametrize(
@@ -289,19 +287,19 @@ def test_an_api_key_comes_from_a_secret_that_may_be_missing(name: str, variable:
     if variable == "PLAN_API_KEY":
         assert container["command"][:2] == ["sh", "-c"]
         assert f"${{{variable}:+" in container["command"][2]
-    compose = emit(plan_of(content_of(name)), "compose", open_catalog())["compose/compose.yaml"]
-    service = yaml.safe_load(compose)["services"]["serve-0"]
+    compose = emit(plan_of(content_of(name)), "compose", shipped_catalog())["compose/compose.yaml"]
+    service = read_yaml(compose)["services"]["serve-0"]
     assert service["environment"][variable] is None
 
 
 def test_a_router_that_sends_its_own_key_to_pools_gets_it() -> None:
     document = plan_of(content_of("llama8b-split"))
-    files = emit(document, "vllm,kubernetes,compose", open_catalog())
+    files = emit(document, "vllm,kubernetes,compose", shipped_catalog())
     text = files["kubernetes/kubernetes.yaml"]
     (router,) = [t for t in pods(text) if t["metadata"]["labels"]["app.kubernetes.io/component"] == "router"]
     (key,) = [e for e in router["spec"]["containers"][0]["env"] if e["name"] == "OPENAI_API_KEY"]
     assert key["valueFrom"]["secretKeyRef"] == {"name": "plan-api-key", "key": "key", "optional": True}
-    services = yaml.safe_load(files["compose/compose.yaml"])["services"]
+    services = read_yaml(files["compose/compose.yaml"])["services"]
     assert services["router"]["environment"]["OPENAI_API_KEY"] == "${VLLM_API_KEY:-}"
     assert 'export OPENAI_API_KEY="${VLLM_API_KEY:-}"\n' in files["vllm/router.sh"]
     assert "asks clients for none" in files["README.md"]
@@ -323,7 +321,7 @@ def test_a_health_check_that_generates_bears_with_prefills_in_one_piece() -> Non
     content["metrics"]["ttft_cold_s"] = 300.0
     for chunk, told in ((2048, False), (None, True)):
         content["decision"]["batch"]["prefill_chunk_tokens"] = chunk
-        files = emit(plan_of(content), "kubernetes", open_catalog())
+        files = emit(plan_of(content), "kubernetes", shipped_catalog())
         (container,) = pods(files["kubernetes/kubernetes.yaml"])[0]["spec"]["containers"]
         names = [variable["name"] for variable in container["env"]]
         assert ("SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION" in names) is told
@@ -343,8 +341,8 @@ def test_metrics_are_on_and_named() -> None:
 
 
 def test_compose_limits_memory_and_lets_engines_lock_it() -> None:
-    files = emit(plan_of(content_of("llama8b-int8")), "compose", open_catalog())
-    services = yaml.safe_load(files["compose/compose.yaml"])["services"]
+    files = emit(plan_of(content_of("llama8b-int8")), "compose", shipped_catalog())
+    services = read_yaml(files["compose/compose.yaml"])["services"]
     engines = [service for name, service in services.items() if name != "router"]
     limits = [int(service["deploy"]["resources"]["limits"]["memory"]) for service in engines]
     assert sum(limits) <= 2048 * 2**30

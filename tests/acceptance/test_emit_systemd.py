@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from catalog.load import open_catalog
 from planner.emit import emit
 from planner.emit.emit import launches_of
 from planner.emit.platforms import systemd
 from planner.emit.read_deployment import read_deployment
 from planner.plan import Document
+from tests.plans import shipped_catalog
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "emit"
 PLANS = ("llama8b-int8", "llama8b-split", "sglang-fp8-hicache", "llamacpp-q8", "deepseek-v3-two-servers")
@@ -42,7 +42,7 @@ def settings_of(unit: str) -> dict[str, str]:
 
 
 def test_the_files_are_the_golden_ones() -> None:
-    files = emit(document("llama8b-split"), "systemd", open_catalog())
+    files = emit(document("llama8b-split"), "systemd", shipped_catalog())
     text = "".join(f"=== {name}\n{content}" for name, content in units_of(files).items())
     text += "=== plan.env\n" + files["systemd/plan.env"]
     golden = GOLDEN / "systemd.txt"
@@ -54,7 +54,7 @@ def test_the_files_are_the_golden_ones() -> None:
 
 @pytest.mark.parametrize("name", PLANS)
 def test_every_unit_runs_a_script_that_is_there(name: str) -> None:
-    files = emit(document(name), "systemd", open_catalog())
+    files = emit(document(name), "systemd", shipped_catalog())
     scripts = {Path(path).name for path in files if path.startswith("systemd/") and path.endswith(".sh")}
     units = units_of(files)
     run = {Path(settings_of(unit)["ExecStart"].split()[1]).name for unit in units.values()}
@@ -67,7 +67,7 @@ def test_every_unit_runs_a_script_that_is_there(name: str) -> None:
     "name", ["50%n%H", "a\nExecStart=/bin/touch pwned", "x\\", "$(touch pwned)", "\u00e9%\u2028[Service]", "%i\\\n"]
 )
 def test_a_name_is_only_text(name: str) -> None:
-    deployment = read_deployment(document("llama8b-int8"), open_catalog())
+    deployment = read_deployment(document("llama8b-int8"), shipped_catalog())
     hostile = replace(deployment, problem=replace(deployment.problem, served_name=name))
     for unit in units_of(systemd.files(hostile, launches_of(hostile, None))).values():
         found = settings_of(unit)
@@ -78,7 +78,7 @@ def test_a_name_is_only_text(name: str) -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd isn't installed")
 @pytest.mark.parametrize("name", PLANS)
 def test_systemd_takes_the_units(name: str, tmp_path: Path) -> None:
-    files = units_of(emit(document(name), "systemd", open_catalog()))
+    files = units_of(emit(document(name), "systemd", shipped_catalog()))
     for path, unit in files.items():
         (tmp_path / Path(path).name).write_text(unit)
     found = subprocess.run(

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from compose_spec import PyCompose
 
-from tests.manifests import check_manifest
+from tests.manifests import check_manifest, documents, read_yaml
 
 Plan = Callable[..., Any]
 ASKED = ("--model", "mistral-7b-v0.3", "--weights", "int8_w8a8", "--engine", "vllm", "--ctx", "16K", "--no-gains")
@@ -26,9 +25,9 @@ def emitted(plan: Plan, tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("folder", ["kubernetes", "kserve"])
 def test_a_job_makes_it_into_the_claim_that_pods_read(emitted: dict[str, str], folder: str) -> None:
-    documents = list(yaml.safe_load_all(emitted[f"{folder}/make-checkpoint.yaml"]))
-    assert [check_manifest(document) for document in documents] == ["PersistentVolumeClaim", "ConfigMap", "Job"]
-    claim, program, job = documents
+    made = documents(emitted[f"{folder}/make-checkpoint.yaml"])
+    assert [check_manifest(document) for document in made] == ["PersistentVolumeClaim", "ConfigMap", "Job"]
+    claim, program, job = made
     pod = job["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert pod["restartPolicy"] == "Never"
@@ -44,14 +43,14 @@ def test_a_job_makes_it_into_the_claim_that_pods_read(emitted: dict[str, str], f
     assert container["command"][3] in text  # what is made is what is served
     assert f"claimName: {claim['metadata']['name']}" in text
     assert "checkpoint-is-there" in text
-    for document in yaml.safe_load_all(text):
+    for document in documents(text):
         check_manifest(document)
     assert f"kubectl apply -f {folder}/make-checkpoint.yaml" in emitted["README.md"]
 
 
 def test_a_service_makes_it_and_ends_before_the_others_start(emitted: dict[str, str]) -> None:
     PyCompose.from_yaml(emitted["compose/compose.yaml"])
-    composed = yaml.safe_load(emitted["compose/compose.yaml"])
+    composed = read_yaml(emitted["compose/compose.yaml"])
     services = composed["services"]
     maker = services.pop("make-checkpoint")
     assert maker["restart"] == "no"

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from catalog.load import open_catalog
 from planner.emit import emit
 from planner.emit.capacity import kv_tokens
 from planner.emit.deployment import Deployment
@@ -14,7 +13,7 @@ from planner.emit.emit import ENGINES
 from planner.emit.launch import Launch
 from planner.emit.read_deployment import read_deployment
 from planner.importing import import_text
-from tests.plans import flat_plan, plan_of
+from tests.plans import flat_plan, plan_of, shipped_catalog
 
 PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"
 SESSION = 65_750
@@ -34,7 +33,7 @@ def deployed(engine: str, **metrics: Any) -> Deployment:
         "offload": {"policy": "swap", "tier": "ddr"},
     }
     content["metrics"] |= {"ddr_bytes": 800 * 2**30, "users": 84.0, "concurrency": 4 * RESIDENT, **metrics}
-    deployment = read_deployment(plan_of(content), open_catalog())
+    deployment = read_deployment(plan_of(content), shipped_catalog())
     assert deployment.max_model_len == SESSION
     return deployment
 
@@ -76,15 +75,15 @@ def test_windowed_models_swap_to_disk_through_vllms_own_tier() -> None:
     content["request"] |= {"model": "gpt-oss-120b", "ctx": 100_000}
     content["decision"] |= {"weights": "native", "compression": {}}
     document = plan_of(content)
-    deployment = read_deployment(document, open_catalog())
+    deployment = read_deployment(document, shipped_catalog())
     (one,) = ENGINES["vllm"](deployment, deployment.engine.version)
     config = json.loads(str(dict(one.flags)["--kv-transfer-config"]))
     extra = config["kv_connector_extra_config"]
     assert (config["kv_connector"], extra["spec_name"]) == ("OffloadingConnector", "TieringOffloadingSpec")
     assert extra["secondary_tiers"] == [{"type": "fs", "root_dir": "/var/lib/plan-kv"}]
     assert not extra["offload_prompt_only"]
-    files = emit(document, "kubernetes", open_catalog())
+    files = emit(document, "kubernetes", shipped_catalog())
     assert any("has no size of its own" in note for note in json.loads(files["provenance.json"])["notes"])
     assert "sizeLimit" not in files["kubernetes/kubernetes.yaml"].partition("name: kv\n")[2].partition("name:")[0]
-    found = import_text(files["kubernetes/kubernetes.yaml"], "8xA100", open_catalog())
+    found = import_text(files["kubernetes/kubernetes.yaml"], "8xA100", shipped_catalog())
     assert (found.decision.offload.policy, found.decision.offload.tier) == ("swap", "nvme")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,7 +25,7 @@ from planner.problem import resolve
 from planner.request import read_request
 from planner.space.emission import emission_of
 from planner.targets import ENGINES, PLATFORMS
-from tests.manifests import check_manifest, documents
+from tests.manifests import check_manifest, documents, read_yaml
 
 CATALOG = open_catalog()
 LARGE: dict[str, Any] = {"id": "a", "engine": "vllm", "parallel": {"tp": 4}, "batch": {"decode_sequences": 16}}
@@ -155,7 +154,7 @@ def test_each_kind_makes_its_own_checkpoint_before_it_starts() -> None:
     """Nobody publishes this model in either precision."""
     plan = document(LARGE | {"weights": "gptq8"}, SMALL | {"weights": "gptq4"}, model="falcon-h1-7b")
     files = emit(plan, "vllm,compose,kubernetes", CATALOG)
-    services = yaml.safe_load(files["compose/compose.yaml"])["services"]
+    services = read_yaml(files["compose/compose.yaml"])["services"]
     assert {name: list(service["depends_on"]) for name, service in services.items() if name.startswith("serve")} == {
         "serve-a-0": ["make-checkpoint-a"],
         "serve-b-0": ["make-checkpoint-b"],
@@ -176,7 +175,7 @@ def test_each_kind_makes_its_own_checkpoint_before_it_starts() -> None:
 def test_one_checkpoint_of_two_kinds_is_made_once() -> None:
     plan = document(LARGE | {"weights": "gptq8"}, SMALL | {"weights": "gptq8"}, model="falcon-h1-7b")
     files = emit(plan, "compose,kubernetes", CATALOG)
-    services = yaml.safe_load(files["compose/compose.yaml"])["services"]
+    services = read_yaml(files["compose/compose.yaml"])["services"]
     assert [name for name in services if name.startswith("make")] == ["make-checkpoint-a"]
     assert list(services["serve-b-0"]["depends_on"]) == ["make-checkpoint-a"]
     assert len(documents(files["kubernetes/make-checkpoint.yaml"], "Job")) == 1

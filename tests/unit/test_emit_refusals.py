@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from compose_spec import PyCompose
 
-from catalog.load import open_catalog
 from planner.emit import emit
 from planner.errors import InputError
-from tests.manifests import documents
-from tests.plans import flat_plan, plan_of
+from tests.manifests import documents, read_yaml
+from tests.plans import flat_plan, plan_of, shipped_catalog
 
 PLANS = Path(__file__).parents[1] / "golden" / "emit" / "plans"
 
@@ -23,7 +21,7 @@ def problems(name: str, targets: str = "vllm", engine_version: str | None = None
     for part, values in changes.items():
         content[part] |= values
     with pytest.raises(InputError) as raised:
-        emit(plan_of(content), targets, open_catalog(), engine_version=engine_version)
+        emit(plan_of(content), targets, shipped_catalog(), engine_version=engine_version)
     return str(raised.value)
 
 
@@ -48,8 +46,8 @@ def test_a_press_gets_the_strength_that_the_catalog_gives() -> None:
     content = flat_plan("kvpress-snapkv")
     content["request"]["model"] = "llama-2-7b"
     content["decision"] |= compressed(head=("duo_25_mha", None))
-    files = emit(plan_of(content), "transformers-kvpress", open_catalog())
-    press = yaml.safe_load(files["transformers-kvpress/press.yaml"])["press"]
+    files = emit(plan_of(content), "transformers-kvpress", shipped_catalog())
+    press = read_yaml(files["transformers-kvpress/press.yaml"])["press"]
     assert press == {"class": "DuoAttentionPress", "head_compression_ratio": 0.75}
     unknown = problems("kvpress-snapkv", "transformers-kvpress", decision=compressed(layer=("simlayerkv", None)))
     assert "layer: simlayerkv: the catalog doesn't say the lazy_threshold that makes a press this strong" in unknown
@@ -91,7 +89,7 @@ def test_another_engine_than_the_plans_is_refused() -> None:
     content = flat_plan("llama70b-fp8")
     content["decision"]["engine"] = "sglang"
     with pytest.raises(InputError, match="made for sglang"):
-        emit(plan_of(content), "vllm", open_catalog())
+        emit(plan_of(content), "vllm", shipped_catalog())
 
 
 def test_compose_is_refused_over_several_servers() -> None:
@@ -135,15 +133,15 @@ def test_llama_cpp_has_no_disk_tier_of_its_own() -> None:
 def test_an_infeasible_plan_is_refused() -> None:
     content = flat_plan("llama70b-fp8") | {"status": "infeasible"}
     with pytest.raises(InputError, match="nothing to deploy"):
-        emit(plan_of(content), "vllm", open_catalog())
+        emit(plan_of(content), "vllm", shipped_catalog())
 
 
 def test_amd_gpus_get_images_and_devices_of_their_own_or_a_refusal() -> None:
     content = flat_plan("llama70b-fp8")
     content["request"]["gpus"] = "8xMI300X"
     content["decision"]["compression"] = {}
-    files = emit(plan_of(content), "compose,kubernetes", open_catalog())
-    service = yaml.safe_load(files["compose/compose.yaml"])["services"]["serve-0"]
+    files = emit(plan_of(content), "compose,kubernetes", shipped_catalog())
+    service = read_yaml(files["compose/compose.yaml"])["services"]["serve-0"]
     assert service["image"] == "vllm/vllm-openai-rocm:v0.33.0"
     assert service["environment"]["HIP_VISIBLE_DEVICES"] == "0,1,2,3,4,5,6,7"
     assert "reservations" not in service["deploy"]["resources"]
@@ -151,7 +149,7 @@ def test_amd_gpus_get_images_and_devices_of_their_own_or_a_refusal() -> None:
     assert "amd.com/gpu: '8'" in files["kubernetes/kubernetes.yaml"]
     content["decision"]["engine"] = "sglang"
     with pytest.raises(InputError, match="no image of sglang for AMD"):
-        emit(plan_of(content), "kubernetes", open_catalog())
+        emit(plan_of(content), "kubernetes", shipped_catalog())
 
 
 def test_formats_that_heads_or_sinks_do_not_take_are_refused() -> None:
@@ -166,12 +164,12 @@ def test_tensorrt_llm_makes_its_quantised_checkpoint_with_modelopt() -> None:
     content = flat_plan("trtllm-host-cache")
     content["request"]["gpus"] = "8xH100"
     content["decision"]["weights"] = "fp8"
-    files = emit(plan_of(content), "tensorrt-llm,kubernetes", open_catalog())
+    files = emit(plan_of(content), "tensorrt-llm,kubernetes", shipped_catalog())
     program = files["tensorrt-llm/make_checkpoint.py"]
     compile(program, "make_checkpoint.py", "exec")
     assert "mtq.FP8_DEFAULT_CFG" in program
     (job,) = documents(files["kubernetes/make-checkpoint.yaml"], "Job")
     assert "make_checkpoint.py" in str(job)
-    named = emit(plan_of(content), "tensorrt-llm", open_catalog(), checkpoint="nvidia/Llama-FP8")
+    named = emit(plan_of(content), "tensorrt-llm", shipped_catalog(), checkpoint="nvidia/Llama-FP8")
     assert "nvidia/Llama-FP8" in named["tensorrt-llm/serve.sh"]
     assert "tensorrt-llm/make_checkpoint.py" not in named
