@@ -174,14 +174,10 @@ def test_plan_answers_each_points_request_in_the_same_way(fields: dict[str, Any]
     assert points
     for point in points:
         asked = Request.model_validate(point.plan.request)
-        # CP-SAT counts in integers that are rounded against us.
-        loose = {
-            name: value * 1.0005 for name in ("max_latency", "max_ttft") if (value := getattr(asked, name)) is not None
-        }
-        loose["max_quality_loss"] = asked.max_quality_loss * 1.0005
-        again = make_plan(asked.model_copy(update=loose))
+        # A frontier's points are the best there are; a plan gives up what its tolerance allows for a tie's sake.
+        again = make_plan(asked.model_copy(update={"tolerance": 0.0}))
         assert again.status == "optimal"
         assert again.objective is not None
         assert point.plan.objective is not None
         assert again.objective.name == point.plan.objective.name
-        assert again.objective.value == pytest.approx(point.plan.objective.value, rel=1e-3)
+        assert again.objective.value == pytest.approx(point.plan.objective.value, rel=1e-6)
