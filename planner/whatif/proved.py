@@ -55,7 +55,8 @@ def lead(axes: Sequence[Axis], request: Request) -> Axis:
 
 def limited(problem: Problem, axes: Sequence[Axis], metrics: Metrics) -> Problem:
     """The question to which a plan of a frontier is the answer: the best of `lead`, no worse in what can be limited."""
-    changes: dict[str, object] = {"objective": lead(axes, problem.request)}
+    # A frontier's plans are the best to the last digit, and none is simpler but a little worse.
+    changes: dict[str, object] = {"objective": lead(axes, problem.request), "tolerance": 0.0}
     changes.update({field: metrics.named(METRICS[axis]) for axis, field in LIMITS.items() if axis in axes})
     return replace(problem, request=problem.request.model_copy(update=changes))
 
