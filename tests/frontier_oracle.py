@@ -104,7 +104,7 @@ def compare(problem: Problem, space: Space, axes: tuple[Axis, ...]) -> tuple[Fro
         values = {
             "throughput": hours,
             "cost": hours * metrics.gpus_used,
-            "tpot": metrics.named("itl_full_s"),
+            "tpot": evaluation.largest.figures.itl_full_s,  # a plan of one-token answers tells none
             "ttft": metrics.named("ttft_full_s"),
             "quality": metrics.quality_loss_at_confidence,
             "gpus": metrics.gpus_used,
