@@ -29,7 +29,7 @@ def problem(**fields: Any) -> Problem:
 def test_the_second_time_nothing_is_solved(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = short_end.parity_usd_per_interaction(problem())
     assert first is not None
-    monkeypatch.setattr(short_end, "frontier", None)
+    monkeypatch.setattr("planner.search.frontier.frontier", None)
     assert short_end.parity_usd_per_interaction(problem(ctx=128_000)) == first
     with pytest.raises(TypeError):
         short_end.parity_usd_per_interaction(problem(max_latency=0.01))
